@@ -1,0 +1,5 @@
+"""stub"""
+from typing import NamedTuple
+class Persona(NamedTuple):
+    name: str
+    sentences: tuple[str, ...]

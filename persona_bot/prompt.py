@@ -1,0 +1,202 @@
+"""THE prompt layouts: a persona and the turns so far, as token ids that the chat sends and the training learns.
+
+Run: nothing by itself; `python -m train.examples FILE --model M` prints a real example, token by token.
+
+Two layouts exist; a checkpoint names its own in `persona_layout.json`:
+
+    convai   <bos> persona <speaker2> partner <speaker1> reply <eos>      (GPT and GPT-2 of simpletransformers, token types)
+    chat     the model's own chat template, the persona in the system turn (SmolLM2 and every other chat model)
+
+Turns are plain strings that alternate and start with the partner's; an empty first turn means that the persona speaks
+first. Every text is encoded on its own and joined as ids, so that whatever a user types stays text: no control token
+can come out of it.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from persona_bot.errors import UserError
+from persona_bot.persona import Persona
+
+SILENCE = "__SILENCE__"  # Persona-Chat's word for a partner who has not spoken yet
+CONVAI_TOKENS = ("<bos>", "<eos>", "<speaker1>", "<speaker2>", "<pad>")
+INSTRUCTION = "Chat casually and stay in character, in one or two short sentences."
+
+
+class Segment(NamedTuple):
+    """A run of ids that belongs together: a text, or the layout's own tokens around it."""
+
+    ids: list[int]
+    by_bot: bool  # whose token type it gets, where the layout has token types
+    is_reply: bool = False  # words of the persona, with their end token where the layout keeps it: what training supervises
+
+
+class Prompt(NamedTuple):
+    """What the model reads before it writes a reply."""
+
+    ids: list[int]
+    token_types: list[int] | None  # same length as ids, or None where the layout has none
+    dropped: int  # how many of the oldest turns did not fit
+
+
+class ConvaiLayout:
+    """The layout of simpletransformers' ConvAIModel (`build_input_from_segments`): speaker tokens and token types."""
+
+    name = "convai"
+    needs_token_types = True
+    keeps_end = False  # an earlier reply is followed by the next speaker's token at once; only <eos> is learnt there
+
+    def __init__(self, tokenizer, max_turns: int = 5):
+        self.tokenizer = tokenizer
+        self.max_turns = max_turns  # stock trains on the last 2 * max_history + 1 turns only
+        self.bos, self.end_id, self.speaker1, self.speaker2, self.pad = tokenizer.convert_tokens_to_ids(list(CONVAI_TOKENS))
+        self.stop_ids = {self.bos, self.end_id, self.speaker1, self.speaker2, self.pad}
+        self._banned = set(tokenizer.all_special_ids) | self.stop_ids
+
+    def segments(self, persona: Persona, turns: Sequence[str], open_reply: bool) -> list[Segment]:
+        """The conversation as segments; with `open_reply` they end where the persona's next words begin."""
+        persona_ids = [i for sentence in persona.sentences for i in self.encode(sentence)]
+        parts = [Segment([self.bos, *persona_ids], True)]
+        for k, turn in enumerate(turns):
+            by_bot = k % 2 == 1
+            parts.append(Segment([self.speaker1 if by_bot else self.speaker2], by_bot))
+            if by_bot:
+                parts.append(Segment(self.encode(turn), True, True))
+            else:
+                parts.append(Segment(self.encode(turn or SILENCE), False))
+        return parts + [Segment([self.speaker1], True)] if open_reply else parts
+
+    def encode(self, text: str) -> list[int]:
+        return encode_text(self.tokenizer, text, self._banned)
+
+    def token_types(self, parts: Sequence[Segment]) -> list[int]:
+        return [self.speaker1 if part.by_bot else self.speaker2 for part in parts for _ in part.ids]
+
+
+class ChatLayout:
+    """The tokenizer's own chat template, rendered around placeholders so that texts are encoded on their own."""
+
+    name = "chat"
+    needs_token_types = False
+    keeps_end = True  # every reply in the history carries its end token
+    max_turns = None
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self._banned = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+        self._system_turn = self._template_has_a_system_turn()
+        parts = self._render(["S", "U", "B"], open_reply=False)
+        after_reply = parts[-1]
+        if not (isinstance(after_reply, str) and after_reply):
+            raise UserError("This model's chat template writes nothing after a reply, so its end cannot be learnt or seen; use another model.")
+        self.end_id = self._encode_literal(after_reply)[0]
+        self.stop_ids = {self.end_id, tokenizer.eos_token_id} - {None}
+
+    def segments(self, persona: Persona, turns: Sequence[str], open_reply: bool) -> list[Segment]:
+        """The conversation as segments; with `open_reply` they end where the persona's next words begin."""
+        texts = [system_text(persona), *(tidy(t) if t != SILENCE else "" for t in turns)]
+        parts: list[Segment] = []
+        for piece in self._render(texts, open_reply):
+            if isinstance(piece, int):  # the number of a text: 0 the persona, odd the partner's, even the bot's
+                is_reply = piece > 0 and piece % 2 == 0
+                parts.append(Segment(self.encode(texts[piece]), is_reply or piece == 0, is_reply))
+                continue
+            ids = self._encode_literal(piece)
+            if parts and parts[-1].is_reply:  # the end token belongs to the reply it ends
+                parts[-1] = parts[-1]._replace(ids=[*parts[-1].ids, ids[0]])
+                ids = ids[1:]
+            parts.append(Segment(ids, True))
+        return parts
+
+    def encode(self, text: str) -> list[int]:
+        return encode_text(self.tokenizer, text, self._banned)
+
+    def _encode_literal(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def _render(self, texts: Sequence[str], open_reply: bool) -> list[str | int]:
+        """The template's output as a list of literal strings and of numbers that stand for `texts[number]`."""
+        marks = [f"\ue000{k}\ue001" for k in range(len(texts))]
+        messages = [
+            {"role": "assistant" if k % 2 == 0 else "user", "content": mark} for k, mark in enumerate(marks) if k > 0
+        ]
+        if self._system_turn:
+            messages.insert(0, {"role": "system", "content": marks[0]})
+        else:
+            messages[0]["content"] = f"{marks[0]}\n\n{marks[1]}"
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=open_reply, enable_thinking=False
+        )
+        pieces = re.split("\ue000(\\d+)\ue001", text)
+        return [int(p) if k % 2 else p for k, p in enumerate(pieces) if k % 2 or p]
+
+    def _template_has_a_system_turn(self) -> bool:
+        """Some templates refuse or skip the system turn; the persona then opens the partner's first turn."""
+        self._system_turn = True
+        try:
+            return 0 in self._render(["S", "U"], open_reply=True)
+        except Exception:  # a template's raise_exception() surfaces as jinja2.TemplateError, or whatever it wraps
+            return False
+
+
+Layout = ConvaiLayout | ChatLayout
+
+
+def find_layout(tokenizer, named: str | None = None, max_turns: int | None = None) -> Layout:
+    """The layout that a checkpoint names, else the one its tokens show; raises UserError when neither is known."""
+    vocabulary = tokenizer.get_vocab()
+    has_convai = all(token in vocabulary for token in CONVAI_TOKENS)
+    if named not in (None, "convai", "chat"):
+        raise UserError(f"The checkpoint names the prompt layout {named!r}, but only 'convai' and 'chat' are known; update this program.")
+    if named == "convai" and not has_convai:
+        raise UserError(f"The checkpoint names the layout 'convai', but its tokenizer lacks some of {' '.join(CONVAI_TOKENS)}; publish the tokenizer again.")
+    if has_convai and named != "chat":
+        return ConvaiLayout(tokenizer, max_turns or 5)
+    if tokenizer.chat_template:
+        return ChatLayout(tokenizer)
+    raise UserError(
+        f"The checkpoint has no prompt layout that is known here: its tokenizer has neither a chat template nor the tokens "
+        f"{' '.join(CONVAI_TOKENS)}; use a chat model, or one fine-tuned by train.finetune."
+    )
+
+
+def build_prompt(layout: Layout, persona: Persona, turns: Sequence[str], room: int) -> Prompt:
+    """The prompt for the next reply, in at most `room` ids: the persona whole, and as many of the newest turns as fit.
+
+    `turns` alternate, begin and end with the partner's. Turns are dropped in pairs, so that the partner's stays first.
+    Raises UserError when the persona and the newest turn alone exceed the room.
+    """
+    first = 0
+    if layout.max_turns and len(turns) > layout.max_turns:
+        first = (len(turns) - layout.max_turns + 1) // 2 * 2
+    while True:
+        parts = layout.segments(persona, turns[first:], open_reply=True)
+        ids = [i for part in parts for i in part.ids]
+        if len(ids) <= room:
+            types = layout.token_types(parts) if layout.needs_token_types else None
+            return Prompt(ids, types, first)
+        if first + 2 >= len(turns):
+            raise UserError(f"The persona and the message take {len(ids)} tokens and this model has room for {room}; shorten one of them.")
+        first += 2
+
+
+def system_text(persona: Persona) -> str:
+    """What the system turn of the chat layout says: an instruction, and the persona's sentences a line each."""
+    lines = [tidy(s) for s in persona.sentences]
+    return "\n".join([INSTRUCTION, "Your persona:", *lines]) if lines else INSTRUCTION
+
+
+def encode_text(tokenizer, text: str, banned: set[int]) -> list[int]:
+    """Ids of a user's text. Special tokens written in it are split into ordinary ones; what is left of them is dropped."""
+    clean = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates crash the tokenizer
+    ids = tokenizer(clean, add_special_tokens=False, split_special_tokens=True).input_ids
+    return [i for i in ids if i not in banned]
+
+
+_SPACE_BEFORE = re.compile(r"\s+([?!.,;:%)\]]|'(?:s|m|re|ve|d|ll|t)\b|n't\b)")
+
+
+def tidy(text: str) -> str:
+    """Text as people type it: Persona-Chat's `hi , i 'm fine !` becomes `hi, i'm fine!`. Idempotent."""
+    return re.sub(r"\s+", " ", _SPACE_BEFORE.sub(r"\1", text)).strip()
