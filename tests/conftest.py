@@ -1,0 +1,126 @@
+"""Tiny tokenizers, models and checkpoint folders that the tests share; all built in memory with a fixed seed, no download.
+
+Run: `python -m pytest` uses them by name. All live for the whole session, so a test that changes a model copies it first
+(`copy.deepcopy(chat_model)`), and one that writes into a folder copies that (`shutil.copytree`).
+
+    chat_tokenizer     byte-level BPE, a few hundred tokens, any text encodes; <|im_start|> <|im_end|> and a ChatML template
+    chat_model         Llama of 2 layers on that vocabulary, 512 positions, random weights, eval mode
+    chat_folder        both saved as transformers saves them (model.safetensors), without `persona_layout.json`
+    convai_tokenizer   the same kind of BPE with <bos> <eos> <speaker1> <speaker2> <pad>, no chat template
+    convai_model       GPT-2 double heads of 2 layers on that vocabulary, 256 positions, random weights, eval mode
+    convai_folder      both saved as simpletransformers saves them, without `persona_layout.json`
+    environmentalist   a persona to talk to
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2DoubleHeadsModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from persona_bot.persona import Persona
+
+SENTENCES = [  # what the tiny tokenizers learn their few merges from
+    "hello, how are you today? i am fine, thank you! what do you do for a living?",
+    "i work for greenpeace and i love the sea. i hate cars, so i ride my bicycle to work every day.",
+    "my dog is named moss and she likes to swim. do you have any pets? i have two cats and a parrot.",
+]
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)  # models this small only lose time on more
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=train_bpe(["<|endoftext|>", "<|im_start|>", "<|im_end|>"]),
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def chat_model(chat_tokenizer) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(chat_tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=chat_tokenizer.bos_token_id,
+        eos_token_id=chat_tokenizer.eos_token_id,
+        pad_token_id=chat_tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="session")
+def chat_folder(chat_model, chat_tokenizer, tmp_path_factory) -> Path:
+    return save(chat_model, chat_tokenizer, tmp_path_factory.mktemp("chat"))
+
+
+@pytest.fixture(scope="session")
+def convai_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=train_bpe(["<|endoftext|>"]), unk_token="<|endoftext|>")
+    tokenizer.add_special_tokens(
+        {
+            "bos_token": "<bos>",
+            "eos_token": "<eos>",
+            "pad_token": "<pad>",
+            "additional_special_tokens": ["<speaker1>", "<speaker2>"],
+        }
+    )
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def convai_model(convai_tokenizer) -> GPT2DoubleHeadsModel:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(convai_tokenizer), n_positions=256, n_embd=32, n_layer=2, n_head=2, num_labels=1)
+    return GPT2DoubleHeadsModel(config).eval()
+
+
+@pytest.fixture(scope="session")
+def convai_folder(convai_model, convai_tokenizer, tmp_path_factory) -> Path:
+    return save(convai_model, convai_tokenizer, tmp_path_factory.mktemp("convai"))
+
+
+@pytest.fixture(scope="session")
+def environmentalist() -> Persona:
+    return Persona("Environmentalist", ("i work for greenpeace.", "i love nature.", "i hate cars."), "🌱")
+
+
+def train_bpe(special_tokens: list[str]) -> Tokenizer:
+    """A byte-level BPE: the 256 bytes, the given special tokens, and up to 120 merges learnt from SENTENCES."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=256 + len(special_tokens) + 120,
+        special_tokens=special_tokens,
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    return tokenizer
+
+
+def save(model, tokenizer, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
