@@ -90,7 +90,16 @@ def convai_tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session")
 def convai_model(convai_tokenizer) -> GPT2DoubleHeadsModel:
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=len(convai_tokenizer), n_positions=256, n_embd=32, n_layer=2, n_head=2, num_labels=1)
+    config = GPT2Config(
+        vocab_size=len(convai_tokenizer),
+        n_positions=256,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        num_labels=1,  # the ranking head scores a candidate with one number
+        bos_token_id=0,  # GPT-2's own <|endoftext|>, which stock checkpoints keep in their config
+        eos_token_id=0,
+    )
     return GPT2DoubleHeadsModel(config).eval()
 
 
