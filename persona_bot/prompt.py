@@ -52,7 +52,9 @@ class ConvaiLayout:
         self.max_turns = max_turns  # stock trains on the last 2 * max_history + 1 turns only
         self.bos, self.end_id, self.speaker1, self.speaker2, self.pad = tokenizer.convert_tokens_to_ids(list(CONVAI_TOKENS))
         self.stop_ids = {self.bos, self.end_id, self.speaker1, self.speaker2, self.pad}
-        self._banned = set(tokenizer.all_special_ids) | self.stop_ids
+        self.control_ids = set(tokenizer.all_special_ids) | self.stop_ids
+        # GPT's tokenizer splits punctuation off by itself, so text for people may be joined again; GPT-2's does not
+        self._spacing_matters = self.encode("hello , you .") != self.encode("hello, you.")
 
     def segments(self, persona: Persona, turns: Sequence[str], open_reply: bool) -> list[Segment]:
         """The conversation as segments; with `open_reply` they end where the persona's next words begin."""
@@ -68,7 +70,11 @@ class ConvaiLayout:
         return parts + [Segment([self.speaker1], True)] if open_reply else parts
 
     def encode(self, text: str) -> list[int]:
-        return encode_text(self.tokenizer, text, self._banned)
+        return encode_text(self.tokenizer, text, self.control_ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text = decode_text(self.tokenizer, ids)
+        return text if self._spacing_matters else tidy(text)
 
     def token_types(self, parts: Sequence[Segment]) -> list[int]:
         return [self.speaker1 if part.by_bot else self.speaker2 for part in parts for _ in part.ids]
@@ -84,7 +90,7 @@ class ChatLayout:
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
-        self._banned = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+        self.control_ids = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
         self._system_turn = self._template_has_a_system_turn()
         parts = self._render(["S", "U", "B"], open_reply=False)
         after_reply = parts[-1]
@@ -110,7 +116,10 @@ class ChatLayout:
         return parts
 
     def encode(self, text: str) -> list[int]:
-        return encode_text(self.tokenizer, text, self._banned)
+        return encode_text(self.tokenizer, text, self.control_ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return decode_text(self.tokenizer, ids)
 
     def _encode_literal(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
@@ -192,6 +201,11 @@ def encode_text(tokenizer, text: str, banned: set[int]) -> list[int]:
     clean = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates crash the tokenizer
     ids = tokenizer(clean, add_special_tokens=False, split_special_tokens=True).input_ids
     return [i for i in ids if i not in banned]
+
+
+def decode_text(tokenizer, ids: Sequence[int]) -> str:
+    """A reply's text, without the blank that many tokenizers put in front of a word."""
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).lstrip()
 
 
 _SPACE_BEFORE = re.compile(r"\s+([?!.,;:%)\]]|'(?:s|m|re|ve|d|ll|t)\b|n't\b)")

@@ -1,0 +1,232 @@
+"""THE path from a conversation to a reply: a stream of text pieces that the page, the API, the terminal and the scores loop over.
+
+Run: nothing by itself; `python -m persona_bot` prints such a stream in the terminal.
+
+    reply = stream_reply(checkpoint, persona, ["where do you work?"], Settings(seed=1))
+    for piece in reply:
+        print(piece, end="", flush=True)
+
+One forward pass a token in the caller's own thread: a stop is seen at the next token, and an error surfaces where the
+loop is. Pieces joined are the reply, exactly.
+"""
+
+import inspect
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from transformers import DynamicCache
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from persona_bot.checkpoint import Checkpoint
+from persona_bot.errors import UserError
+from persona_bot.persona import Persona
+from persona_bot.prompt import Prompt, build_prompt
+
+LIMITS = {  # field: (lowest, highest), both allowed
+    "temperature": (0.0, 2.0),
+    "top_p": (0.05, 1.0),
+    "top_k": (0, 1000),
+    "min_tokens": (0, 60),
+    "max_tokens": (4, 200),
+    "repetition_penalty": (1.0, 2.0),
+    "no_repeat_ngram": (0, 10),
+    "seed": (0, 2**32 - 1),
+    "deadline": (0.0, 600.0),
+}
+FINISH_WITHIN = 16  # tokens before max_tokens from which on a reply stops at the end of its sentence
+SENTENCE_END = re.compile(r"[.!?…][\"')\]]*$")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a reply is sampled. Raises UserError for a value out of range."""
+
+    temperature: float = 0.7  # 0 always takes the likeliest token
+    top_p: float = 0.9
+    top_k: int = 0  # 0: off
+    min_tokens: int = 6  # no end before
+    max_tokens: int = 60
+    repetition_penalty: float = 1.1  # on the words of this reply only
+    no_repeat_ngram: int = 4  # no run of so many tokens twice, in this reply or from an earlier one; 0: off
+    seed: int | None = None
+    deadline: float = 60.0  # seconds, then the reply ends with what it has
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "seed" and value is None:
+                continue
+            low, high = LIMITS[field.name]
+            whole = field.name not in ("temperature", "top_p", "repetition_penalty", "deadline")
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not low <= value <= high or (whole and value != int(value)):
+                kind = "a whole number" if whole else "a number"
+                raise UserError(f"The setting {field.name} must be {kind} from {low} to {high}; it is {str(value)[:40]!r}.")
+            object.__setattr__(self, field.name, int(value) if whole else float(value))
+        if self.min_tokens >= self.max_tokens:
+            raise UserError(f"The shortest reply ({self.min_tokens} tokens) must be below the longest ({self.max_tokens}); change one of them.")
+
+
+class ReplyStream:
+    """A reply in the making; iterate it for its pieces. Its counters are true at every moment."""
+
+    def __init__(self, checkpoint: Checkpoint, prompt: Prompt, settings: Settings, stop: threading.Event, earlier: list[int]):
+        self.text = ""
+        self.tokens = 0
+        self.seconds = 0.0
+        self.first_text_seconds: float | None = None
+        self.finish: str | None = None  # "end", "length", "stop" or "deadline"
+        self.prompt_tokens = len(prompt.ids)
+        self.dropped_turns = prompt.dropped
+        self._pieces = self._run(checkpoint, prompt, settings, stop, earlier)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
+
+    def close(self) -> None:
+        """Ends the reply at once; what was generated stays in `text`."""
+        self._pieces.close()
+
+    def _run(self, checkpoint, prompt, settings, stop, earlier) -> Iterator[str]:
+        started = time.monotonic()
+        sampler = Sampler(checkpoint, settings, earlier)
+        ids: list[int] = []
+        for logits in next_logits(checkpoint, prompt, ids):
+            token = sampler.pick(logits, ids)
+            self.seconds = time.monotonic() - started
+            self.finish = self._finish(token, checkpoint, settings, stop)
+            if self.finish and self.finish != "length":
+                return
+            ids.append(token)
+            self.tokens = len(ids)
+            piece = self._new_text(checkpoint, ids)
+            if piece:
+                self.first_text_seconds = self.first_text_seconds or self.seconds
+                yield piece
+            if self.tokens >= settings.max_tokens - FINISH_WITHIN and self.tokens > settings.min_tokens and SENTENCE_END.search(self.text):
+                self.finish = "length"
+                return
+            if self.tokens >= settings.max_tokens:
+                self.finish = "length"
+                self.text += "…"
+                yield "…"
+                return
+
+    def _finish(self, token: int, checkpoint: Checkpoint, settings: Settings, stop: threading.Event) -> str | None:
+        if stop.is_set():
+            return "stop"
+        if self.seconds > settings.deadline:
+            return "deadline"
+        return "end" if token in checkpoint.layout.stop_ids else None
+
+    def _new_text(self, checkpoint: Checkpoint, ids: list[int]) -> str:
+        """What the newest token adds; half a character, and white space that may turn out to be the last, wait."""
+        text = checkpoint.layout.decode(ids)
+        text = re.sub("[\\s\ufffd]+$", "", text)
+        if not text.startswith(self.text):  # a tokenizer that rewrites what stood before: show from the next word on
+            return ""
+        piece = text[len(self.text) :]
+        self.text = text
+        return piece
+
+
+def stream_reply(
+    checkpoint: Checkpoint,
+    persona: Persona,
+    turns: Sequence[str],
+    settings: Settings | None = None,
+    stop: threading.Event | None = None,
+) -> ReplyStream:
+    """The persona's next reply to `turns` (the last is the partner's). Set `stop` from any thread to end it at the next token.
+
+    Raises UserError here if the persona and the message do not fit, and while iterating if the model fails.
+    """
+    settings = settings or Settings()
+    prompt = build_prompt(checkpoint.layout, persona, turns, checkpoint.max_positions - settings.max_tokens)
+    earlier = [i for turn in turns[1::2] for i in [*checkpoint.layout.encode(turn), checkpoint.layout.end_id]]
+    return ReplyStream(checkpoint, prompt, settings, stop or threading.Event(), earlier)
+
+
+def context_use(checkpoint: Checkpoint, persona: Persona, turns: Sequence[str], settings: Settings | None = None) -> tuple[int, int]:
+    """(tokens that persona and turns take, tokens that there is room for), for the page to show before turns are dropped."""
+    parts = checkpoint.layout.segments(persona, turns, open_reply=False)
+    return sum(len(part.ids) for part in parts), checkpoint.max_positions - (settings or Settings()).max_tokens
+
+
+def next_logits(checkpoint: Checkpoint, prompt: Prompt, ids: list[int]) -> Iterator[torch.Tensor]:
+    """Logits (vocabulary,) in float32 on the CPU for the token after the prompt and `ids`, which the caller extends."""
+    cache = DynamicCache(config=checkpoint.model.config) if checkpoint.has_cache else None
+    done = 0  # how many positions the cache holds
+    while True:
+        sequence = prompt.ids + ids
+        types = prompt.token_types and prompt.token_types + [checkpoint.layout.speaker1] * len(ids)
+        yield forward(checkpoint, sequence[done:], types and types[done:], cache)
+        done = len(sequence) if cache is not None else 0
+
+
+@torch.inference_mode()
+def forward(checkpoint: Checkpoint, ids: list[int], token_types: list[int] | None, cache) -> torch.Tensor:
+    """One pass over `ids` behind what the cache holds; the logits of the last position, (vocabulary,) float32 on the CPU."""
+    inputs = {"input_ids": torch.tensor([ids], device=checkpoint.device)}
+    if token_types:
+        inputs["token_type_ids"] = torch.tensor([token_types], device=checkpoint.device)
+    if "logits_to_keep" in inspect.signature(checkpoint.model.forward).parameters:
+        inputs["logits_to_keep"] = 1  # the vocabulary is the widest layer: only the last position is asked for
+    if cache is not None:
+        inputs |= {"past_key_values": cache, "use_cache": True}
+    try:
+        logits = checkpoint.model(**inputs).logits[0, -1].float().cpu()
+    except torch.OutOfMemoryError as error:
+        raise UserError("The device ran out of memory during the reply; start a new chat or shorten the persona.") from error
+    except RuntimeError as error:
+        raise UserError("The model failed during the reply; send the message again.") from error
+    if logits.isnan().any():
+        raise UserError("The model computed no valid number for the next word; its weights may be damaged, so load another checkpoint.")
+    return logits
+
+
+class Sampler:
+    """Draws the next token, with transformers' own processors in transformers' own order."""
+
+    def __init__(self, checkpoint: Checkpoint, settings: Settings, earlier: list[int]):
+        self.settings = settings
+        self.earlier = earlier  # the persona's earlier replies, each with its end token
+        self.stop_ids = sorted(checkpoint.layout.stop_ids)
+        self.never = sorted(checkpoint.layout.control_ids - checkpoint.layout.stop_ids)
+        self.generator = torch.Generator()
+        self.generator.manual_seed(settings.seed) if settings.seed is not None else self.generator.seed()
+        self.repetition = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
+        self.no_repeat = NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram) if settings.no_repeat_ngram else None
+        self.warpers = LogitsProcessorList()
+        if settings.temperature > 0:
+            self.warpers.append(TemperatureLogitsWarper(settings.temperature))
+            if settings.top_k:
+                self.warpers.append(TopKLogitsWarper(settings.top_k))
+            if settings.top_p < 1:
+                self.warpers.append(TopPLogitsWarper(settings.top_p))
+
+    def pick(self, logits: torch.Tensor, ids: list[int]) -> int:
+        """The next token after the reply's `ids`, from the model's logits (vocabulary,)."""
+        scores = logits.clone()[None]
+        scores[:, self.never] = -torch.inf
+        if len(ids) < self.settings.min_tokens:
+            scores[:, self.stop_ids] = -torch.inf
+        if ids:
+            scores = self.repetition(torch.tensor([ids]), scores)
+        if self.no_repeat and (self.earlier or ids):
+            scores = self.no_repeat(torch.tensor([self.earlier + ids]), scores)
+        if self.settings.temperature == 0:
+            return int(scores.argmax())
+        probabilities = self.warpers(None, scores).softmax(-1)
+        return int(torch.multinomial(probabilities, 1, generator=self.generator))
