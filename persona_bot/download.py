@@ -1,0 +1,239 @@
+"""A name on the Hugging Face Hub -> a local folder whose every file has the Hub's own hash.
+
+Run: nothing by itself; `python -m persona_bot --model user/name` downloads and chats.
+
+Only safetensors, GGUF, JSON and tokenizer files are downloaded: no pickles, no code. The Hub's cache on this disk serves
+when the Hub cannot. `huggingface_hub` retries a silent server for minutes and checks no hash, so both are done here.
+HF_TOKEN (or `hf auth login`), HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE work as everywhere.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+from huggingface_hub import HfApi, constants, errors, get_token, hf_hub_download, snapshot_download
+from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub.utils import tqdm as hub_bar
+from huggingface_hub.utils import validate_repo_id
+
+from persona_bot.errors import UserError
+
+PATIENCE = 60.0  # seconds without a new byte until we give up
+TIMEOUT = 10.0  # seconds until one request is given up
+PAUSES = (1.0, 2.0)  # seconds before the second and third attempt to list a repository
+READABLE = (".safetensors", ".gguf", ".json", ".txt", ".jinja", ".model")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
+WORTH_RETRYING = {408, 429, 500, 502, 503, 504}
+
+log = logging.getLogger(__name__)
+
+
+def fetch(name: str) -> Path:
+    """The local folder of `user/name` or `user/name@revision`, downloaded and checked; UserError says why not."""
+    repo, _, revision = name.partition("@")
+    _check_name(repo, name)
+    if constants.is_offline_mode():
+        return _cached(repo, revision) or _refuse(errors.OfflineModeIsEnabled(), repo, revision)
+    try:
+        return _patiently(lambda bar: _download(repo, revision or "main", bar))
+    except UserError:
+        raise
+    except Exception as error:
+        folder = None if _unwrap(error, errors.RevisionNotFoundError) else _cached(repo, revision)
+        if folder is None:
+            _refuse(error, repo, revision)
+        log.warning("%s The copy in the cache serves.", explain(error, repo, revision))
+        return folder
+
+
+def _check_name(repo: str, name: str) -> None:
+    try:
+        validate_repo_id(repo)
+    except errors.HFValidationError as error:
+        cure = "give a folder that exists, or user/name of a model on the Hub"
+        raise UserError(f"{name!r} is neither a folder nor a name on the Hub; {cure}.") from error
+
+
+def _refuse(error: Exception, repo: str, revision: str):
+    raise UserError(explain(error, repo, revision)) from error
+
+
+def _patiently(job: Callable[[type], Path]) -> Path:
+    """Runs `job(bar)` until it ends or nothing new arrived for PATIENCE seconds.
+
+    A daemon thread, because nothing else can leave a client that hangs: an abandoned one ends with the process.
+    """
+
+    class Bar(hub_bar):
+        alive = time.monotonic()  # when the last new byte came
+        seen = furthest = 0
+
+        def update(self, n=1):
+            self.seen += n or 0  # a restart from zero counts back and is no progress
+            if self.seen > self.furthest:
+                self.furthest, Bar.alive = self.seen, time.monotonic()
+            return super().update(n)
+
+    outcome = []
+
+    def work():
+        try:
+            outcome.append(job(Bar))
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while thread.is_alive() and time.monotonic() - Bar.alive < PATIENCE:
+        thread.join(0.05)
+    result = outcome[0] if outcome else TimeoutError()
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _download(repo: str, revision: str, bar: type) -> Path:
+    """Lists the repository, downloads file by file what is missing, checks every hash, then records the revision."""
+    hub_logging.set_verbosity_error()  # one sentence at the end instead of a warning per attempt
+    info = _list(repo, revision)
+    for file in (files := choose_files(info, repo)):
+        path = Path(hf_hub_download(repo, file, revision=info.sha, etag_timeout=TIMEOUT, tqdm_class=bar))
+        if not _intact(path, files[file]):  # a copy that broke on the disk is replaced once
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+            path = Path(hf_hub_download(repo, file, revision=info.sha, etag_timeout=TIMEOUT, tqdm_class=bar))
+        if not _intact(path, files[file]):
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+            raise UserError(f"{file} of {repo} arrived damaged twice: its hash is not the Hub's; try again later or from another network.")
+        bar.alive = time.monotonic()
+    _record(path.parent, revision, info.sha)
+    return path.parent
+
+
+def _list(repo: str, revision: str):
+    """The Hub's description of a revision: commit, and name, size and hash of each file. Retried only without a cached copy."""
+    for pause in (*PAUSES, None):
+        try:
+            return HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
+        except Exception as error:
+            if pause is None or not _passing(error) or _cached(repo, revision):
+                raise
+            time.sleep(pause)
+
+
+def _passing(error: Exception) -> bool:
+    if isinstance(error, errors.HfHubHTTPError):
+        return error.response.status_code in WORTH_RETRYING
+    return isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError)
+
+
+def choose_files(info, repo: str) -> dict[str, str]:
+    """The files of a repository that a checkpoint needs -> their sha256, or git's sha1 for files outside LFS."""
+    files = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings if "/" not in file.rfilename}
+    chosen = {file: digest for file, digest in files.items() if file.endswith(READABLE) and not file.startswith("consolidated")}
+    gguf = sorted((file for file in chosen if file.endswith(".gguf")), key=lambda file: ("q8_0" not in file.lower(), file))
+    safe = any(file.endswith(".safetensors") for file in chosen)
+    for extra in gguf if safe else gguf[1:]:  # such repositories hold the same weights many times over
+        del chosen[extra]
+    if not safe and not gguf:
+        if any(file.endswith(PICKLED) for file in files):
+            raise UserError(f"{repo} has pickled weights only, which can run code when opened; ask its author for safetensors, or convert it.")
+        raise UserError(f"{repo} is no checkpoint: it has no *.safetensors or *.gguf file; choose a repository that holds a model.")
+    if not all(chosen.values()):
+        raise UserError(f"{constants.ENDPOINT} tells no hashes for {repo}; unset HF_ENDPOINT or choose a complete mirror of the Hub.")
+    return chosen
+
+
+def _intact(path: Path, digest: str) -> bool:
+    """Whether a file has this sha256 (64 digits) or this git blob id (40 digits)."""
+    if len(digest) == 64:
+        found = hashlib.sha256()
+    else:
+        found = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest() == digest
+
+
+def _record(snapshot: Path, revision: str, commit: str) -> None:
+    """Notes that `revision` means this commit, in the cache's own format; only now, when every file is there and intact."""
+    ref = snapshot.parent.parent / "refs" / revision
+    if revision == commit or (ref.is_file() and ref.read_text() == commit):
+        return
+    ref.parent.mkdir(parents=True, exist_ok=True)
+    temporary = ref.with_name(f"{ref.name}.{os.getpid()}")
+    temporary.write_text(commit)
+    temporary.replace(ref)
+
+
+def _cached(repo: str, revision: str) -> Path | None:
+    """The copy in the cache, whose files must have the hash that the cache names them by; None without one."""
+    try:
+        folder = Path(snapshot_download(repo, revision=revision or None, local_files_only=True, allow_patterns=["config.json"]))
+    except errors.LocalEntryNotFoundError:
+        return None
+    files = [file for file in folder.iterdir() if file.name.endswith(READABLE)]
+    if not any(file.name.endswith((".safetensors", ".gguf")) for file in files):
+        return None
+    for file in files:
+        blob = os.path.basename(os.readlink(file)) if file.is_symlink() else ""  # Windows may copy; then no hash is known
+        if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob) and not _intact(file, blob):
+            raise UserError(f"{file.name} of {repo} is damaged in the cache; connect to the Hub once, or delete {folder.parent.parent}.")
+    return folder
+
+
+def _unwrap(error: BaseException | None, kind: type) -> BaseException | None:
+    """The error of this kind among an error and its causes (the client hides a 403 or 503 behind 'not in the cache')."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__
+    return error
+
+
+def explain(error: Exception, repo: str, revision: str = "") -> str:
+    """One sentence with cause and cure for an error of the Hub's client; never any text of the error itself."""
+    hub = constants.ENDPOINT
+    if _unwrap(error, errors.OfflineModeIsEnabled):
+        return f"{repo} is not in the cache and HF_HUB_OFFLINE is set; unset it once to download, or give a folder."
+    if _unwrap(error, errors.GatedRepoError):
+        return f"{repo} is gated; ask for access at {hub}/{repo}, then set HF_TOKEN to a token of that account."
+    if _unwrap(error, errors.RevisionNotFoundError):
+        return f"{repo} has no revision {revision!r}; leave @{revision} out, or choose one listed at {hub}/{repo}."
+    if answer := _unwrap(error, errors.HfHubHTTPError):
+        return _explain_status(answer, repo, hub)
+    if _unwrap(error, httpx2.TimeoutException) or _unwrap(error, TimeoutError):
+        return f"{hub} stopped answering; check the network and try again, or give a folder."
+    if _unwrap(error, httpx2.TransportError):
+        return f"{hub} cannot be reached; check the network (and HTTPS_PROXY), or give a folder."
+    if (fault := _unwrap(error, OSError)) and getattr(fault, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk is full: {repo} does not fit into {constants.HF_HUB_CACHE}; free some space, or set HF_HOME to another disk."
+    if _unwrap(error, PermissionError):
+        return f"{constants.HF_HUB_CACHE} cannot be written to; set HF_HOME to a folder of yours."
+    if _unwrap(error, errors.FileMetadataError) or _unwrap(error, json.JSONDecodeError):
+        return f"{hub} does not answer like a Hub; check HF_ENDPOINT, the proxy and any login page of this network."
+    return f"{repo} did not arrive whole from {hub} ({type(error).__name__}); try again, or give a folder."
+
+
+def _explain_status(answer: errors.HfHubHTTPError, repo: str, hub: str) -> str:
+    status = answer.response.status_code
+    if status == 401 and answer.response.headers.get("X-Error-Message", "").startswith("Invalid credentials"):
+        return f"{hub} does not know the token (401); make a new one at {hub}/settings/tokens and set HF_TOKEN to it."
+    if status in (401, 404):
+        cure = "a token that may read it" if get_token() else "your token"
+        return f"{hub} has no model {repo}, or it is private ({status}); check the spelling, or set HF_TOKEN to {cure}."
+    if status == 403:
+        return f"{hub} denies access to {repo} (403); set HF_TOKEN to a token that may read it."
+    if status == 429:
+        return f"{hub} receives too many requests from here (429); wait some minutes, or set HF_TOKEN."
+    if status >= 500:
+        return f"{hub} has a fault ({status}); try again later, or give a folder."
+    return f"{hub} refused to send {repo} ({status}); check the name and try again later."
