@@ -19,6 +19,7 @@ from persona_bot.errors import UserError
 MAX_SENTENCES = 12
 MAX_SENTENCE_CHARS = 200
 MAX_TEXT_CHARS = 10_000  # of text that is looked at; the limits above fit in a third of it
+MAX_MESSAGE_CHARS = 1_000  # of one thing that a partner says; more is refused before it is tokenized
 MAX_NAME_CHARS = 40
 PRESETS = Path(__file__).parent.parent / "persona_presets"
 FIRST_PRESETS = ("environmentalist", "soldier")
@@ -85,6 +86,18 @@ def read_persona(file: Path | str) -> Persona:
     if not persona.sentences:
         raise UserError(f"The persona file {file} holds no sentence; write one a line, like: i live by the sea.")
     return persona if persona.name else persona._replace(name=file.stem.replace("_", " ").replace("-", " ").capitalize())
+
+
+def find_persona(name: str, seed: int) -> Persona:
+    """What a person names: a preset's slug, `random` (drawn with `seed`), or a file; raises UserError listing the choices."""
+    presets = load_presets()
+    if name == "random":
+        return random_persona(seed)
+    if name in presets:
+        return presets[name]
+    if Path(name).is_file():
+        return read_persona(name)
+    raise UserError(f"There is no persona {name!r}; name a file, random, or one of {', '.join(presets)}.")
 
 
 def random_persona(seed: int) -> Persona:

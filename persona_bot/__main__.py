@@ -1,0 +1,153 @@
+"""Chat with a persona in the terminal.
+
+Run: `python -m persona_bot --persona soldier`, or with any file of sentences, or `--persona random --seed 7`. Type a message and
+press Enter; Ctrl-C stops a reply, and leaves at the prompt. Piped messages work too: `echo "hi, who are you?" | python -m persona_bot`.
+"""
+
+import argparse
+import random
+import sys
+from dataclasses import replace
+
+from persona_bot.errors import UserError
+from persona_bot.persona import MAX_MESSAGE_CHARS, Persona, find_persona, load_presets, persona_text
+
+HELP = """/retry            another reply to your last message
+/new              forget the conversation, keep the persona
+/persona [NAME]   show the persona, or talk to another: a preset, a file, or random
+/quit             leave (also Ctrl-C or Ctrl-D)"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status: 0, or 2 after an error that a user can cause, told in one line on stderr."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # bytes that are no text, or a face that the terminal lacks, must not end the chat
+    try:
+        options = read_arguments(arguments)
+        persona = find_persona(options.persona, options.seed)
+        checkpoint, settings = load(options)
+        print(f"{checkpoint.name} on {checkpoint.device.type}, seed {options.seed}. /help shows what you can type.", file=sys.stderr)
+        Chat(checkpoint, settings, persona, options.seed).run()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # while loading
+        return 130
+    return 0
+
+
+def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m persona_bot", description="Chat with a persona in the terminal.")
+    presets = ", ".join(load_presets())
+    parser.add_argument("--persona", default="environmentalist", help=f"{presets}, a file of sentences, or random")
+    parser.add_argument("--model", help="Hub repository (USER/NAME or USER/NAME@REVISION) or folder; default: the one that comes along")
+    parser.add_argument("--device", help="cuda, mps or cpu; default: the best there is")
+    parser.add_argument("--seed", type=int, help="makes a random persona and the replies come out the same again")
+    sampling = parser.add_argument_group("how a reply is sampled (the defaults are good)")
+    sampling.add_argument("--temperature", type=float, help="0 always takes the likeliest word, above 1 gets wild")
+    sampling.add_argument("--top-p", type=float, help="draw from the likeliest words that hold this share of probability")
+    sampling.add_argument("--top-k", type=int, help="draw from this many of the likeliest words; 0: no limit")
+    sampling.add_argument("--min-tokens", type=int, help="no reply ends before")
+    sampling.add_argument("--max-tokens", type=int, help="every reply ends there")
+    sampling.add_argument("--repetition-penalty", type=float, help="above 1 avoids words that the reply already has")
+    options = parser.parse_args(arguments)
+    if options.seed is None:
+        options.seed = random.randrange(1_000_000)
+    return options
+
+
+def load(options: argparse.Namespace):
+    """(checkpoint, settings); the settings are checked before the model is loaded."""
+    from persona_bot.checkpoint import load_checkpoint  # torch takes seconds to import: not for --help or a mistyped persona
+    from persona_bot.generation import Settings
+
+    names = ("temperature", "top_p", "top_k", "min_tokens", "max_tokens", "repetition_penalty", "seed")
+    settings = Settings(**{name: value for name in names if (value := getattr(options, name)) is not None})
+    if sys.stderr.isatty():
+        print("Loading the model ...", file=sys.stderr)
+    return load_checkpoint(options.model, options.device), settings
+
+
+class Chat:
+    """The conversation at the terminal; replies go to stdout, everything else to stderr."""
+
+    def __init__(self, checkpoint, settings, persona: Persona, seed: int):
+        self.checkpoint = checkpoint
+        self.settings = settings
+        self.seed = seed  # of the next random persona; each reply gets its own from the settings'
+        self.persona = persona
+        self.turns: list[str] = []  # alternating, the partner's first
+        self.replies = 0
+
+    def run(self) -> None:
+        """Reads messages until /quit, Ctrl-C at the prompt, or the end of the input."""
+        self.show_persona()
+        while (line := read_line()) is not None and line != "/quit":
+            try:
+                self.obey(line) if line.startswith("/") else self.say(line)
+            except UserError as error:
+                print(error, file=sys.stderr)
+
+    def obey(self, line: str) -> None:
+        command, _, name = line.partition(" ")
+        if command == "/new":
+            self.turns = []
+        elif command == "/retry" and self.turns:
+            self.say(self.turns[-2], self.turns[:-2])
+        elif command == "/retry":
+            raise UserError("There is no reply to try again yet; type a message first.")
+        elif command == "/persona":
+            if name:
+                self.seed += 1
+                self.persona, self.turns = find_persona(name.strip(), self.seed), []
+            self.show_persona()
+        else:
+            print(HELP, file=sys.stderr)
+
+    def show_persona(self) -> None:
+        print(f"\n{self.persona.face} {self.persona.name}\n{persona_text(self.persona)}\n".lstrip(" "), file=sys.stderr)
+
+    def say(self, message: str, before: list[str] | None = None) -> None:
+        """Streams the reply to `message` and remembers both; after an error or an empty reply the conversation is as it was."""
+        if not message:
+            return
+        if len(message) > MAX_MESSAGE_CHARS:
+            raise UserError(f"The message has {len(message):,} characters and at most {MAX_MESSAGE_CHARS:,} fit; shorten it.")
+        before = self.turns if before is None else before
+        text = self.print_reply([*before, message])
+        if text:
+            self.turns = [*before, message, text]
+
+    def print_reply(self, turns: list[str]) -> str:
+        """The reply's text, also when Ctrl-C ended it."""
+        from persona_bot.generation import stream_reply
+
+        seed = (self.settings.seed + self.replies) % 2**32  # a retry must differ, and a second run must not
+        self.replies += 1
+        reply = stream_reply(self.checkpoint, self.persona, turns, replace(self.settings, seed=seed))
+        print(f"{self.persona.face} ".lstrip(), end="", flush=True)
+        try:
+            for piece in reply:
+                print("".join(c for c in piece if c.isprintable() or c == "\n"), end="", flush=True)  # no escape codes
+        except KeyboardInterrupt:
+            reply.close()
+        finally:
+            print(flush=True)
+        return reply.text
+
+
+def read_line() -> str | None:
+    """What was typed, or None at the end of the input and on Ctrl-C."""
+    try:
+        return input("you: " if sys.stdin.isatty() else "").strip()
+    except (EOFError, KeyboardInterrupt):
+        print(file=sys.stderr)
+        return None
+
+
+if __name__ == "__main__":
+    try:
+        import readline  # noqa: F401  (arrow keys at the prompt; Windows has its own)
+    except ImportError:
+        pass
+    sys.exit(main())
