@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import HfApi, constants, errors, get_token, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, constants, errors, get_session, get_token, hf_hub_download, snapshot_download
 from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils import tqdm as hub_bar
 from huggingface_hub.utils import validate_repo_id
@@ -32,6 +32,7 @@ PAUSES = (1.0, 2.0)  # seconds before the second and third attempt to list a rep
 READABLE = (".safetensors", ".gguf", ".json", ".txt", ".jinja", ".model")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 WORTH_RETRYING = {408, 429, 500, 502, 503, 504}
+constants.DOWNLOAD_CHUNK_SIZE = 1 << 16  # bytes; the client's 10 MB could take longer than PATIENCE on a slow line
 
 log = logging.getLogger(__name__)
 
@@ -74,13 +75,18 @@ def _patiently(job: Callable[[type], Path]) -> Path:
 
     class Bar(hub_bar):
         alive = time.monotonic()  # when the last new byte came
+        trouble = None  # an answer that the client is waiting to try again
         seen = furthest = 0
 
         def update(self, n=1):
             self.seen += n or 0  # a restart from zero counts back and is no progress
             if self.seen > self.furthest:
-                self.furthest, Bar.alive = self.seen, time.monotonic()
+                self.furthest, Bar.alive, Bar.trouble = self.seen, time.monotonic(), None
             return super().update(n)
+
+    def note(response):
+        if response.status_code in WORTH_RETRYING:
+            Bar.trouble = errors.HfHubHTTPError("", response=response)
 
     outcome = []
 
@@ -90,11 +96,14 @@ def _patiently(job: Callable[[type], Path]) -> Path:
         except BaseException as error:
             outcome.append(error)
 
+    hooks = get_session().event_hooks["response"]
+    hooks.append(note)
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     while thread.is_alive() and time.monotonic() - Bar.alive < PATIENCE:
         thread.join(0.05)
-    result = outcome[0] if outcome else TimeoutError()
+    hooks.remove(note)
+    result = outcome[0] if outcome else Bar.trouble or TimeoutError()
     if isinstance(result, BaseException):
         raise result
     return result
@@ -146,7 +155,7 @@ def choose_files(info, repo: str) -> dict[str, str]:
         del chosen[extra]
     if not safe and not gguf:
         if any(file.endswith(PICKLED) for file in files):
-            raise UserError(f"{repo} has pickled weights only, which can run code when opened; ask its author for safetensors, or convert it.")
+            raise UserError(f"{repo} has pickled weights only, which can run code when opened; ask its author for safetensors.")
         raise UserError(f"{repo} is no checkpoint: it has no *.safetensors or *.gguf file; choose a repository that holds a model.")
     if not all(chosen.values()):
         raise UserError(f"{constants.ENDPOINT} tells no hashes for {repo}; unset HF_ENDPOINT or choose a complete mirror of the Hub.")
