@@ -4,7 +4,7 @@ Run: nothing by itself; `python -m persona_bot --persona random --seed 7` chats 
 
 A preset is a plain file `persona_presets/<slug>.txt`: first a title line `# <face> <title>`, then one sentence a line. A
 random persona takes one sentence from each pool in `persona_presets/pools/`; a line there may end with topics (`#night`),
-and no two sentences of one persona share a topic, so that nobody looks at stars for a living and goes to bed at nine. Some 280
+and no two sentences of one persona share a topic, so that nobody looks at stars for a living and goes to bed at nine. Some 267
 million combinations pass, before name and age.
 """
 

@@ -87,6 +87,7 @@ class ChatLayout:
     needs_token_types = False
     keeps_end = True  # every reply in the history carries its end token
     max_turns = None
+    tidy = staticmethod(lambda text: tidy(text))  # train.evaluate can score texts as a file writes them instead
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
@@ -101,7 +102,7 @@ class ChatLayout:
 
     def segments(self, persona: Persona, turns: Sequence[str], open_reply: bool) -> list[Segment]:
         """The conversation as segments; with `open_reply` they end where the persona's next words begin."""
-        texts = [system_text(persona), *(tidy(t) if t != SILENCE else "" for t in turns)]
+        texts = [system_text(persona), *(self.tidy(t) if t != SILENCE else "" for t in turns)]
         parts: list[Segment] = []
         for piece in self._render(texts, open_reply):
             if isinstance(piece, int):  # the number of a text: 0 the persona, odd the partner's, even the bot's
@@ -208,7 +209,8 @@ def decode_text(tokenizer, ids: Sequence[int]) -> str:
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).lstrip()
 
 
-_SPACE_BEFORE = re.compile(r"\s+([?!.,;:%)\]]|'(?:s|m|re|ve|d|ll|t)\b|n't\b)")
+# not before .5 or .net, and not before a smiley: "fine :)" keeps its space, and "fine : )" becomes that
+_SPACE_BEFORE = re.compile(r"\s+([?!,%)\]]|\.(?!\w)|[:;](?!\s*-?\s*[()DP])|'(?:s|m|re|ve|d|ll|t)\b|n't\b)")
 
 
 def tidy(text: str) -> str:

