@@ -48,7 +48,7 @@ def fetch(name: str) -> Path:
     except UserError:
         raise
     except Exception as error:
-        folder = None if _unwrap(error, errors.RevisionNotFoundError) else _cached(repo, revision)
+        folder = None if find_cause(error, errors.RevisionNotFoundError) else _cached(repo, revision)
         if folder is None:
             _refuse(error, repo, revision)
         log.warning("%s The copy in the cache serves.", explain(error, repo, revision))
@@ -115,11 +115,11 @@ def _download(repo: str, revision: str, bar: type) -> Path:
     info = _list(repo, revision)
     for file in (files := choose_files(info, repo)):
         path = Path(hf_hub_download(repo, file, revision=info.sha, etag_timeout=TIMEOUT, tqdm_class=bar))
-        if not _intact(path, files[file]):  # a copy that broke on the disk is replaced once
+        if not has_hash(path, files[file]):  # a copy that broke on the disk is replaced once
             path.resolve().unlink()
             path.unlink(missing_ok=True)
             path = Path(hf_hub_download(repo, file, revision=info.sha, etag_timeout=TIMEOUT, tqdm_class=bar))
-        if not _intact(path, files[file]):
+        if not has_hash(path, files[file]):
             path.resolve().unlink()
             path.unlink(missing_ok=True)
             raise UserError(f"{file} of {repo} arrived damaged twice: its hash is not the Hub's; try again later or from another network.")
@@ -162,7 +162,7 @@ def choose_files(info, repo: str) -> dict[str, str]:
     return chosen
 
 
-def _intact(path: Path, digest: str) -> bool:
+def has_hash(path: Path, digest: str) -> bool:
     """Whether a file has this sha256 (64 digits) or this git blob id (40 digits)."""
     if len(digest) == 64:
         found = hashlib.sha256()
@@ -196,12 +196,12 @@ def _cached(repo: str, revision: str) -> Path | None:
         return None
     for file in files:
         blob = os.path.basename(os.readlink(file)) if file.is_symlink() else ""  # Windows may copy; then no hash is known
-        if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob) and not _intact(file, blob):
+        if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob) and not has_hash(file, blob):
             raise UserError(f"{file.name} of {repo} is damaged in the cache; connect to the Hub once, or delete {folder.parent.parent}.")
     return folder
 
 
-def _unwrap(error: BaseException | None, kind: type) -> BaseException | None:
+def find_cause(error: BaseException | None, kind: type | tuple) -> BaseException | None:
     """The error of this kind among an error and its causes (the client hides a 403 or 503 behind 'not in the cache')."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__
@@ -211,23 +211,23 @@ def _unwrap(error: BaseException | None, kind: type) -> BaseException | None:
 def explain(error: Exception, repo: str, revision: str = "") -> str:
     """One sentence with cause and cure for an error of the Hub's client; never any text of the error itself."""
     hub = constants.ENDPOINT
-    if _unwrap(error, errors.OfflineModeIsEnabled):
+    if find_cause(error, errors.OfflineModeIsEnabled):
         return f"{repo} is not in the cache and HF_HUB_OFFLINE is set; unset it once to download, or give a folder."
-    if _unwrap(error, errors.GatedRepoError):
+    if find_cause(error, errors.GatedRepoError):
         return f"{repo} is gated; ask for access at {hub}/{repo}, then set HF_TOKEN to a token of that account."
-    if _unwrap(error, errors.RevisionNotFoundError):
+    if find_cause(error, errors.RevisionNotFoundError):
         return f"{repo} has no revision {revision!r}; leave @{revision} out, or choose one listed at {hub}/{repo}."
-    if answer := _unwrap(error, errors.HfHubHTTPError):
+    if answer := find_cause(error, errors.HfHubHTTPError):
         return _explain_status(answer, repo, hub)
-    if _unwrap(error, httpx2.TimeoutException) or _unwrap(error, TimeoutError):
+    if find_cause(error, httpx2.TimeoutException) or find_cause(error, TimeoutError):
         return f"{hub} stopped answering; check the network and try again, or give a folder."
-    if _unwrap(error, httpx2.TransportError):
+    if find_cause(error, httpx2.TransportError):
         return f"{hub} cannot be reached; check the network (and HTTPS_PROXY), or give a folder."
-    if (fault := _unwrap(error, OSError)) and getattr(fault, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    if (fault := find_cause(error, OSError)) and getattr(fault, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk is full: {repo} does not fit into {constants.HF_HUB_CACHE}; free some space, or set HF_HOME to another disk."
-    if _unwrap(error, PermissionError):
+    if find_cause(error, PermissionError):
         return f"{constants.HF_HUB_CACHE} cannot be written to; set HF_HOME to a folder of yours."
-    if _unwrap(error, errors.FileMetadataError) or _unwrap(error, json.JSONDecodeError):
+    if find_cause(error, errors.FileMetadataError) or find_cause(error, json.JSONDecodeError):
         return f"{hub} does not answer like a Hub; check HF_ENDPOINT, the proxy and any login page of this network."
     return f"{repo} did not arrive whole from {hub} ({type(error).__name__}); try again, or give a folder."
 

@@ -77,7 +77,7 @@ class Pages:
 
     def repo(self, kind: str, name: str, write: bool = False) -> Repo:
         user, repo = self.user(write), self.hub.repos.get((kind or "model", name))
-        mine = user and name.split("/")[0] == user["name"]
+        mine = user and name.split("/")[0] in (user["name"], *user.get("orgs", {}))
         if repo is None or (repo.private and not mine):
             raise Refused(404 if user else 401, "RepoNotFound", "Repository not found")
         if write and not mine:

@@ -14,6 +14,7 @@ import json
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -40,8 +41,9 @@ class Fault:
     status: int = 0  # this answer instead of the real one, with `headers` and `body`
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b'{"error": "planned"}'
-    hang: bool = False  # no answer at all
+    hang: bool = False  # no answer at all; with cut="after" the request is carried out all the same
     cut: str = ""  # "before" the request is carried out, "after" (carried out, no answer), "body" (half of the answer)
+    also: Callable[[], object] | None = None  # is called first, for what happens elsewhere at that moment
     change: str = ""  # "byte": one byte flipped, "size": one byte less in the body than the files' list says
 
 
@@ -60,6 +62,7 @@ class Hub(ThreadingHTTPServer):
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.verify_at = self.url  # where LFS uploads are told to be confirmed
+        self.busy, self.counting = 0, threading.Lock()  # requests in progress
         self.over = threading.Event()
 
     def __enter__(self):
@@ -73,6 +76,14 @@ class Hub(ThreadingHTTPServer):
 
     def handle_error(self, *_):
         pass  # a client that gave up is what the tests are about
+
+    def count(self, change: int):
+        with self.counting:
+            self.busy += change
+
+    def wait_until_idle(self):
+        while self.busy:
+            time.sleep(0.01)
 
     def put(self, name: str, files: dict[str, bytes], kind: str = "model", **fields) -> Commit:
         repo = self.repos.setdefault((kind, name), Repo(**fields))
@@ -103,19 +114,27 @@ def use(hub: Hub, monkeypatch, folder) -> None:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet, or each answer takes 40 ms
+    disable_nagle_algorithm = True
     server: Hub
 
     def handle_any(self):
+        self.server.count(1)
+        try:
+            self.handle_one()
+        finally:
+            self.server.count(-1)
+
+    def handle_one(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = unquote(urlsplit(self.path).path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.requests.append(Request(self.command, path, self.headers["Host"], headers))
         fault = self.take_fault(f"{self.command} {path}")
-        if fault.hang:
-            self.server.over.wait(30)
-            return self.hang_up()
-        if fault.cut == "before":
-            return self.hang_up()
+        if fault.also:
+            fault.also()
+        if (fault.hang and not fault.cut) or fault.cut == "before":
+            return self.hang_up(after=30 * fault.hang)
         try:
             if fault.status:
                 status, headers, body = fault.status, fault.headers, fault.body
@@ -125,7 +144,7 @@ class Handler(BaseHTTPRequestHandler):
             headers = {"X-Error-Code": no.code, "X-Error-Message": no.message}
             status, body = no.status, json.dumps({"error": no.message}).encode()
         if fault.cut == "after":
-            return self.hang_up()
+            return self.hang_up(after=30 * fault.hang)
         if fault.change and body:
             body = body[:-1] if fault.change == "size" else bytes([body[0] ^ 1]) + body[1:]
         self.reply(status, headers, body, half=fault.cut == "body")
@@ -139,7 +158,8 @@ class Handler(BaseHTTPRequestHandler):
                 return fault
         return Fault("")
 
-    def hang_up(self):
+    def hang_up(self, after: float = 0):
+        self.server.over.wait(after)
         self.close_connection = True
         self.connection.shutdown(2)
 
