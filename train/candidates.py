@@ -1,0 +1,141 @@
+"""Which of several candidate replies a checkpoint finds best: hits@1, with all candidates in one forward pass.
+
+Run: `python -m train.evaluate --model M --data FILE --only hits`.
+
+    ids         what is new in the context | candidate 1        | candidate 2        | ..
+    positions   .. n-2 n-1                 | n n+1 ..           | n n+1 ..           | ..
+    sees        the past                   | context and itself | context and itself | ..
+
+Keys and values of the context stay for the dialogue's next reply, so every turn is read once.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from transformers import DynamicCache
+
+from persona_bot.checkpoint import Checkpoint
+from persona_bot.persona import Persona
+from persona_bot.prompt import Prompt, build_prompt
+from train.dialogues import Dialogue
+from train.likelihood import NOBODY, Progress, forward, reply_ids, token_log_likelihoods, types_of
+from train.scores import is_hit, mean
+
+AT_ONCE = 20  # candidates in a forward pass, where there is no need to keep more together
+
+
+class Verdict(NamedTuple):
+    """Scores of candidates, in their order. `head` is None without a ranking head."""
+
+    log_likelihoods: list[float]  # the end token included
+    head: list[float] | None
+
+
+def candidate_hits(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], progress: Progress = iter) -> dict[str, float]:
+    """hits@1: share of replies whose gold candidate ranks first, by each measure.
+
+    over_nothing    log p(reply | context) - log p(reply | no persona, no turns): what the context adds
+    per_token       log p(reply | context) / tokens
+    ranking_head    the double-heads model's own choice, where it has that head
+    """
+    layout, judge = checkpoint.layout, Judge(checkpoint)
+    ids = {text: reply_ids(layout, text) for d in dialogues for u in d.utterances for text in u.candidates}
+    nothing = nothing_likelihoods(checkpoint, ids, progress)
+    hits: dict[str, list[bool]] = {"over_nothing": [], "per_token": [], "ranking_head": []}
+    for dialogue in progress(dialogues):
+        for history, texts in dialogue.utterances:
+            replies = [ids[text] for text in texts]
+            room = checkpoint.max_positions - max(map(len, replies))
+            values, head = judge.score(build_prompt(layout, Persona("", dialogue.personality), history, room), replies)
+            hits["over_nothing"].append(is_hit([v - nothing[text] for v, text in zip(values, texts, strict=True)], texts))
+            hits["per_token"].append(is_hit([v / len(reply) for v, reply in zip(values, replies, strict=True)], texts))
+            hits["ranking_head"] += [is_hit(head, texts)] if head else []
+    return {name: mean(values) for name, values in hits.items() if values}
+
+
+def nothing_likelihoods(checkpoint: Checkpoint, ids: dict[str, list[int]], progress: Progress = iter) -> dict[str, float]:
+    """Log likelihood of each text (with its ids) as a reply of nobody to nothing; every text once."""
+    judge, texts = Judge(checkpoint), sorted(ids, key=lambda text: len(ids[text]))
+    prompt = build_prompt(checkpoint.layout, NOBODY, [""], checkpoint.max_positions)
+    values = {}
+    for k in progress(range(0, len(texts), AT_ONCE)):
+        batch = texts[k : k + AT_ONCE]
+        values |= dict(zip(batch, judge.score(prompt, [ids[text] for text in batch]).log_likelihoods, strict=True))
+    return values
+
+
+class Judge:
+    """Scores candidates behind a prompt, and keeps the prompt's keys and values for the next call."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        self.checkpoint = checkpoint
+        self.cached: list[int] = []  # the ids whose keys and values the cache holds
+        self.cache = DynamicCache(config=checkpoint.model.config) if can_share(checkpoint) else None
+
+    def score(self, prompt: Prompt, replies: Sequence[list[int]]) -> Verdict:
+        """Every candidate reply, given as ids with the end token."""
+        return self._together(prompt, replies) if self.cache is not None else self._one_by_one(prompt, replies)
+
+    def _together(self, prompt: Prompt, replies: Sequence[list[int]]) -> Verdict:
+        length = len(prompt.ids)
+        known = min(common_start(self.cached, prompt.ids), length - 1)
+        self.cache.crop(known - len(self.cached))  # a negative number: how many to forget
+        new, flat = length - known, [i for reply in replies for i in reply]
+        ends = list(accumulate(map(len, replies), initial=new))  # where each reply ends in this pass; first: where they start
+        owners = [0] * new + [number for number, reply in enumerate(replies, 1) for _ in reply]
+        positions = [*range(known, length), *(length + k for reply in replies for k in range(len(reply)))]
+        types = prompt.token_types and prompt.token_types[known:] + [self.checkpoint.layout.speaker1] * len(flat)
+        model = self.checkpoint.model
+        logits, head = forward(  # logits from the prompt's last id on
+            self.checkpoint,
+            prompt.ids[known:] + flat,
+            types,
+            keep=range(new - 1, new + len(flat)),
+            ends=[end - 1 for end in ends[1:]],
+            position_ids=torch.tensor([positions], device=self.checkpoint.device),
+            attention_mask=apart(known, owners, model.dtype).to(self.checkpoint.device),
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.cache.crop(-len(flat))
+        self.cached = list(prompt.ids)
+        # a reply's first id is predicted at the prompt's end, each other one at the id before it
+        rows = [0 if k == 0 else start - new + k for start, reply in zip(ends, replies, strict=False) for k in range(len(reply))]
+        values = logits.float().log_softmax(-1)[rows, flat].split([len(reply) for reply in replies])
+        return Verdict([value.sum().item() for value in values], head)
+
+    def _one_by_one(self, prompt: Prompt, replies: Sequence[list[int]]) -> Verdict:
+        """For models without a cache, or with attention that is not plain: slow."""
+        values, heads = [], []
+        for reply in replies:
+            ids, start = prompt.ids + reply, len(prompt.ids)
+            types = types_of(self.checkpoint.layout, prompt, reply)
+            logits, head = forward(self.checkpoint, ids, types, keep=range(start - 1, len(ids) - 1), ends=[len(ids) - 1])
+            values.append(token_log_likelihoods(logits, reply).sum().item())
+            heads += head or []
+        return Verdict(values, heads or None)
+
+
+def can_share(checkpoint: Checkpoint) -> bool:
+    """Whether every layer is full attention with a cache, so that a mask can keep candidates apart."""
+    layers = getattr(checkpoint.model.config, "layer_types", None) or ["full_attention"]
+    return checkpoint.has_cache and set(layers) == {"full_attention"} and not getattr(checkpoint.model.config, "sliding_window", None)
+
+
+def apart(known: int, owners: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """What is added to attention scores, (1, 1, T, known + T): 0 where a position may look, the lowest number elsewhere.
+
+    `owners`: 0 for the context, k for candidate k. All see the `known` cached positions and, up to themselves, the
+    context and their own candidate.
+    """
+    owner, place = torch.tensor(owners), torch.arange(len(owners))
+    mine = (owner[None] == 0) | (owner[None] == owner[:, None])
+    allowed = torch.cat([torch.ones(len(owners), known, dtype=torch.bool), mine & (place[None] <= place[:, None])], dim=1)
+    return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)[None, None]
+
+
+def common_start(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many ids two sequences share at their beginning."""
+    return next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
