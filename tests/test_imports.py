@@ -1,0 +1,116 @@
+"""Who may import whom: read from the source of every module, and checked once more in a fresh interpreter.
+
+Run: `python -m pytest tests/test_imports.py`
+
+    persona <- prompt <- checkpoint <- generation <- page, app
+    persona, prompt <- dialogues <- examples <- convai, sft <- finetune        and what is published comes from files on disk
+"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {  # package: what nothing in it may import, at the top of a module or anywhere else in it
+    "persona_bot": {"gradio", "train", "page", "app", "simpletransformers", "wandb"},
+    "page": {"train", "app", "simpletransformers", "wandb"},
+    "app": {"train", "simpletransformers", "wandb"},
+    "train": {"gradio", "page", "app", "wandb"},
+}
+ORDERS = [  # none of these reaches one that stands to its right, not even through others
+    ["persona_bot.errors", "persona_bot.persona", "persona_bot.prompt", "persona_bot.checkpoint", "persona_bot.generation"],
+    ["persona_bot.errors", "persona_bot.download", "persona_bot.checkpoint"],
+    ["persona_bot.generation", "persona_bot.__main__"],
+    ["persona_bot.persona", "persona_bot.prompt", "train.dialogues", "train.examples", "train.sft", "train.finetune"],
+    ["train.dialogues", "train.examples", "train.convai", "train.finetune"],
+]
+SIBLINGS = [("train.convai", "train.sft")]  # neither reaches the other
+ONLY_STDLIB = ["persona_bot.errors", "persona_bot.persona", "persona_bot.prompt"]  # besides each other
+TRAINING_STACK = ["simpletransformers", "wandb", "tensorboard", "sklearn", "streamlit", "datasets", "train"]
+
+
+def find_modules() -> dict[str, Path]:
+    files = [ROOT / "app.py", *(file for package in ("persona_bot", "page", "train") for file in (ROOT / package).rglob("*.py"))]
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+
+
+def imports_of(source: str, module: str) -> set[str]:
+    """Dotted names of everything that the source imports anywhere in it: `from a import b` gives a and a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = ".".join(module.split(".")[: -node.level]) if node.level else ""
+            base = ".".join(part for part in (package, node.module) if part)
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+MODULES = find_modules()
+IMPORTS = {module: imports_of(file.read_text(encoding="utf-8"), module) for module, file in MODULES.items()}
+
+
+def reached_from(module: str) -> set[str]:
+    """Our modules that importing this one can load, in any number of steps."""
+    reached, waiting = set(), [module]
+    while waiting:
+        new = (IMPORTS.get(waiting.pop(), set()) & MODULES.keys()) - reached
+        reached |= new
+        waiting += new
+    return reached
+
+
+def test_imports_are_read_wherever_they_stand():
+    source = "import a.b as c\ndef f():\n    from d import e\n    from . import g\n    from .h import i\nif 0:\n    import j, k"
+    assert imports_of(source, "train.sft") == {"a.b", "d", "d.e", "train", "train.g", "train.h", "train.h.i", "j", "k"}
+
+
+def test_the_modules_that_the_rules_name_exist():
+    named = {name for order in ORDERS for name in order} | set(ONLY_STDLIB) | {"app", "page"}
+    assert named <= MODULES.keys()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_imports_what_its_package_must_not(module):
+    forbidden = FORBIDDEN[module.split(".")[0]]
+    assert not {name for name in IMPORTS[module] if name.split(".")[0] in forbidden}
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=" <- ".join)
+def test_imports_go_one_way(order):
+    for place, module in enumerate(order):
+        assert not reached_from(module) & set(order[place + 1 :]), module
+
+
+@pytest.mark.parametrize("one, other", SIBLINGS)
+def test_the_recipes_do_not_know_each_other(one, other):
+    assert other not in reached_from(one) and one not in reached_from(other)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_reaches_itself(module):
+    assert module not in reached_from(module)
+
+
+@pytest.mark.parametrize("module", ONLY_STDLIB)
+def test_the_foundation_needs_the_standard_library_only(module):
+    roots = {name.split(".")[0] for name in IMPORTS[module]}
+    assert roots <= sys.stdlib_module_names | {"persona_bot"}
+
+
+@pytest.mark.parametrize(
+    "modules, absent",
+    [
+        ("persona_bot.generation, persona_bot.__main__", [*TRAINING_STACK, "gradio", "page"]),
+        ("app, page", TRAINING_STACK),
+        ("persona_bot.prompt", ["torch", "transformers"]),
+    ],
+)
+def test_what_is_loaded_at_run_time(modules, absent):
+    script = f"import sys, {modules}; print(sorted(sys.modules.keys() & set({absent!r})))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout.strip().splitlines()[-1:]) == (0, ["[]"]), done.stderr[-2_000:]
