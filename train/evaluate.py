@@ -200,9 +200,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     group.add_argument("--presets", type=int, default=8, help="how many presets are asked (default: %(default)s)")
     options = parser.parse_args(arguments)
     check(options)
-    known = {field.name: getattr(options, field.name) for field in fields(Wanted) if hasattr(options, field.name)}
-    groups = options.only.split(",") if options.data or options.only != ",".join(GROUPS) else []
-    options.wanted = Wanted(groups=groups, settings=read_settings(options.set), **known)
+    given = {field.name: getattr(options, field.name) for field in fields(Wanted) if hasattr(options, field.name)}
+    groups = options.only.split(",") if options.data or options.only == "probes" else []
+    options.wanted = Wanted(groups=groups, settings=read_settings(options.set), **given)
     return options
 
 
@@ -211,7 +211,8 @@ def check(options: argparse.Namespace) -> None:
     unknown = [name for name in options.only.split(",") if name not in GROUPS]
     if unknown:
         raise UserError(f"--only knows {', '.join(GROUPS)}, not {unknown[0]!r}; name some of these with commas between.")
-    if not options.data and options.only != "probes" and not options.transcripts:
+    everything = options.only == ",".join(GROUPS)
+    if not options.data and options.only != "probes" and not (options.transcripts and everything):
         raise UserError("Name a file of dialogues with --data FILE; only --only probes and --transcripts OUT.md do without.")
     for name in ("limit", "replies", "self_chats", "probe_times", "presets"):
         if (number := getattr(options, name)) is not None and number < 1:
