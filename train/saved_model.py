@@ -1,0 +1,58 @@
+"""The base that recipe sft starts from, and the folders that it leaves: an adapter, and the model with the adapter merged.
+
+Run: nothing by itself; finetune.py loads and saves through it.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from persona_bot.checkpoint import check_files, find_base, load_model, load_tokenizer, merge_adapter, read_layout_file, save_layout
+from persona_bot.errors import UserError
+from persona_bot.prompt import CONVAI_TOKENS, Layout, find_layout
+from train.saving import write_files_atomically, write_folder_atomically
+from train.sft import SftSettings, add_lora
+
+
+def load_base(name: str, settings: SftSettings) -> tuple[torch.nn.Module, object, Layout, SftSettings]:
+    """(model with a fresh adapter if one is wanted, tokenizer, layout, settings in force) for a Hub name or folder.
+
+    A base without a chat template (GPT-2) gets the ConvAI layout's tokens; their embeddings are new, so every weight is
+    trained then. Raises UserError for what cannot be trained by this recipe.
+    """
+    folder = find_base(name)
+    check_files(folder)
+    if (folder / "adapter_config.json").exists():
+        raise UserError(f"{name} is an adapter; train from its base, or from the folder that holds it merged.")
+    tokenizer, model = load_tokenizer(folder, folder), load_model(folder)
+    if model.config.model_type == "openai-gpt":
+        raise UserError("openai-gpt cannot be trained on packed rows; use --recipe convai for it, or gpt2 here.")
+    if not tokenizer.chat_template and not all(token in tokenizer.get_vocab() for token in CONVAI_TOKENS):
+        bos, eos, *speakers, pad = CONVAI_TOKENS
+        tokenizer.add_special_tokens({"bos_token": bos, "eos_token": eos, "pad_token": pad, "additional_special_tokens": speakers})
+        torch.manual_seed(settings.seed)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        settings = replace(settings, lora_rank=0)
+    marker = read_layout_file(folder)
+    layout = find_layout(tokenizer, marker.get("layout"), max_turns=500)  # the history in full
+    if settings.lora_rank:
+        model = add_lora(model, settings)
+    return model.train(), tokenizer, layout, settings
+
+
+def save_trained(model, tokenizer, layout: Layout, base: str, out: Path) -> None:
+    """Leaves in `out` what the page, the Hub and any chat server load: bfloat16 weights, tokenizer, layout marker."""
+    model = model.to("cpu")
+    if hasattr(model, "peft_config"):
+        model.peft_config["default"].base_model_name_or_path = base
+        write_folder_atomically(out / "adapter", lambda folder: _write(model.to(torch.bfloat16), tokenizer, layout, folder))
+        model = merge_adapter(load_model(find_base(base)), out / "adapter")
+    write_files_atomically(out, lambda folder: _write(model.to(torch.bfloat16), tokenizer, layout, folder))
+
+
+def _write(model, tokenizer, layout: Layout, folder: Path) -> None:
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
+    tokenizer.save_pretrained(folder)
+    save_layout(folder, layout)
