@@ -20,9 +20,9 @@ from persona_bot.prompt import build_prompt, find_layout
 from train import talk
 from train.candidates import Judge, can_share, candidate_hits, nothing_likelihoods
 from train.dialogues import Dialogue, Utterance
-from train.evaluate import Wanted, baselines, evaluate, main, other_personas, parse
+from train.evaluate import Wanted, evaluate, evaluate_folder, main, parse
 from train.likelihood import NOBODY, gold_nats, log_likelihoods, reply_ids, rows_of
-from train.scores import mean
+from train.scores import baselines, mean, other_personas
 
 TURNS = ["hello , how are you ?", "fine ! i keep bees .", "do they sting ?", "they do , but i like them .", "any pets ?", "a parrot ."]
 OTHERS = ("i work at a bank .", "no !", "what do you do for a living ?")
@@ -353,6 +353,15 @@ def test_hits_need_candidates(chat):
     alone = Dialogue(("i sing .",), (Utterance(("hi",), ("hello",)),))
     with pytest.raises(UserError, match="single candidate"):
         evaluate(chat, [alone], Wanted(groups=["hits"]))
+
+
+def test_a_folder_is_scored_without_hits_when_nothing_can_be_ranked(chat, chat_folder, monkeypatch):
+    alone = Dialogue(("i sing .",), (Utterance(("hi",), ("hello",)),))
+    monkeypatch.setattr(talk, "read_probes", lambda: [])
+    monkeypatch.setattr(talk, "self_chats", lambda *_: [["hi", "hi"]])
+    report = evaluate_folder(chat_folder, [alone])
+    assert report["generated"] == 1 and report["scores"]["repetition"] == 0.5
+    assert not any("hits" in name for name in report["scores"])
 
 
 def test_probes_need_no_file():

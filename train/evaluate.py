@@ -68,30 +68,36 @@ def evaluate(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Want
         GROUPS[group](checkpoint, dialogues, wanted, report)
         report["seconds"][group] = round(time.monotonic() - started, 1)
     if wanted.baselines:
-        report["baselines"] = baselines(dialogues)
+        report["baselines"] = scores.baselines(dialogues)
     return report
 
 
+def evaluate_folder(folder: Path | str, dialogues: Sequence[Dialogue]) -> dict:
+    """The scores of a checkpoint folder on a few held-out dialogues, in minutes: what train.finetune ends with."""
+    groups = [g for g in Wanted.groups if g != "hits" or scores.max_candidates(dialogues) > 1]
+    return evaluate(load_checkpoint(str(folder), double_heads=True), dialogues, Wanted(groups, replies=100, self_chats=5, probe_times=1))
+
+
 def score_nats(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
-    golds = gold_replies(dialogues)
-    nats = likelihood.gold_nats(checkpoint, dialogues, own_personas(dialogues), bar("nats"))
+    golds = scores.gold_replies(dialogues)
+    nats = likelihood.gold_nats(checkpoint, dialogues, scores.own_personas(dialogues), bar("nats"))
     report["scores"] |= scores.likelihood_scores(nats, golds)
     if wanted.as_written:
         layout = copy.copy(checkpoint.layout)
         layout.tidy = str  # the convai layout takes texts as they are anyway
-        nats = likelihood.gold_nats(replace(checkpoint, layout=layout), dialogues, own_personas(dialogues), bar("nats as written"))
+        nats = likelihood.gold_nats(replace(checkpoint, layout=layout), dialogues, scores.own_personas(dialogues), bar("nats as written"))
         report["scores"] |= {f"{name}_as_written": value for name, value in scores.likelihood_scores(nats, golds).items()}
 
 
 def score_swap(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
     if "nats_per_reply" not in report["scores"]:
         score_nats(checkpoint, dialogues, wanted, report)
-    nats = likelihood.gold_nats(checkpoint, dialogues, other_personas(dialogues), bar("nats, persona swapped"))
+    nats = likelihood.gold_nats(checkpoint, dialogues, scores.other_personas(dialogues), bar("nats, persona swapped"))
     report["scores"]["persona_swap_gain"] = scores.mean(nats) - report["scores"]["nats_per_reply"]
 
 
 def score_hits(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
-    if max(len(utterance.candidates) for dialogue in dialogues for utterance in dialogue.utterances) < 2:
+    if scores.max_candidates(dialogues) < 2:
         raise UserError("The file has a single candidate for each reply, so nothing can be ranked; leave hits out of --only.")
     hits = candidates.candidate_hits(checkpoint, dialogues, bar("hits@1"))
     report["scores"] |= {f"hits_{name}": value for name, value in hits.items()}
@@ -100,8 +106,8 @@ def score_hits(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wa
 def score_replies(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
     replies = talk.reply_to_file(checkpoint, dialogues, wanted.replies, wanted.settings, wanted.seed, bar("replies"))
     report["generated"] = len(replies)
-    report["scores"] |= text_scores(dialogues, [(r.dialogue, r.text, r.gold) for r in replies])
-    report["human_on_the_same_turns"] = text_scores(dialogues, [(r.dialogue, r.gold, r.gold) for r in replies])
+    report["scores"] |= scores.text_scores(dialogues, [(r.dialogue, r.text, r.gold) for r in replies])
+    report["human_on_the_same_turns"] = scores.text_scores(dialogues, [(r.dialogue, r.gold, r.gold) for r in replies])
     if wanted.replies_out:
         wanted.replies_out.write_text("\n".join(readable(r, dialogues[r.dialogue]) for r in replies), encoding="utf-8")
 
@@ -139,37 +145,6 @@ GROUPS = {
 def readable(reply: talk.Reply, dialogue: Dialogue) -> str:
     """A generated reply for reading: the persona, what was said (<), the reply (>) and the real one (=)."""
     return f"{' '.join(dialogue.personality)}\n  < {reply.history[-1]}\n  > {reply.text}\n  = {reply.gold}\n"
-
-
-def baselines(dialogues: Sequence[Dialogue]) -> dict:
-    """The file's own replies scored as if a model had said them, and one reply said to everything."""
-    human = text_scores(dialogues, [(k, gold, gold) for k, dialogue in enumerate(dialogues) for gold in gold_replies([dialogue])])
-    chats = [gold_replies([dialogue])[:SELF_CHAT_TURNS] for dialogue in dialogues]
-    human["repetition"] = scores.repetition(chats)
-    human["repetition_first_half"] = scores.repetition([chat[: SELF_CHAT_TURNS // 2] for chat in chats])
-    del human["word_f1"]  # of a text with itself
-    return {"human": human, "constant": {"reply": scores.CONSTANT_REPLY, "word_f1": scores.constant_f1(gold_replies(dialogues))}}
-
-
-def text_scores(dialogues: Sequence[Dialogue], replies: Sequence[tuple[int, str, str]]) -> dict[str, float]:
-    """scores.reply_scores of (number of the dialogue, reply, gold) triples."""
-    numbers, texts, golds = zip(*replies, strict=True)
-    own, other = own_personas(dialogues), other_personas(dialogues)
-    return scores.reply_scores(texts, golds, [own[k] for k in numbers], [other[k] for k in numbers], scores.word_weights(own))
-
-
-def gold_replies(dialogues: Sequence[Dialogue]) -> list[str]:
-    return [utterance.candidates[-1] for dialogue in dialogues for utterance in dialogue.utterances]
-
-
-def own_personas(dialogues: Sequence[Dialogue]) -> list[tuple[str, ...]]:
-    return [dialogue.personality for dialogue in dialogues]
-
-
-def other_personas(dialogues: Sequence[Dialogue]) -> list[tuple[str, ...]]:
-    """For each dialogue the persona of the next one that has another; its own where all are the same."""
-    own = own_personas(dialogues)
-    return [next((p for p in own[k + 1 :] + own[:k] if p != mine), mine) for k, mine in enumerate(own)]
 
 
 def bar(name: str):
@@ -249,7 +224,7 @@ def run(options: argparse.Namespace) -> None:
             options.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.transcripts:
         text = talk.transcripts(checkpoint, options.presets, options.wanted.settings, options.seed, bar("transcripts"))
-        options.transcripts.write_text(text, encoding="utf-8")
+        options.transcripts.write_text(f"# What {checkpoint.name} says\n\n{text}", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,6 +13,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from train.dialogues import Dialogue
+from train.score_table import SELF_CHAT_TURNS
+
 CONSTANT_REPLY = "i like it. what do you do?"  # says nothing, and shares a word with almost every reply
 _PUNCTUATION = re.compile(r"""[!"#$%&()*+,\-./:;<=>?@\[\]\\^`{|}~_']""")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -144,3 +147,38 @@ def probe_passes(reply: str, accept: Sequence[str], refuse: Sequence[str] = ()) 
 def constant_f1(golds: Sequence[str]) -> float:
     """Word F1, in percent, of saying CONSTANT_REPLY to everything: why F1 alone proves nothing."""
     return 100 * mean(word_f1(CONSTANT_REPLY, gold) for gold in golds)
+
+
+def text_scores(dialogues: Sequence[Dialogue], replies: Sequence[tuple[int, str, str]]) -> dict[str, float]:
+    """reply_scores of (number of the dialogue, reply, gold) triples."""
+    numbers, texts, golds = zip(*replies, strict=True)
+    own, other = own_personas(dialogues), other_personas(dialogues)
+    return reply_scores(texts, golds, [own[k] for k in numbers], [other[k] for k in numbers], word_weights(own))
+
+
+def baselines(dialogues: Sequence[Dialogue]) -> dict:
+    """The file's own replies scored as if a model had said them, and one reply said to everything."""
+    human = text_scores(dialogues, [(k, gold, gold) for k, dialogue in enumerate(dialogues) for gold in gold_replies([dialogue])])
+    del human["word_f1"]  # of a text with itself
+    chats = [gold_replies([dialogue])[:SELF_CHAT_TURNS] for dialogue in dialogues]
+    human["repetition"] = repetition(chats)
+    human["repetition_first_half"] = repetition([chat[: SELF_CHAT_TURNS // 2] for chat in chats])
+    return {"human": human, "constant": {"reply": CONSTANT_REPLY, "word_f1": constant_f1(gold_replies(dialogues))}}
+
+
+def gold_replies(dialogues: Sequence[Dialogue]) -> list[str]:
+    return [utterance.candidates[-1] for dialogue in dialogues for utterance in dialogue.utterances]
+
+
+def own_personas(dialogues: Sequence[Dialogue]) -> list[tuple[str, ...]]:
+    return [dialogue.personality for dialogue in dialogues]
+
+
+def other_personas(dialogues: Sequence[Dialogue]) -> list[tuple[str, ...]]:
+    """For each dialogue the persona of the next one that has another; its own where all are the same."""
+    own = own_personas(dialogues)
+    return [next((p for p in own[k + 1 :] + own[:k] if p != mine), mine) for k, mine in enumerate(own)]
+
+
+def max_candidates(dialogues: Sequence[Dialogue]) -> int:
+    return max(len(utterance.candidates) for dialogue in dialogues for utterance in dialogue.utterances)

@@ -131,7 +131,7 @@ def transcripts(checkpoint: Checkpoint, presets: int, settings: Settings, seed: 
     personas = list(load_presets().values())[:presets]
     asked = f"The same {len(QUESTIONS)} questions to {len(personas)} personas, seed {seed}; nothing is edited or chosen."
     chats = [transcript_markdown(persona, transcript(checkpoint, persona, settings, seed)) for persona in progress(personas)]
-    return "\n".join([f"# What {checkpoint.name} says\n\n{asked}\n", *chats])
+    return "\n".join([f"{asked}\n", *chats])
 
 
 def transcript_markdown(persona: Persona, pairs: Sequence[tuple[str, str]]) -> str:
