@@ -91,7 +91,8 @@ def test_the_card_holds_everything_in_order():
     text = card()
     parts = ["# bot", "from transformers import pipeline", "EXAMPLE PROMPT", FACTS["command"]]
     parts += ["1,200 dialogues, 270,000 tokens an epoch, 135 steps", "41.5 minutes on x86_64 CPU, 2 threads"]
-    parts += ["learning_rate 0.0004, lora_rank 32", "385 replies; 300 of them", "| nats per reply | 38.12 | 42.00 |", "SAMPLE REPLIES", "## Limits and risks", "## Licences"]
+    parts += ["learning_rate 0.0004, lora_rank 32", "385 replies; 300 of them"]
+    parts += ["| nats per reply | 38.12 | 42.00 |", "SAMPLE REPLIES", "## Limits and risks", "## Licences"]
     assert [part for part in parts if part not in text] == []
     assert [text.index(part) for part in parts] == sorted(text.index(part) for part in parts)
 
