@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from persona_bot.persona import Persona
-from persona_bot.prompt import Layout
+from persona_bot.prompt import SILENCE, Layout
 from train.dialogues import Dialogue, conversations
 
 IGNORED = -100
@@ -39,13 +39,14 @@ def conversation_example(layout: Layout, persona: Persona, turns: Sequence[str],
     It begins with exactly the ids that the chat would send for the same turns.
     """
     parts = layout.segments(persona, turns, open_reply=False)
+    silence = layout.encode(SILENCE)  # stands for a partner who says nothing, so nobody learns to say it
     ids: list[int] = []
     targets: list[int] = []
-    for number, part in enumerate(parts):
+    for part in parts:
         start = len(ids)
         ids += part.ids
         targets += [IGNORED] * len(part.ids)
-        is_partner_turn = not part.by_bot and part.ids and part.ids[0] not in layout.control_ids
+        is_partner_turn = not part.by_bot and part.ids and part.ids[0] not in layout.control_ids and part.ids != silence
         if part.is_reply or (both_sides and is_partner_turn):
             words = part.ids if part.ids[-1:] == [layout.end_id] else [*part.ids, layout.end_id]
             targets[start - 1 : start - 1 + len(words)] = words  # what follows the position before it, and so on
