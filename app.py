@@ -1,0 +1,166 @@
+"""The page: pick or write a persona and chat with it. This file is what a Hugging Face Space runs.
+
+Run: `python app.py`, or `python app.py --help` for its options; MODEL_ID names the model like --model does.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+
+from page import api, events, markup, model, server
+from page.conversation import Conversation
+from page.events import FIRST, PRESETS
+from persona_bot.errors import UserError
+from persona_bot.generation import LIMITS, Settings
+from persona_bot.persona import persona_text
+
+AT_ONCE = 2  # replies that are written at the same time; further ones wait in the queue
+PAGE = Path(__file__).parent / "page"
+THEME = gr.themes.Base(  # of the fonts that Gradio brings, few hold the Latin letters in both weights; this one does
+    font=[gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"],
+    font_mono=["ui-monospace", "monospace"],
+)
+
+
+html = partial(gr.HTML, apply_default_css=False)
+quiet_button = partial(gr.Button, size="sm", elem_classes="quiet")
+
+
+def setting(name: str, label: str, step: float, info: str) -> gr.Slider:
+    low, high = LIMITS[name]
+    return gr.Slider(low, high, getattr(Settings(), name), step=step, label=label, info=info)
+
+
+with gr.Blocks(title="Persona bot", fill_width=True, analytics_enabled=False) as demo:
+    chat = gr.State(Conversation(FIRST))
+    with gr.Row(elem_id="top"):
+        html(markup.TITLE, elem_id="title")
+        model_line = html(markup.model_line(None, ""), elem_id="model")
+    cards = html(markup.cards(PRESETS, FIRST), elem_id="cards", js_on_load="personaPage.clicks(element, trigger)")
+    with gr.Row(elem_id="stage"):
+        with gr.Column(elem_id="talk"):
+            with gr.Row(elem_id="talk-head"):
+                header = html(markup.header(FIRST, PRESETS), elem_id="header")
+                copy_link = quiet_button("Copy link")
+            transcript = html(
+                markup.transcript(Conversation(FIRST)),
+                elem_id="transcript",
+                js_on_load="personaPage.clicks(element, trigger); personaPage.follow(element)",
+            )
+            with gr.Row(elem_id="editing", visible=False) as editing:
+                html("<p>Your next message replaces the marked one and all that follows.</p>")
+                keep = quiet_button("Cancel")
+            with gr.Row(elem_id="composer"):
+                message = gr.Textbox(label="Message", placeholder="Write a message", show_label=False, container=False, max_lines=5)
+                send_button = gr.Button("Send", variant="primary", elem_id="send")
+                stop_button = gr.Button("Stop", elem_id="stop", visible=False)
+            with gr.Row(elem_id="after"):
+                retry_button = quiet_button("Retry", interactive=False)
+                undo_button = quiet_button("Undo", interactive=False)
+                new_chat = quiet_button("New chat")
+                status = html(markup.status(Conversation(FIRST), 0, 0), elem_id="status")
+        with gr.Column(elem_id="persona"):
+            persona = gr.Textbox(
+                persona_text(FIRST), label="Who they are", lines=8, max_lines=16, elem_id="persona-text",
+                info="One sentence a line, as they would say it. A change counts from the next reply.",
+            )  # fmt: skip
+            counter = html(markup.counter(persona_text(FIRST)), elem_id="counter")
+            with gr.Accordion("Settings", open=False, elem_id="settings"):
+                settings = [
+                    setting("temperature", "Temperature", 0.05, "Higher is more surprising; 0 always takes the likeliest word."),
+                    setting("top_p", "Top-p", 0.01, "Draw from the likeliest words that together have this share."),
+                    setting("top_k", "Top-k", 1, "Draw from so many words at most; 0 is off."),
+                    setting("min_tokens", "Shortest reply", 1, "In tokens; a word has one or two."),
+                    setting("max_tokens", "Longest reply", 1, "In tokens; it ends with a sentence if it can."),
+                    setting("repetition_penalty", "Repetition penalty", 0.01, "Above 1 avoids words that the reply has already."),
+                    setting("no_repeat_ngram", "No run of words twice", 1, "Of so many tokens, in the whole chat; 0 is off."),
+                    gr.Number(None, label="Seed", info="A whole number makes the reply repeatable; empty is random.", precision=0),
+                ]
+
+    SHOWN = [cards, header, transcript, status, send_button, stop_button, retry_button, undo_button, editing]
+    SHOWN_WITH_PERSONA = [persona, counter, *SHOWN]
+    unseen = {"show_progress": "hidden", "api_visibility": "private"}
+    at_once = {"queue": False, **unseen}
+    soon = {"concurrency_limit": None, **unseen}  # through the queue, since only there a toast reaches the page
+
+    demo.load(events.opened, chat, [model_line, *SHOWN_WITH_PERSONA], **soon)
+    demo.load(None, js="personaPage.focusOnDesktop")
+    cards.select(events.pick, chat, SHOWN_WITH_PERSONA, **at_once)
+    persona.change(events.rewrite, [persona, chat], [counter, *SHOWN], trigger_mode="always_last", **at_once)
+    new_chat.click(events.fresh, chat, SHOWN, **at_once)
+    undo_button.click(events.undo, [message, chat], [message, *SHOWN_WITH_PERSONA], **at_once)
+    transcript.edit(events.edit, chat, [message, *SHOWN], **at_once).then(None, js="personaPage.focusMessage")
+    keep.click(events.stop_editing, chat, [message, *SHOWN], **at_once)
+    stop_button.click(events.halt, [message, chat], [message, *SHOWN], **at_once)
+    copy_link.click(events.link_copied, js="personaPage.copyLink", **soon)
+    for asked in (
+        gr.on([message.submit, send_button.click], events.send, [message, persona, chat], [message, *SHOWN], **soon),
+        transcript.example_select(events.send_starter, [persona, chat], SHOWN, **soon),
+        retry_button.click(events.retry, [persona, chat], SHOWN, **soon),
+    ):
+        writing = asked.success(
+            events.reply, [chat, *settings], transcript,
+            concurrency_limit=AT_ONCE, concurrency_id="model", show_progress="minimal", show_progress_on=status, api_visibility="private",
+        )  # fmt: skip
+        writing.failure(events.halt, [message, chat], [message, *SHOWN], **at_once)  # no room in the queue
+        writing.success(events.settle, [message, chat], [message, *SHOWN], **at_once)
+    gr.api(api.answer, api_name="chat", concurrency_limit=AT_ONCE, concurrency_id="model")
+
+
+def launch(host: str | None = None, port: int | None = None, share: bool = False, waiting: int = 64, quiet: bool = False) -> str:
+    """Opens the page without blocking and returns its address; `waiting` bounds the queue."""
+    demo.queue(max_size=waiting)
+    _, local, public = demo.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        quiet=quiet,
+        prevent_thread_lock=True,
+        ssr_mode=False,
+        run_history=False,
+        footer_links=[],
+        state_session_capacity=1000,
+        theme=THEME,
+        css_paths=sorted((PAGE / "style").glob("*.css")),
+        head=f"<script>{(PAGE / 'page.js').read_text()}</script>{markup.ICON}",
+        app_kwargs={"middleware": server.middleware, "routes": server.routes},
+    )
+    return public or local
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Opens a page to chat with a persona.")
+    chosen = parser.add_argument_group("the model")
+    chosen.add_argument("--model", default=os.environ.get("MODEL_ID"), help="Hub repository[@revision] or folder; else the default model")
+    chosen.add_argument("--device", help="cuda, mps or cpu; else the best there is")
+    door = parser.add_argument_group("the page")
+    door.add_argument("--host", help="address to listen on; 0.0.0.0 lets other machines in")
+    door.add_argument("--port", type=int, help="else the first free one from 7860 on")
+    door.add_argument("--share", action="store_true", help="also open a public link, for a week")
+    door.add_argument("--waiting", type=int, default=64, help="how many replies may wait in the queue")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: server.closing.set())
+    try:
+        early = model.loads_before_the_page(options.device)
+        if early:
+            model.load(options.model, options.device)
+        launch(options.host, options.port, options.share, options.waiting)
+        if not early:
+            model.load(options.model, options.device)
+        server.wait_for_the_end()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()

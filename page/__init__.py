@@ -1,0 +1,4 @@
+"""What the page is made of, in small parts that `app.py` puts together: the conversation, its markup, the model, the door.
+
+Run: nothing by itself; `python app.py` opens the page.
+"""

@@ -1,0 +1,46 @@
+"""The endpoint for programs: persona and turns as plain texts in, the growing reply out.
+
+Run: nothing by itself; with the page open,
+`python -c "from gradio_client import Client; print(Client('http://127.0.0.1:7860').predict(['i am a baker.'], ['hi!'], api_name='/chat'))"`
+"""
+
+import threading
+
+import gradio as gr
+
+from page import model
+from page.conversation import check_message
+from persona_bot.errors import UserError
+from persona_bot.generation import Settings
+from persona_bot.persona import parse_persona
+
+MAX_TURNS = 199
+DEFAULTS = Settings()
+
+
+def answer(
+    persona: list[str],
+    turns: list[str],
+    temperature: float = DEFAULTS.temperature,
+    top_p: float = DEFAULTS.top_p,
+    top_k: int = DEFAULTS.top_k,
+    min_tokens: int = DEFAULTS.min_tokens,
+    max_tokens: int = DEFAULTS.max_tokens,
+    repetition_penalty: float = DEFAULTS.repetition_penalty,
+    seed: int | None = None,
+) -> str:  # of one streamed value; gr.api documents it
+    """Streams the persona's reply as it grows. `persona` holds one sentence an item; `turns` alternate, yours first and last."""
+    try:
+        lists_of_text = all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in (persona, turns))
+        if not lists_of_text or len(turns) % 2 == 0 or len(turns) > MAX_TURNS:
+            raise UserError(f"Send the persona as a list of sentences, and turns as a list of texts, an odd number, at most {MAX_TURNS}.")
+        for turn in turns:
+            check_message(turn)
+        who = parse_persona("\n".join(persona))
+        settings = Settings(temperature, top_p, top_k, min_tokens, max_tokens, repetition_penalty, seed=seed)
+        if not model.ready.is_set():
+            raise UserError("The model is still loading; try again in a moment.")
+        for progress in model.write(who, turns, settings, threading.Event()):
+            yield progress.text
+    except UserError as error:
+        raise gr.Error(str(error), print_exception=False) from None

@@ -1,0 +1,87 @@
+"""The model behind the page: loaded once, shared by everybody, and one generator that writes a reply with it.
+
+Run: nothing by itself; `app.py` loads it before the page opens on a GPU, and right after on a CPU.
+"""
+
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
+
+try:  # on a ZeroGPU Space, and before torch: this package lends a GPU to each call of a decorated function
+    import spaces
+except ImportError:
+    spaces = None
+
+from persona_bot.checkpoint import Checkpoint, load_checkpoint, pick_device
+from persona_bot.errors import UserError
+from persona_bot.generation import Settings, context_use, stream_reply
+from persona_bot.persona import Persona
+
+
+class Progress(NamedTuple):
+    """A reply while it grows."""
+
+    text: str  # all of it so far
+    tokens: int
+    seconds: float
+
+
+checkpoint: Checkpoint | None = None  # a module's variable, so that ZeroGPU's forked processes find it
+ready = threading.Event()
+running: set[threading.Event] = set()  # the stop of every reply that is being written, for all visitors
+
+
+def load(name: str | None, device: str | None = None) -> None:
+    """Loads the checkpoint for all that follows; raises UserError."""
+    use(load_checkpoint(name, device))
+
+
+def use(loaded: Checkpoint) -> None:
+    """Speaks with this checkpoint from now on."""
+    global checkpoint
+    checkpoint = loaded
+    ready.set()
+
+
+def loads_before_the_page(device: str | None) -> bool:
+    """True on an accelerator, where loading takes seconds and ZeroGPU wants the weights in place before the launch."""
+    return pick_device(device).type != "cpu"
+
+
+def write(persona: Persona, turns: list[str], settings: Settings, stop: threading.Event) -> Iterator[Progress]:
+    """The reply as it grows; ends at the next token when `stop` is set, or when the caller closes the generator.
+
+    Raises UserError with one sentence, whatever went wrong.
+    """
+    running.add(stop)
+    try:
+        if spaces is None:
+            yield from _write(persona, turns, settings, stop)
+            return
+        for progress in _write_on_borrowed_gpu(persona, turns, settings):  # another process: no event reaches it
+            yield progress
+            if stop.is_set():
+                return
+    except UserError:
+        raise
+    except Exception as error:  # the visitor can do nothing about it but try again; the words stay out of the log
+        print(f"A reply failed: {type(error).__name__}.", flush=True)
+        raise UserError("The model failed during this reply; try again.") from error
+    finally:
+        stop.set()
+        running.discard(stop)
+
+
+def _write(persona: Persona, turns: list[str], settings: Settings, stop: threading.Event | None = None) -> Iterator[Progress]:
+    reply = stream_reply(checkpoint, persona, turns, settings, stop)
+    for _ in reply:
+        yield Progress(reply.text, reply.tokens, reply.seconds)
+    yield Progress(reply.text, reply.tokens, reply.seconds)
+
+
+_write_on_borrowed_gpu = spaces.GPU(duration=60)(_write) if spaces else None
+
+
+def room(persona: Persona, turns: list[str]) -> tuple[int, int]:
+    """(tokens used, tokens there are); (0, 0) while the model is loading."""
+    return context_use(checkpoint, persona, turns) if checkpoint else (0, 0)
