@@ -132,14 +132,14 @@ class Conversation:
 
 
 def check_message(message: object) -> str:
-    """The message without outer white space; raises UserError when it is empty or too long."""
+    """The message without outer white space and broken characters; raises UserError when it is empty or too long."""
     if not isinstance(message, str):
         raise UserError("A message must be text.")
     if len(message) > MAX_MESSAGE_CHARS:
         raise UserError(f"The message has {len(message):,} characters and at most {MAX_MESSAGE_CHARS:,} fit; shorten it.")
     if not message.strip():
         raise UserError("Write a message first.")
-    return message.strip()
+    return message.strip().encode("utf-8", "replace").decode()  # half a surrogate pair could not be sent back to the browser
 
 
 def recognise(persona: Persona, before: Persona, presets: dict[str, Persona]) -> Persona:

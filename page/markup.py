@@ -92,14 +92,14 @@ def _yours(exchange: Exchange, number: int, chat: Conversation) -> str:
     edited = ' data-editing="true"' if chat.editing == number else ""
     name = f'aria-label="Edit message {number + 1}" title="Edit and ask again"'
     pen = f'<button type="button" class="pen" data-event="edit" data-number="{number}" {name}>{PEN}</button>'
-    return f'<li class="you"{edited}>{"" if chat.pending else pen}<p>{escape(exchange.message)}</p></li>'
+    return f'<li class="you"{edited}>{"" if chat.pending else pen}<p dir="auto">{escape(exchange.message)}</p></li>'
 
 
 def _theirs(exchange: Exchange, writing: bool) -> str:
     if writing and not exchange.reply:
         words = '<p class="dots" role="img" aria-label="is about to answer"><i></i><i></i><i></i></p>'
     else:
-        words = f"<p{' data-writing' if writing else ''}>{escape(exchange.reply)}</p>"
+        words = f"<p dir='auto'{' data-writing' if writing else ''}>{escape(exchange.reply)}</p>"
     return f'<li class="them">{_face(exchange.persona.face)}{words}</li>'
 
 
