@@ -4,14 +4,9 @@ Stock is the installed package, made to run by two patches only: a reader of fil
 dropped, and a working `add_special_tokens_`. Its training loop, loss, evaluation and saving are its own.
 """
 
-import json
-import shutil
-from pathlib import Path
-
 import pytest
 import torch
-from tokenizers import ByteLevelBPETokenizer
-from transformers import GPT2Config, GPT2DoubleHeadsModel, OpenAIGPTConfig, OpenAIGPTDoubleHeadsModel
+from convai_data import QUIET, STOCK, entries, make_bases, stock_dataset, write
 
 pytest.importorskip("simpletransformers", reason="pip install -r train/requirements.txt")
 
@@ -19,53 +14,11 @@ from persona_bot.checkpoint import load_checkpoint  # noqa: E402  (all of these 
 from persona_bot.errors import UserError  # noqa: E402
 from persona_bot.generation import Settings, stream_reply  # noqa: E402
 from persona_bot.persona import Persona  # noqa: E402
-from persona_bot.prompt import CONVAI_TOKENS  # noqa: E402
 from train import convai, convai_loop  # noqa: E402
-from train.convai import ConvAIModel, train_convai  # noqa: E402
+from train.convai import ConvAIModel  # noqa: E402
 from train.convai_examples import ConvaiExamples, collate, losses  # noqa: E402
-from train.convai_loop import Hooks  # noqa: E402
 from train.dialogues import read_dialogues  # noqa: E402
 from train.scores_convai import convai_scores, macro_f1  # noqa: E402
-
-PERSONAS = [("i keep bees .", "i am afraid of heights ."), ("i sail .",), ("i cook .", "i hate rain .", "i am ten ."), ("my dog is old .",)]
-WORDS = "hello you are me dog bee sea rain cook like hate old what do where yes no ? . ! the a".split()
-QUIET = {"silent": True, "overwrite_output_dir": True, "num_train_epochs": 1, "save_model_every_epoch": False, "manual_seed": 3}
-STOCK = {**QUIET, "no_cache": True, "process_count": 1, "use_multiprocessing": False, "save_steps": -1}
-
-
-def entries(candidates: int, seed: int = 0) -> list[dict]:
-    """Four dialogues of one to four replies; the second begins with the persona."""
-    rng = torch.Generator().manual_seed(seed)
-
-    def say() -> str:
-        length = int(torch.randint(2, 9, (), generator=rng))
-        return " ".join(WORDS[k] for k in torch.randint(len(WORDS), (length,), generator=rng))
-
-    result = []
-    for number, persona in enumerate(PERSONAS):
-        turns, utterances = ["__SILENCE__" if number == 1 else say()], []
-        for _ in range(number + 1):
-            gold = say()
-            utterances.append({"history": list(turns), "candidates": [*(say() for _ in range(candidates - 1)), gold]})
-            turns += [gold, say()]
-        result.append({"personality": list(persona), "utterances": utterances})
-    return result
-
-
-def write(folder: Path, content, name: str = "data.json") -> Path:
-    (folder / name).write_text(json.dumps(content), encoding="utf-8")
-    return folder / name
-
-
-def stock_dataset(tokenizer, path, *_, **__):
-    """What stock's own get_dataset returns for a local file: every text as ids."""
-
-    def tokenize(value):
-        if isinstance(value, str):
-            return tokenizer.convert_tokens_to_ids(tokenizer.tokenize(value))
-        return {k: tokenize(v) for k, v in value.items()} if isinstance(value, dict) else [tokenize(v) for v in value]
-
-    return tokenize(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 class Stock(convai.StockConvAIModel):
@@ -81,26 +34,12 @@ def stock_runs(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def bases(tmp_path_factory, gpt_tokenizer) -> dict[str, Path]:
-    """An untrained GPT and an untrained GPT-2 without the five tokens, without dropout, as folders."""
-    folder = tmp_path_factory.mktemp("bases")
-    (folder / "gpt2").mkdir()
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator([" ".join(WORDS)] * 9, vocab_size=320, special_tokens=["<|endoftext|>"], show_progress=False)
-    tokenizer.save_model(str(folder / "gpt2"))
-    torch.manual_seed(1)
-    size = {"n_positions": 160, "n_embd": 16, "n_layer": 2, "n_head": 2, "num_labels": 1}
-    size |= {"attn_pdrop": 0, "embd_pdrop": 0, "resid_pdrop": 0, "summary_first_dropout": 0}
-    ids = {"bos_token_id": 0, "eos_token_id": 0}
-    GPT2DoubleHeadsModel(GPT2Config(vocab_size=tokenizer.get_vocab_size(), **ids, **size)).save_pretrained(folder / "gpt2")
-    OpenAIGPTDoubleHeadsModel(OpenAIGPTConfig(vocab_size=len(gpt_tokenizer) - 5, **size)).save_pretrained(folder / "gpt")
-    words = {token: k for token, k in gpt_tokenizer.get_vocab().items() if token not in CONVAI_TOKENS}
-    type(gpt_tokenizer)(vocab=words, merges=[]).save_pretrained(folder / "gpt")
-    return {"gpt": folder / "gpt", "gpt2": folder / "gpt2"}
+def bases(tmp_path_factory):
+    return make_bases(tmp_path_factory.mktemp("bases"))
 
 
 @pytest.fixture(params=["gpt2", "gpt"])
-def kind(request) -> str:
+def kind(request):
     return request.param
 
 
@@ -159,8 +98,9 @@ SETTINGS = {  # epsilons well above rounding: some gradients are zero but for it
     "accumulation": {"train_batch_size": 3, "gradient_accumulation_steps": 2, "max_grad_norm": 0.1},
     "coefficients": {"lm_coef": 0.5, "mc_coef": 3.0, "max_history": 0, "weight_decay": 0.1, "personality_permutations": 2},
     "cosine": {"scheduler": "cosine_schedule_with_warmup", "warmup_steps": 2, "adam_betas": [0.5, 0.9]},
-    "adafactor": {"optimizer": "Adafactor", "adafactor_relative_step": False, "adafactor_warmup_init": False, "adafactor_eps": [1e-6, 1e-3]},
+    "adafactor": {"optimizer": "Adafactor", "adafactor_relative_step": False, "adafactor_warmup_init": False},
 }
+SETTINGS["adafactor"] |= {"adafactor_eps": [1e-6, 1e-3]}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -208,3 +148,52 @@ def test_scores_need_a_ranking_head(convai_folder, tmp_path):
     checkpoint = load_checkpoint(str(convai_folder), "cpu")
     with pytest.raises(UserError, match="has no ranking head"):
         convai_scores(checkpoint, read_dialogues(write(tmp_path, entries(2))))
+
+
+# ---- folders go both ways
+
+
+def same(text: str, other: str) -> bool:
+    """Equal but for blanks, as far as the shorter goes."""
+    text, other = "".join(text.split()), "".join(other.split())
+    return text[: len(other)] == other[: len(text)]
+
+
+GREEDY = {"do_sample": False, "max_length": 12, "num_train_epochs": 60, "learning_rate": 1e-2, "train_batch_size": 10}
+SPOKEN = entries(2)[3]  # a dialogue of four replies, all of them trained on
+
+
+def answers(model) -> list[str]:
+    """Greedy replies to the first three histories of SPOKEN: of one, three and five turns."""
+    histories = [utterance["history"] for utterance in SPOKEN["utterances"][:3]]
+    return [model.interact_single(history[-1], history[:-1], ["My dog is old ."])[0] for history in histories]
+
+
+def test_a_folder_of_stock_loads_here_and_answers_the_same(kind, bases, tmp_path):
+    stock, _ = both(kind, bases, **GREEDY)
+    stock.args.output_dir = str(tmp_path / "stock")
+    stock.train_model(str(write(tmp_path, entries(2))))
+    stock.model.eval()
+    checkpoint = load_checkpoint(str(tmp_path / "stock"), "cpu", double_heads=True)
+    assert (checkpoint.layout.name, checkpoint.layout.max_turns, checkpoint.ranking_head) == ("convai", 5, True)
+    settings = Settings(temperature=0, min_tokens=1, max_tokens=28, repetition_penalty=1, no_repeat_ngram=0)
+    page = "".join(stream_reply(checkpoint, Persona("", ("my dog is old .",)), SPOKEN["utterances"][0]["history"], settings))
+    ours = ConvAIModel(kind, str(tmp_path / "stock"), use_cuda=False)
+    assert ours.args.num_train_epochs == 60, "a folder keeps its settings"
+    theirs = answers(stock)
+    assert len(set(theirs)) == 3 and all(theirs)
+    assert same(page, theirs[0])
+    assert all(map(same, answers(ours), theirs))
+
+
+def test_a_folder_of_ours_loads_in_stock_and_answers_the_same(kind, bases, tmp_path):
+    _, ours = both(kind, bases, **GREEDY)
+    ours.train_model(str(write(tmp_path, entries(2))), output_dir=str(tmp_path / "ours"))
+    stock = Stock(kind, str(tmp_path / "ours"), use_cuda=False)
+    stock.model.eval()
+    assert (stock.args.num_train_epochs, stock.args.manual_seed) == (60, 3)
+    theirs = answers(stock)
+    assert len(set(theirs)) == 3 and all(theirs)
+    assert all(map(same, answers(ours), theirs))
+    layout = load_checkpoint(str(tmp_path / "ours"), "cpu", double_heads=True).layout
+    assert (layout.name, layout.max_turns) == ("convai", 5)

@@ -16,7 +16,7 @@ Ids, token types, labels and both losses are stock's; tests/test_convai.py compa
     last steps     an epoch's leftover batches make a smaller step; stock carries their gradients into the next epoch
     evaluation     evaluate_during_training works; early stopping watches language_model_loss where the metric is not computed;
                    early_stopping_delta is how much better a score must be
-    save_steps     saves the one checkpoint that a resumed run needs, not one more model each time
+    save_steps     saves what a resumed run needs, and keeps the newest two, not one more model each time
     numbers        a loss that is none stops training; fp16 is bfloat16 where the GPU has it; no manual_seed means seed 0
     chat           dropout off, one layout (also for a history of even length), cut to what the model can read; without a
                    personality one is drawn from this repository's sentences, and no data set is downloaded
@@ -25,16 +25,18 @@ Settings that do not exist, or cannot be honoured, are refused.
 """
 
 import json
+import secrets
 import sys
 import types
 from pathlib import Path
 
 import torch
+import transformers
 from tqdm import tqdm
 
 from persona_bot.checkpoint import Checkpoint, check_files, find_folder, pick_device, save_layout
 from persona_bot.errors import UserError
-from persona_bot.generation import Settings, stream_reply
+from persona_bot.generation import FINISH_WITHIN, Settings, stream_reply
 from persona_bot.persona import Persona, random_persona
 from persona_bot.prompt import ConvaiLayout
 from train.convai_examples import ConvaiExamples
@@ -72,11 +74,13 @@ class ConvAIModel(StockConvAIModel):
             raise UserError("use_cuda is True and this machine has no CUDA GPU that torch can use; leave use_cuda out.")
         folder = find_folder(model_name)
         check_files(folder)
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
         settings = {"manual_seed": 0, "output_dir": "outputs", **check_args(args or {})}
         torch.manual_seed(settings["manual_seed"] or 0)  # the new embeddings and the ranking head begin at random
         try:
             super().__init__(model_type, str(folder), settings, torch.cuda.is_available() if use_cuda is None else use_cuda, cuda_device)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        except Exception as error:  # of transformers, safetensors, tokenizers
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise UserError(f"{model_name} cannot be loaded as a {model_type} model ({reason}); name another checkpoint.") from error
         self.name = self.args.model_name = Path(model_name).name if Path(model_name).exists() else model_name
@@ -150,7 +154,7 @@ class ConvAIModel(StockConvAIModel):
 
     def interact(self, personality: list[str] | None = None) -> None:
         """A chat in the terminal; an empty line, Ctrl-D or Ctrl-C ends it."""
-        personality = personality or random_persona(torch.seed() % 2**32).sentences
+        personality = personality or random_persona(secrets.randbits(32)).sentences
         history: list[str] = []
         while True:
             try:
@@ -165,7 +169,7 @@ class ConvAIModel(StockConvAIModel):
     def interact_single(self, message: str, history: list[str], personality: list[str] | None = None) -> tuple[str, list[str]]:
         """The reply to a message, and the history with both. Raises UserError for a personality that the model cannot hold."""
         args = self.args
-        personality = personality or random_persona(torch.seed() % 2**32).sentences
+        personality = personality or random_persona(secrets.randbits(32)).sentences
         persona = Persona("", tuple(sentence.lower() for sentence in personality))  # as stock does, and Persona-Chat is
         began = [""] if len(history) % 2 else []  # the persona did
         settings = Settings(
@@ -173,7 +177,7 @@ class ConvAIModel(StockConvAIModel):
             top_p=args.top_p or 1.0,
             top_k=args.top_k or 0,
             min_tokens=args.min_length,
-            max_tokens=args.max_length,
+            max_tokens=args.max_length + FINISH_WITHIN,  # room to end the sentence instead of breaking off
             repetition_penalty=1.0,
             no_repeat_ngram=0,
         )

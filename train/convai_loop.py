@@ -4,7 +4,7 @@ Run: nothing by itself; `python -m train.finetune --recipe convai`, or ConvAIMod
 
     outputs/checkpoint-120-epoch-1/   the model after each epoch (save_model_every_epoch), as simpletransformers names it
     outputs/best_model/               the best by validation (evaluate_during_training)
-    outputs/resume-150/               model, optimizer and random state, every save_steps steps and epochs; the newest two
+    outputs/resume-150/               model, optimizer and random state, every save_steps steps or ten minutes; the newest two
     outputs/model.safetensors ...     the last model, when training is over; the resume-* folders go then
 
 Every step is a function of its number: the order of an epoch and the wrong candidates come from seed and epoch, so that a
@@ -15,6 +15,7 @@ import contextlib
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from train.convai_examples import ConvaiExamples, Sequences, collate, epoch_batc
 from train.convai_state import Progress, half_precision, is_out_of_memory, load_state, make_optimizer, make_scheduler, save_state
 from train.saving import keep_newest, mend, newest_good, write_files_atomically, write_folder_atomically
 
+SAVE_SECONDS = 600.0  # what a kill may cost at most, where steps are slow
 SAME_ON_RESUME = ["train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "manual_seed", "optimizer", "scheduler"]
 SAME_ON_RESUME += ["learning_rate", "weight_decay", "warmup_steps", "warmup_ratio", "max_grad_norm", "lm_coef", "mc_coef", "max_history"]
 SAME_ON_RESUME += ["num_candidates", "personality_permutations"]
@@ -74,7 +76,8 @@ class ConvaiTraining:
             self.hooks.on_message(f"The training in {self.out} is finished; there is nothing to resume.")
             return self.progress
         self._resume() if resume else self._begin()
-        self._since, self._since_step, self._tokens = time.monotonic(), self.progress.step, 0
+        self._since = self._saved = time.monotonic()
+        self._since_step, self._tokens = self.progress.step, 0
         batches, of_epoch, size = [], -1, self.args.gradient_accumulation_steps
         while self.progress.step < self.steps and not self.progress.ended_early:
             epoch, k = divmod(self.progress.step, self.steps_an_epoch)
@@ -132,7 +135,13 @@ class ConvaiTraining:
                 raise self._not_finite("The gradients became infinite")
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.scheduler.step()
+        self._advance_rate(1)
+
+    def _advance_rate(self, steps: int) -> None:
+        with warnings.catch_warnings():  # about an optimizer without steps: an earlier process took them, or the scaler skipped the first
+            warnings.simplefilter("ignore")
+            for _ in range(steps):
+                self.scheduler.step()
 
     def _not_finite(self, what: str) -> UserError:
         kept = newest_good(self.out, "resume-*")
@@ -178,7 +187,8 @@ class ConvaiTraining:
         if ends_epoch and args.save_model_every_epoch and not args.no_save:
             write_folder_atomically(self.out / f"checkpoint-{step}-epoch-{epoch + 1}", self._save_finite)
         stops = step < self.steps and not self.progress.ended_early and self.hooks.should_stop()
-        if (ends_epoch or stops or (args.save_steps > 0 and step % args.save_steps == 0)) and not args.no_save:
+        is_due = (args.save_steps > 0 and step % args.save_steps == 0) or time.monotonic() - self._saved > SAVE_SECONDS
+        if (stops or is_due) and not args.no_save:
             self._save_resume()
         return stops
 
@@ -219,8 +229,7 @@ class ConvaiTraining:
             self.hooks.on_message(f"{self.out} holds no checkpoint to resume from: training starts at the beginning.")
             return self._begin()
         self.progress = load_state(folder, self.model, self.optimizer, self.scaler, self._identity())
-        for _ in range(self.progress.step):
-            self.scheduler.step()
+        self._advance_rate(self.progress.step)
         self.hooks.on_message(f"Resuming from {folder.name}: step {self.progress.step} of {self.steps}.")
 
     def _is_finished(self) -> bool:
@@ -230,6 +239,7 @@ class ConvaiTraining:
     def _save_resume(self) -> None:
         write_folder_atomically(self.out / f"resume-{self.progress.step}", self._write_resume)
         keep_newest(self.out, "resume-*", 2)
+        self._saved = time.monotonic()
 
     def _write_resume(self, folder: Path) -> None:
         self._save_finite(folder)
