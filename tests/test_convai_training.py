@@ -145,7 +145,8 @@ def test_a_stopped_run_resumes_to_the_same_bytes(base, data, tmp_path, whole, st
     assert messages == [f"Resuming from resume-{step}: step {step} of 16."]
     assert (out / "model.safetensors").read_bytes() == whole
     assert not [*out.glob("resume-*")]
-    train(base, data, out, hooks=Hooks(on_message=messages.append), resume=True)
+    progress = train(base, data, out, hooks=Hooks(on_message=messages.append), resume=True)
+    assert (progress.step, progress.finished) == (16, True)
     assert messages[1:] == [f"The training in {out} is finished; there is nothing to resume."]
 
 

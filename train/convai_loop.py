@@ -74,7 +74,7 @@ class ConvaiTraining:
         mend(self.out)
         if resume and self._is_finished():
             self.hooks.on_message(f"The training in {self.out} is finished; there is nothing to resume.")
-            return self.progress
+            return Progress(step=self.steps, finished=True)
         self._resume() if resume else self._begin()
         self._since = self._saved = time.monotonic()
         self._since_step, self._tokens = self.progress.step, 0
