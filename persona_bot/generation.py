@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 
 import torch
 from transformers import DynamicCache
@@ -44,7 +45,8 @@ LIMITS = {  # field: (lowest, highest), both allowed
     "seed": (0, 2**32 - 1),
     "deadline": (0.0, 600.0),
 }
-FINISH_WITHIN = 16  # tokens before max_tokens from which on a reply stops at the end of its sentence
+FINISH_WITHIN = 16  # tokens before max_tokens from which on a reply stops at the end of its sentence ..
+URGENCY = 0.5  # .. and is drawn towards one: so much is added to the logits of . ! ? for each token over
 SENTENCE_END = re.compile(r"[.!?…][\"')\]]*$")
 
 
@@ -102,11 +104,11 @@ class ReplyStream:
         started = time.monotonic()
         sampler = Sampler(checkpoint, settings, earlier)
         ids: list[int] = []
-        for logits in next_logits(checkpoint, prompt, ids):
+        for logits in islice(next_logits(checkpoint, prompt, ids), settings.max_tokens):
             token = sampler.pick(logits, ids)
             self.seconds = time.monotonic() - started
             self.finish = self._finish(token, checkpoint, settings, stop)
-            if self.finish and self.finish != "length":
+            if self.finish:
                 return
             ids.append(token)
             self.tokens = len(ids)
@@ -114,14 +116,12 @@ class ReplyStream:
             if piece:
                 self.first_text_seconds = self.first_text_seconds or self.seconds
                 yield piece
-            if self.tokens >= settings.max_tokens - FINISH_WITHIN and self.tokens > settings.min_tokens and SENTENCE_END.search(self.text):
+            if self.tokens > max(settings.max_tokens - FINISH_WITHIN, settings.min_tokens) and SENTENCE_END.search(self.text):
                 self.finish = "length"
                 return
-            if self.tokens >= settings.max_tokens:
-                self.finish = "length"
-                self.text += "…"
-                yield "…"
-                return
+        self.finish = "length"
+        self.text += "…"
+        yield "…"
 
     def _finish(self, token: int, checkpoint: Checkpoint, settings: Settings, stop: threading.Event) -> str | None:
         if stop.is_set():
@@ -204,6 +204,7 @@ class Sampler:
         self.earlier = earlier  # the persona's earlier replies, each with its end token
         self.stop_ids = sorted(checkpoint.layout.stop_ids)
         self.never = sorted(checkpoint.layout.control_ids - checkpoint.layout.stop_ids)
+        self.sentence_ends = sorted({checkpoint.layout.encode(mark)[-1] for mark in ".!?"})
         self.generator = torch.Generator()
         self.generator.manual_seed(settings.seed) if settings.seed is not None else self.generator.seed()
         self.repetition = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
@@ -222,6 +223,9 @@ class Sampler:
         scores[:, self.never] = -torch.inf
         if len(ids) < self.settings.min_tokens:
             scores[:, self.stop_ids] = -torch.inf
+        over = len(ids) - max(self.settings.max_tokens - FINISH_WITHIN, self.settings.min_tokens)
+        if over > 0:
+            scores[:, self.sentence_ends] += URGENCY * over
         if ids:
             scores = self.repetition(torch.tensor([ids]), scores)
         if self.no_repeat and (self.earlier or ids):
