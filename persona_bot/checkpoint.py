@@ -165,6 +165,9 @@ def _keep(model, layout: Layout, ready: Path) -> None:
         save_layout(whole, layout)
         shutil.rmtree(ready, ignore_errors=True)
         os.rename(whole, ready)
+    kept = sorted(ready.parent.glob("[0-9a-f]*"), key=lambda folder: -folder.stat().st_mtime)
+    for outdated in kept[3:]:  # each is as large as the model
+        shutil.rmtree(outdated, ignore_errors=True)
 
 
 def save_layout(folder: Path, layout: Layout) -> None:
