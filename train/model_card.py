@@ -217,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         facts, report = read_json(options.folder / "training.json"), read_json(options.folder / "scores.json")
         if not facts:
             raise UserError(f"{options.folder} holds no training.json; name a folder that train.finetune wrote.")
+        facts["adapter_only"] = (options.folder / "adapter_config.json").exists()
         card = model_card(load_checkpoint(str(options.folder), double_heads=True), facts, report, options.name)
     except UserError as error:
         print(error, file=sys.stderr)
