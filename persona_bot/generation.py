@@ -77,7 +77,7 @@ class Settings:
                 raise UserError(f"The setting {field.name} must be {kind} from {low} to {high}; it is {str(value)[:40]!r}.")
             object.__setattr__(self, field.name, int(value) if whole else float(value))
         if self.min_tokens >= self.max_tokens:
-            raise UserError(f"The shortest reply ({self.min_tokens} tokens) must be below the longest ({self.max_tokens}); change one of them.")
+            raise UserError(f"The shortest reply ({self.min_tokens} tokens) must be below the longest ({self.max_tokens}); change one.")
 
 
 class ReplyStream:

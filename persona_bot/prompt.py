@@ -96,7 +96,7 @@ class ChatLayout:
         parts = self._render(["S", "U", "B"], open_reply=False)
         after_reply = parts[-1]
         if not (isinstance(after_reply, str) and after_reply):
-            raise UserError("This model's chat template writes nothing after a reply, so its end cannot be learnt or seen; use another model.")
+            raise UserError("This model's chat template writes nothing after a reply, so its end cannot be seen; use another model.")
         self.end_id = self._encode_literal(after_reply)[0]
         self.stop_ids = {self.end_id, tokenizer.eos_token_id} - {None}
 
@@ -128,16 +128,12 @@ class ChatLayout:
     def _render(self, texts: Sequence[str], open_reply: bool) -> list[str | int]:
         """The template's output as a list of literal strings and of numbers that stand for `texts[number]`."""
         marks = [f"\ue000{k}\ue001" for k in range(len(texts))]
-        messages = [
-            {"role": "assistant" if k % 2 == 0 else "user", "content": mark} for k, mark in enumerate(marks) if k > 0
-        ]
+        messages = [{"role": "assistant" if k % 2 == 0 else "user", "content": mark} for k, mark in enumerate(marks) if k > 0]
         if self._system_turn:
             messages.insert(0, {"role": "system", "content": marks[0]})
         else:
             messages[0]["content"] = f"{marks[0]}\n\n{marks[1]}"
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=open_reply, enable_thinking=False
-        )
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_reply, enable_thinking=False)
         pieces = re.split("\ue000(\\d+)\ue001", text)
         return [int(p) if k % 2 else p for k, p in enumerate(pieces) if k % 2 or p]
 
@@ -155,19 +151,19 @@ Layout = ConvaiLayout | ChatLayout
 
 def find_layout(tokenizer, named: str | None = None, max_turns: int | None = None) -> Layout:
     """The layout that a checkpoint names, else the one its tokens show; raises UserError when neither is known."""
-    vocabulary = tokenizer.get_vocab()
+    vocabulary, needed = tokenizer.get_vocab(), " ".join(CONVAI_TOKENS)
     has_convai = all(token in vocabulary for token in CONVAI_TOKENS)
     if named not in (None, "convai", "chat"):
         raise UserError(f"The checkpoint names the prompt layout {named!r}, but only 'convai' and 'chat' are known; update this program.")
     if named == "convai" and not has_convai:
-        raise UserError(f"The checkpoint names the layout 'convai', but its tokenizer lacks some of {' '.join(CONVAI_TOKENS)}; publish the tokenizer again.")
+        raise UserError(f"The checkpoint names the layout 'convai', but its tokenizer lacks some of {needed}; publish the tokenizer again.")
     if has_convai and named != "chat":
         return ConvaiLayout(tokenizer, max_turns or 5)
     if tokenizer.chat_template:
         return ChatLayout(tokenizer)
     raise UserError(
         f"The checkpoint has no prompt layout that is known here: its tokenizer has neither a chat template nor the tokens "
-        f"{' '.join(CONVAI_TOKENS)}; use a chat model, or one fine-tuned by train.finetune."
+        f"{needed}; use a chat model, or one fine-tuned by train.finetune."
     )
 
 
