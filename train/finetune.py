@@ -14,18 +14,20 @@ import platform
 import random
 import sys
 import time
-from dataclasses import asdict, fields
 from pathlib import Path
 
 from persona_bot.errors import UserError
 from train.dialogues import Dialogue, read_dialogues
+from train.recipes import is_main_process, train_with_convai, train_with_sft
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line. Settings of recipe sft are in the result where they were given only. Raises UserError."""
     from persona_bot.checkpoint import BASE_MODEL
-    from train.sft import SftSettings
+    from train.sft import SftSettings, field_types
 
-    parser = argparse.ArgumentParser(prog="python -m train.finetune", description=__doc__.split("\n\n")[0])
+    usage = "python -m train.finetune --data FILE --out FOLDER [options]; --help lists them"
+    parser = argparse.ArgumentParser(prog="python -m train.finetune", usage=usage, description=__doc__.split("\n\n")[0])
     group = parser.add_argument_group("what")
     group.add_argument(
         "--data",
@@ -40,21 +42,41 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--model", help=f"base model: Hub name or folder (default: {BASE_MODEL}; gpt2 for recipe convai)")
     group.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
     group.add_argument("--resume", action="store_true", help="go on from the last good checkpoint in --out")
+    group.add_argument("--overwrite", action="store_true", help="train anew in an --out that holds something")
     group = parser.add_argument_group("afterwards")
     group.add_argument("--score-dialogues", type=int, default=50, help="validation dialogues to score at the end; 0: none (default: 50)")
     group.add_argument("--publish", metavar="USER/NAME", help="upload to the Hub when done; access is checked before training")
     group.add_argument("--private", action="store_true")
     group.add_argument("--space", metavar="USER/NAME", help="also create or update a Space that runs the page on this model")
-    group = parser.add_argument_group("recipe sft")
-    for field in fields(SftSettings):
-        flag = "--" + field.name.replace("_", "-")
-        if isinstance(field.default, bool):
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default)
-        else:
-            group.add_argument(flag, type=type(field.default), default=field.default)
+    group = parser.add_argument_group("recipe sft", "learning rate: 4e-4 for LoRA, 5e-5 with --lora-rank 0")
+    for name, kind in field_types().items():
+        how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "metavar": kind.__name__.upper()}
+        group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, help=f"(default: {getattr(SftSettings, name)})", **how)
     group = parser.add_argument_group("recipe convai")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of simpletransformers' ConvAIModel")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    check(options, [name for name in field_types() if hasattr(options, name)])
+    return options
+
+
+def check(options: argparse.Namespace, sft_settings: list[str]) -> None:
+    """Raises UserError before any work when the command line cannot lead to a checkpoint."""
+    if options.recipe == "convai" and sft_settings:
+        flag = sft_settings[0].replace("_", "-")
+        raise UserError(f"--{flag} belongs to recipe sft; for convai give simpletransformers' own, like --set num_train_epochs=5.")
+    if options.recipe == "sft" and options.set:
+        raise UserError(f"--set {options.set[0]} belongs to recipe convai; recipe sft has flags, see --help.")
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit must be at least 1, not {options.limit}; leave it out to train on everything.")
+    if options.score_dialogues < 0:
+        raise UserError(f"--score-dialogues must be at least 0, not {options.score_dialogues}.")
+    if options.space and not options.publish:
+        raise UserError("--space needs --publish USER/NAME, the model that it chats with.")
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"{options.out} is a file; name a folder for --out.")
+    is_new = not options.out.exists() or not any(options.out.iterdir()) or not is_main_process()
+    if not (is_new or options.resume or options.overwrite):
+        raise UserError(f"{options.out} is not empty; --resume goes on with the training in it, --overwrite trains anew over it.")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -63,6 +85,9 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("Interrupted; the same command with --resume goes on from the last checkpoint, if there is one.", file=sys.stderr)
+        sys.exit(130)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -74,16 +99,15 @@ def run(options: argparse.Namespace) -> None:
         if options.space:
             check_access(options.space, "space")
     train, valid = read_data(options)
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     started = time.monotonic()
     facts = train_with_sft(options, train, valid) if options.recipe == "sft" else train_with_convai(options, train, valid)
+    if not is_main_process():
+        return
     facts |= {"recipe": options.recipe, "data": [Path(d).name for d in options.data], "train_dialogues": len(train)}
-    facts |= {"valid_dialogues": len(valid), "minutes": round((time.monotonic() - started) / 60, 1), "machine": machine()}
+    facts |= {"valid_dialogues": len(valid), "minutes": minutes(options.out, started), "machine": machine()}
     facts |= {"command": "python -m train.finetune " + " ".join(public_arguments(sys.argv[1:]))}
-    write_json(options.out / "training.json", facts)
-    from train.progress import draw_curve
-
-    draw_curve(options.out)
+    facts |= {"base_model": public_arguments([facts["base_model"]])[0]}
     score_and_describe(options, valid, facts)
     if options.publish:
         from train.publish import publish
@@ -111,61 +135,39 @@ def read_data(options: argparse.Namespace) -> tuple[list[Dialogue], list[Dialogu
     return train, valid
 
 
-def train_with_sft(options: argparse.Namespace, train: list[Dialogue], valid: list[Dialogue]) -> dict:
-    """Recipe sft from base to saved checkpoint; returns the facts for training.json."""
-    from persona_bot.checkpoint import BASE_MODEL
-    from train import sft
-    from train.examples import dialogue_examples, pack
-    from train.saved_model import load_base, save_trained
-
-    settings = sft.SftSettings(**{field.name: getattr(options, field.name) for field in fields(sft.SftSettings)})
-    base = options.model or BASE_MODEL
-    model, tokenizer, layout, settings = load_base(base, settings)
-    shuffle = random.Random(settings.seed)
-    examples = dialogue_examples(layout, train, settings.row_length, settings.both_sides, shuffle)
-    checks = dialogue_examples(layout, valid[:200], settings.row_length)
-    rows = pack(examples, settings.row_length)
-    print_plan(settings, base, examples, rows, sft.estimate(model, rows, settings))
-    trainer, settings = sft.train_sft(model, examples, checks, options.out, settings, options.resume)
-    if trainer.stopped_by_signal:
-        raise UserError(f"Training was interrupted and its state saved in {options.out}; the same command with --resume goes on.")
-    save_trained(model, tokenizer, layout, base, options.out)
-    tokens = sum(len(e.ids) for e in examples)
-    return {"base_model": base, "layout": layout.name, "settings": asdict(settings), "steps": trainer.state.global_step, "tokens": tokens}
-
-
-def train_with_convai(options: argparse.Namespace, train: list[Dialogue], valid: list[Dialogue]) -> dict:
-    """Recipe convai; its settings are simpletransformers' own names."""
-    from train.convai import read_settings, train_convai
-
-    base = options.model or "gpt2"
-    args = read_settings(options.set)
-    progress = train_convai(base, train, valid, options.out, args, options.resume)
-    return {"base_model": base, "layout": "convai", "settings": args, "steps": progress.step}
-
-
-def print_plan(settings, base: str, examples, rows, estimate: tuple[float, float]) -> None:
-    """The settings in force, and what they will cost."""
-    seconds, memory = estimate
-    print(f"base {base}: " + ", ".join(f"{k} {v}" for k, v in asdict(settings).items()))
-    print(
-        f"{len(examples):,} conversations, {sum(e.supervised for e in examples):,} supervised of {sum(len(e.ids) for e in examples):,} "
-        f"tokens in {len(rows):,} rows; about {seconds / 60:.0f} minutes and {memory:.1f} GB"
-    )
-
-
 def score_and_describe(options: argparse.Namespace, valid: list[Dialogue], facts: dict) -> None:
-    """Scores what was made as the chat would load it, and writes scores.json and the model card."""
+    """Scores what was made as the chat would load it, and writes training.json, loss.png, scores.json and the model card."""
     from persona_bot.checkpoint import load_checkpoint
     from train.evaluate import evaluate_folder
     from train.model_card import model_card
+    from train.progress import draw_curve
 
-    scores = {}
-    if options.score_dialogues and valid:
-        scores = evaluate_folder(options.out, valid[: options.score_dialogues])
-        write_json(options.out / "scores.json", scores)
-    checkpoint = load_checkpoint(str(options.out), double_heads=True)
-    (options.out / "README.md").write_text(model_card(checkpoint, facts, scores, options.publish), encoding="utf-8")
+    try:
+        write_json(options.out / "training.json", facts)
+        draw_curve(options.out)
+        scores = {}
+        if options.score_dialogues and valid:
+            scores = evaluate_folder(options.out, valid[: options.score_dialogues])
+            write_json(options.out / "scores.json", scores)
+        checkpoint = load_checkpoint(str(options.out), double_heads=True)
+        (options.out / "README.md").write_text(model_card(checkpoint, facts, scores, options.publish), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{options.out} cannot be written ({error.strerror or error}); free space, then --resume.") from error
+
+
+def make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be made ({error.strerror}); name another folder for --out.") from error
+
+
+def minutes(out: Path, started: float) -> float:
+    """How long training took, the parts before a --resume included."""
+    from train.progress import read_log
+
+    logged = max((line["seconds"] for line in read_log(out)), default=0.0)
+    return round(max(logged, time.monotonic() - started) / 60, 1)
 
 
 def fetch(name: str) -> Path:
@@ -196,7 +198,7 @@ def has_part(file: Path, part: str) -> bool:
 
 def public_arguments(arguments: list[str]) -> list[str]:
     """The command line for the card: folders of this machine are cut to their last name."""
-    return [Path(a).name if a.startswith(("/", "..", "~")) else a for a in arguments]
+    return [Path(a).name if a.startswith(("/", "..", "~", "file:")) else a for a in arguments]
 
 
 def machine() -> str:

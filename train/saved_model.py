@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import transformers
 
 from persona_bot.checkpoint import check_files, find_base, load_model, load_tokenizer, merge_adapter, read_layout_file, save_layout
 from persona_bot.errors import UserError
@@ -21,11 +22,13 @@ def load_base(name: str, settings: SftSettings) -> tuple[torch.nn.Module, object
     A base without a chat template (GPT-2) gets the ConvAI layout's tokens; their embeddings are new, so every weight is
     trained then. Raises UserError for what cannot be trained by this recipe.
     """
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     folder = find_base(name)
     check_files(folder)
     if (folder / "adapter_config.json").exists():
         raise UserError(f"{name} is an adapter; train from its base, or from the folder that holds it merged.")
-    tokenizer, model = load_tokenizer(folder, folder), load_model(folder)
+    tokenizer, model = _load(name, folder)
     if model.config.model_type == "openai-gpt":
         raise UserError("openai-gpt cannot be trained on packed rows; use --recipe convai for it, or gpt2 here.")
     if not tokenizer.chat_template and not all(token in tokenizer.get_vocab() for token in CONVAI_TOKENS):
@@ -33,12 +36,22 @@ def load_base(name: str, settings: SftSettings) -> tuple[torch.nn.Module, object
         tokenizer.add_special_tokens({"bos_token": bos, "eos_token": eos, "pad_token": pad, "additional_special_tokens": speakers})
         torch.manual_seed(settings.seed)
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        settings = replace(settings, lora_rank=0)
+        if settings.lora_rank:  # and the rate that was meant for LoRA
+            chosen = settings.learning_rate != SftSettings().learning_rate
+            settings = replace(settings, lora_rank=0, learning_rate=settings.learning_rate if chosen else None)
     marker = read_layout_file(folder)
     layout = find_layout(tokenizer, marker.get("layout"), max_turns=500)  # the history in full
     if settings.lora_rank:
         model = add_lora(model, settings)
     return model.train(), tokenizer, layout, settings
+
+
+def _load(name: str, folder: Path):
+    try:
+        return load_tokenizer(folder, folder), load_model(folder)
+    except Exception as error:  # whatever the libraries raise for a file that they do not understand
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{name} cannot be loaded as a base model ({cause}); download it again, or name another.") from error
 
 
 def save_trained(model, tokenizer, layout: Layout, base: str, out: Path) -> None:
@@ -52,7 +65,8 @@ def save_trained(model, tokenizer, layout: Layout, base: str, out: Path) -> None
 
 
 def _write(model, tokenizer, layout: Layout, folder: Path) -> None:
-    model.save_pretrained(folder)
+    # an adapter's save would ask the Hub whether the base's vocabulary has grown; it has not, or every weight is trained
+    model.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
     tokenizer.save_pretrained(folder)
     save_layout(folder, layout)

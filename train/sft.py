@@ -2,33 +2,58 @@
 
 Run: `python -m train.finetune --recipe sft` (this module only trains; finetune.py reads, scores and writes the card).
 
-One sequence per conversation, every reply supervised, the history in full. Several conversations share a row: their
-`position_ids` restart, which transformers 5 turns into block-diagonal attention, so no row is padded. Logits are computed
-at supervised positions only, because the vocabulary is the widest layer by far.
+One sequence per conversation, every reply supervised, the history in full. Several conversations share a row, so no row
+is padded (packed_trainer.py).
+
+    outputs/checkpoint-150/    what Trainer needs to go on, every save_every steps; the newest two
+    outputs/best/              the trained weights of the best validation so far
 """
 
+import contextlib
+import gc
+import json
+import math
+import shutil
+import sys
 import time
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import psutil
 import torch
-import torch.nn.functional as F
-from transformers import Trainer, TrainingArguments
 
 from persona_bot.errors import UserError
-from train.examples import IGNORED, Example, pack
-from train.progress import KeepBest, Progress, StopOnSignal
-from train.saving import keep_newest, mend, newest_good, write_folder_atomically
+from train.examples import Example, pack
+from train.packed_trainer import IDENTITY, PackedTrainer, check_model, collate, fingerprint, on, summed_loss, training_arguments
+from train.progress import BEST, LOG_FILE, KeepBest, Progress, StopOnSignal, StopSignals
+from train.saving import mend, newest_good
+
+MAY_CHANGE = ("epochs", "batch_rows", "accumulate", "save_every", "patience", "gradient_checkpointing")  # on resume; rows a step may not
+LIMITS = {  # field: (lowest, highest), both allowed
+    "epochs": (0.001, 1_000),
+    "learning_rate": (1e-9, 1.0),
+    "row_length": (32, 1_000_000),
+    "batch_rows": (1, 10_000),
+    "accumulate": (1, 10_000),
+    "warmup": (0.0, 0.99),
+    "weight_decay": (0.0, 10.0),
+    "lora_rank": (0, 4_096),
+    "lora_alpha": (1, 65_536),
+    "lora_dropout": (0.0, 0.95),
+    "save_every": (1, 10**9),
+    "patience": (1, 10**9),
+    "seed": (0, 2**32 - 1),
+}
 
 
 @dataclass(frozen=True)
 class SftSettings:
-    """What can be chosen; the defaults train SmolLM2-135M on Persona-Chat well."""
+    """What can be chosen; the defaults train SmolLM2-135M on Persona-Chat well. Raises UserError for a value out of range."""
 
     epochs: float = 3.0
-    learning_rate: float = 4e-4  # for LoRA; training every weight wants about a tenth
+    learning_rate: float | None = None  # None: 4e-4 for LoRA, 5e-5 for training every weight
     row_length: int = 512  # ids a row
     batch_rows: int = 1  # rows a forward pass; a GPU is full at 16 or more
     accumulate: int = 4  # forward passes a step: about 2,000 ids a step
@@ -44,76 +69,28 @@ class SftSettings:
     patience: int = 3  # validations without a better loss before training stops
     seed: int = 42
 
-
-class PackedTrainer(Trainer):
-    """Trainer for packed rows, with checkpoints that are whole or not there."""
-
-    stopped_by_signal = False
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = True  # the loss below is divided by the supervised tokens of the whole step
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Summed cross-entropy at the supervised positions, over their number in all forward passes of the step."""
-        targets = inputs["labels"][0]  # (T,)
-        keep = (targets != IGNORED).nonzero()[:, 0]
-        reads = {k: v for k, v in inputs.items() if k not in ("labels", "shift_labels")}
-        outputs = model(**reads, logits_to_keep=keep, use_cache=False)  # logits (1, supervised, vocabulary)
-        total = F.cross_entropy(outputs.logits[0].float(), targets[keep], reduction="sum")
-        if not torch.isfinite(total):
-            raise UserError(
-                f"The loss is no longer a finite number at step {self.state.global_step}; the last good checkpoint is kept: "
-                "lower --learning-rate and --resume."
-            )
-        loss = total / (len(keep) if num_items_in_batch is None else num_items_in_batch)
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes  # gradients are averaged over processes
-        return (loss, outputs) if return_outputs else loss
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Validation needs the loss only; logits of every row together would not fit in memory."""
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, self._prepare_inputs(inputs)).detach(), None, None
-
-    def _save_checkpoint(self, model, trial):
-        if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
-            raise UserError("A weight is no longer a finite number; the last good checkpoint is kept: lower --learning-rate and --resume.")
-        out, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
-
-        def write(folder: Path) -> None:
-            self.args.output_dir = str(folder)  # Trainer writes folder/checkpoint-N ..
-            super(PackedTrainer, self)._save_checkpoint(model, trial)
-            for file in (folder / name).iterdir():  # .. whose files belong one floor up
-                file.rename(folder / file.name)
-            (folder / name).rmdir()
-
-        try:
-            write_folder_atomically(out / name, write)
-        finally:
-            self.args.output_dir = str(out)
-        keep_newest(out, "checkpoint-*", 2)
+    def __post_init__(self):
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", 4e-4 if self.lora_rank else 5e-5)
+        for name, (low, high) in LIMITS.items():
+            if not low <= getattr(self, name) <= high:  # also what is no number at all
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} must be from {low:g} to {high:g}, not {getattr(self, name)}; leave it out for the default.")
 
 
-def collate(rows: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
-    """Rows of examples -> one row (1, T) of ids, restarting positions and targets; T is the sum of their lengths."""
-    examples = [example for row in rows for example in row]
-    targets = torch.tensor([[t for e in examples for t in e.targets]])
-    batch = {
-        "input_ids": torch.tensor([[i for e in examples for i in e.ids]]),
-        "position_ids": torch.tensor([[p for e in examples for p in range(len(e.ids))]]),
-        "labels": targets,  # Trainer looks for labels, and counts shift_labels as they are
-        "shift_labels": targets,
-    }
-    if examples[0].token_types is not None:
-        batch["token_type_ids"] = torch.tensor([[t for e in examples for t in e.token_types]])
-    return batch
+def usable(settings: SftSettings) -> SftSettings:
+    """The settings without bfloat16 where the GPU does not multiply it."""
+    if settings.bf16 and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        print("This GPU has no bfloat16: training in float32, which takes more memory and time.", file=sys.stderr)
+        return replace(settings, bf16=False)
+    return settings
 
 
 def add_lora(model, settings: SftSettings):
     """The model with a fresh adapter on every linear layer but the output; the frozen base in bfloat16 where training is."""
     from peft import LoraConfig, get_peft_model
 
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # peft asks by an old name
     torch.manual_seed(settings.seed)
     config = LoraConfig(
         r=settings.lora_rank,
@@ -122,37 +99,9 @@ def add_lora(model, settings: SftSettings):
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model.to(torch.bfloat16) if settings.bf16 else model, config)  # the adapter itself stays float32
-
-
-def training_arguments(settings: SftSettings, out: Path, validates: bool) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(out),
-        num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=1.0,
-        per_device_train_batch_size=settings.batch_rows,
-        per_device_eval_batch_size=settings.batch_rows,
-        gradient_accumulation_steps=settings.accumulate,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        bf16=settings.bf16,
-        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
-        seed=settings.seed,
-        data_seed=settings.seed,
-        logging_steps=5,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if validates else "no",
-        eval_steps=settings.save_every,
-        save_strategy="steps",
-        save_steps=settings.save_every,
-        disable_tqdm=True,  # progress.py draws the bar
-        report_to=[],
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
+    model = get_peft_model(model.to(torch.bfloat16) if settings.bf16 else model, config)  # the adapter itself stays float32
+    model.peft_config["default"].base_model_name_or_path = ""  # or each save asks the Hub what the base looks like
+    return model
 
 
 def train_sft(
@@ -166,47 +115,80 @@ def train_sft(
     """Trains `model` (with its adapter, if any) in place; the best validation's weights are in it at the end.
 
     Out of memory halves the rows of a forward pass, doubles the passes of a step and goes on from the last checkpoint.
-    Returns the trainer and the settings in force. Raises UserError when the loss or a weight is no number, when the disk
-    is full, or when even one row does not fit in memory.
+    Ctrl-C and SIGTERM save and return, with `trainer.stopped_by_signal`. Returns the trainer and the settings in force.
+    Raises UserError when the loss or a weight is no number, when the disk is full, or when even one row does not fit in memory.
     """
-    mend(out)
+    with training_arguments(settings, out, bool(valid)).main_process_first(local=False):
+        mend(out)
+        if not resume:
+            forget(out)
     start = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
-    while True:
-        trainer = make_trainer(model, train, valid, out, settings)
-        last = newest_good(out) if resume else None
-        try:
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
-            break
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-        settings = smaller(settings)
-        print(f"out of memory: now {settings.batch_rows} rows a pass and {settings.accumulate} passes a step")
-        model.load_state_dict(start, strict=False)
-        model.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
-        resume = True  # from what this run saved, if it did
-    trainer.stopped_by_signal = any(getattr(callback, "stopped", False) for callback in trainer.callback_handler.callbacks)
+    check_model(model, max(train, key=lambda example: len(example.ids)))
+    with StopSignals() as signals:
+        while True:
+            trainer = make_trainer(model, train, valid, out, settings, signals)
+            try:
+                trainer.train(resume_from_checkpoint=find_checkpoint(out, trainer.identity) if resume else None)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            settings = smaller(settings, trainer.args.world_size)
+            print(f"Memory ran out: now {settings.batch_rows} rows a pass and {settings.accumulate} passes a step.", file=sys.stderr)
+            del trainer
+            free_memory(model)
+            model.load_state_dict(start, strict=False)
+            resume = True  # from what this run saved, if it did
+    trainer.stopped_by_signal = signals.asked
     KeepBest.restore(model, out)
     return trainer, settings
 
 
-def make_trainer(model, train: Sequence[Example], valid: Sequence[Example], out: Path, settings: SftSettings) -> PackedTrainer:
+def make_trainer(model, train, valid, out: Path, settings: SftSettings, signals: StopSignals) -> PackedTrainer:
+    rows = pack(train, settings.row_length)
+    arguments = training_arguments(settings, out, bool(valid))
+    same = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
+    same |= {"rows_a_step": settings.batch_rows * settings.accumulate * arguments.world_size, "data": fingerprint(train)}
     return PackedTrainer(
         model=model,
-        args=training_arguments(settings, out, bool(valid)),
-        train_dataset=pack(train, settings.row_length),
+        args=arguments,
+        train_dataset=rows,
         eval_dataset=pack(valid, settings.row_length) if valid else None,
         data_collator=collate,
-        callbacks=[Progress(out, sum(e.supervised for e in train)), KeepBest(out, settings.patience), StopOnSignal()],
+        callbacks=[Progress(out, sum(e.supervised for e in train)), KeepBest(out, settings.patience), StopOnSignal(signals)],
+        identity=same,
     )
 
 
-def smaller(settings: SftSettings) -> SftSettings:
-    """Half the rows a pass, twice the passes a step: the same step in less memory."""
-    if settings.batch_rows == 1:
+def find_checkpoint(out: Path, identity: dict) -> str | None:
+    """The newest whole checkpoint; raises UserError when its run had other settings or data, and would not be continued."""
+    folder = newest_good(out)
+    if folder is None:
+        return None
+    saved = json.loads((folder / IDENTITY).read_text(encoding="utf-8")) if (folder / IDENTITY).exists() else {}
+    for name, value in saved.items():
+        if identity.get(name) != value:
+            what = "other training data" if name == "data" else f"{name} {value}, now it is {identity.get(name)}"
+            raise UserError(f"{folder} was trained with {what}; resume with the same, or start anew without --resume.")
+    return str(folder)
+
+
+def forget(out: Path) -> None:
+    """Removes what an earlier run would resume from, so that nothing of it gets into this one."""
+    for folder in [*out.glob("checkpoint-*"), out / BEST]:
+        shutil.rmtree(folder, ignore_errors=True)
+    (out / LOG_FILE).unlink(missing_ok=True)
+
+
+def smaller(settings: SftSettings, processes: int = 1) -> SftSettings:
+    """Half the rows a pass (a third of 3, ..), twice the passes a step: the same step in less memory."""
+    rows = settings.batch_rows
+    if rows == 1:
         raise UserError("One row does not fit in memory; lower --row-length, add --gradient-checkpointing, or choose a smaller base model.")
-    return replace(settings, batch_rows=settings.batch_rows // 2, accumulate=settings.accumulate * 2)
+    if processes > 1:
+        raise UserError("A process ran out of memory, which the others cannot wait for; halve --batch-rows and double --accumulate.")
+    factor = next(k for k in range(2, rows + 1) if rows % k == 0)
+    return replace(settings, batch_rows=rows // factor, accumulate=settings.accumulate * factor)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -214,23 +196,41 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
-def estimate(model, rows: Sequence[Sequence[Example]], settings: SftSettings) -> tuple[float, float]:
-    """(seconds, GB) that training will take: the longest forward and backward pass is run and timed, its gradients dropped."""
-    longest = sorted(rows, key=lambda row: -sum(len(e.ids) for e in row))[: settings.batch_rows]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batch = {k: v.to(device) for k, v in collate(longest).items()}
-    model.to(device)
-    for _ in range(2):  # the first warms up
-        started = time.monotonic()
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-            keep = (batch["labels"][0] != IGNORED).nonzero()[:, 0]
-            reads = {k: v for k, v in batch.items() if k not in ("labels", "shift_labels")}
-            logits = model(**reads, logits_to_keep=keep, use_cache=False).logits[0]
-        F.cross_entropy(logits.float(), batch["labels"][0][keep]).backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.monotonic() - started
+def free_memory(model) -> None:
     model.zero_grad(set_to_none=True)
+    gc.collect()  # a Trainer refers to itself
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def estimate(model, rows: Sequence[Sequence[Example]], settings: SftSettings, device: torch.device) -> tuple[float, float] | None:
+    """(seconds, GB) that training will take: the longest forward and backward pass is run and timed, its gradients dropped.
+
+    None where memory does not suffice for it: training will shrink the batch.
+    """
+    longest = sorted(rows, key=lambda row: -sum(len(e.ids) for e in row))[: settings.batch_rows]
+    batch = on(collate(longest), device)
+    try:
+        model.to(device)
+        for _ in range(2):  # the first warms up
+            started = time.monotonic()
+            with torch.autocast(device.type, torch.bfloat16) if settings.bf16 else contextlib.nullcontext():
+                total, count = summed_loss(model, batch)
+            (total / count).backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds = time.monotonic() - started
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    finally:
+        free_memory(model)
     optimizer = 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)  # AdamW's two moments in float32
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else psutil.Process().memory_info().rss
-    return seconds * len(rows) / settings.batch_rows * settings.epochs, (memory + optimizer) / 1e9
+    return seconds * math.ceil(len(rows) / settings.batch_rows) * settings.epochs, (memory + optimizer) / 1e9
+
+
+def field_types() -> dict[str, type]:
+    """The type of each setting, for the command line."""
+    return {field.name: float if field.default is None else type(field.default) for field in fields(SftSettings)}

@@ -1,0 +1,52 @@
+"""What the tests of recipe sft share: tiny models, four conversations, settings that train in a second.
+
+Run: nothing by itself; test_sft.py, test_sft_faults.py and test_resume.py import it.
+"""
+
+import hashlib
+
+import torch
+import torch.nn.functional as F
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from persona_bot.persona import Persona
+from persona_bot.prompt import find_layout
+from train.examples import IGNORED, Example, conversation_example
+from train.sft import SftSettings
+
+PERSONA = Persona("", ("i keep bees.",))
+CHATS = [
+    ["hi.", "hello you!"],
+    ["who?", "a beekeeper.", "where?", "up on the roof, all day."],
+    ["ok.", "no."],
+    ["bye.", "see you soon, my friend."],
+]
+
+
+def settings(**changes) -> SftSettings:
+    """Every weight, float32, one row a step, no validation before the end."""
+    tiny = {"epochs": 3, "learning_rate": 1e-2, "row_length": 256, "accumulate": 1, "lora_rank": 0, "bf16": False, "save_every": 100}
+    return SftSettings(**{**tiny, "warmup": 0.0, **changes})
+
+
+def gpt2(tokenizer, **changes) -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=256, n_embd=32, n_layer=2, n_head=2)
+    config.update(changes)
+    return GPT2LMHeadModel(config).eval()
+
+
+def examples_of(tokenizer) -> list[Example]:
+    layout = find_layout(tokenizer, max_turns=500)
+    return [conversation_example(layout, PERSONA, turns) for turns in CHATS]
+
+
+def digest(model) -> str:
+    return hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.state_dict().values())).hexdigest()
+
+
+def plain_nats(model, example: Example) -> torch.Tensor:
+    """Cross-entropy of one example on its own, from all its logits."""
+    types = {} if example.token_types is None else {"token_type_ids": torch.tensor([example.token_types])}
+    logits = model(torch.tensor([example.ids]), **types).logits[0]
+    return F.cross_entropy(logits, torch.tensor(example.targets), ignore_index=IGNORED, reduction="sum")
