@@ -48,7 +48,8 @@ with gr.Blocks(title="Persona bot", fill_width=True, analytics_enabled=False) as
         with gr.Column(elem_id="talk"):
             with gr.Row(elem_id="talk-head"):
                 header = html(markup.header(FIRST, PRESETS), elem_id="header")
-                copy_link = quiet_button("Copy link")
+                html(markup.TO_PERSONA, elem_id="to-persona")
+                new_chat = quiet_button("New chat")
             transcript = html(
                 markup.transcript(Conversation(FIRST)),
                 elem_id="transcript",
@@ -64,14 +65,16 @@ with gr.Blocks(title="Persona bot", fill_width=True, analytics_enabled=False) as
             with gr.Row(elem_id="after"):
                 retry_button = quiet_button("Retry", interactive=False)
                 undo_button = quiet_button("Undo", interactive=False)
-                new_chat = quiet_button("New chat")
                 status = html(markup.status(Conversation(FIRST), 0, 0), elem_id="status")
         with gr.Column(elem_id="persona"):
             persona = gr.Textbox(
                 persona_text(FIRST), label="Who they are", lines=8, max_lines=16, elem_id="persona-text",
                 info="One sentence a line, as they would say it. A change counts from the next reply.",
+                placeholder="i keep a lighthouse.\ni talk to the seagulls.\ni cannot swim.",
             )  # fmt: skip
-            counter = html(markup.counter(persona_text(FIRST)), elem_id="counter")
+            with gr.Row(elem_id="below"):
+                counter = html(markup.counter(persona_text(FIRST)), elem_id="counter")
+                copy_link = quiet_button("Copy link")
             with gr.Accordion("Settings", open=False, elem_id="settings"):
                 settings = [
                     setting("temperature", "Temperature", 0.05, "Higher is more surprising; 0 always takes the likeliest word."),
@@ -84,6 +87,8 @@ with gr.Blocks(title="Persona bot", fill_width=True, analytics_enabled=False) as
                     gr.Number(None, label="Seed", info="A whole number makes the reply repeatable; empty is random.", precision=0),
                 ]
 
+            html(markup.FOR_PROGRAMS)
+
     SHOWN = [cards, header, transcript, status, send_button, stop_button, retry_button, undo_button, editing]
     SHOWN_WITH_PERSONA = [persona, counter, *SHOWN]
     unseen = {"show_progress": "hidden", "api_visibility": "private"}
@@ -91,7 +96,7 @@ with gr.Blocks(title="Persona bot", fill_width=True, analytics_enabled=False) as
     soon = {"concurrency_limit": None, **unseen}  # through the queue, since only there a toast reaches the page
 
     demo.load(events.opened, chat, [model_line, *SHOWN_WITH_PERSONA], **soon)
-    demo.load(None, js="personaPage.focusOnDesktop")
+    demo.load(None, js="personaPage.start")
     cards.select(events.pick, chat, SHOWN_WITH_PERSONA, **at_once)
     persona.change(events.rewrite, [persona, chat], [counter, *SHOWN], trigger_mode="always_last", **at_once)
     new_chat.click(events.fresh, chat, SHOWN, **at_once)
@@ -114,25 +119,30 @@ with gr.Blocks(title="Persona bot", fill_width=True, analytics_enabled=False) as
     gr.api(api.answer, api_name="chat", concurrency_limit=AT_ONCE, concurrency_id="model")
 
 
-def launch(host: str | None = None, port: int | None = None, share: bool = False, waiting: int = 64, quiet: bool = False) -> str:
-    """Opens the page without blocking and returns its address; `waiting` bounds the queue."""
+def launch(host: str | None = None, port: int | None = None, share: bool = False, waiting: int = 64) -> list[str]:
+    """Opens the page without blocking and returns its addresses, the public one last; `waiting` bounds the queue."""
     demo.queue(max_size=waiting)
-    _, local, public = demo.launch(
-        server_name=host,
-        server_port=port,
-        share=share,
-        quiet=quiet,
-        prevent_thread_lock=True,
-        ssr_mode=False,
-        run_history=False,
-        footer_links=[],
-        state_session_capacity=1000,
-        theme=THEME,
-        css_paths=sorted((PAGE / "style").glob("*.css")),
-        head=f"<script>{(PAGE / 'page.js').read_text()}</script>{markup.ICON}",
-        app_kwargs={"middleware": server.middleware, "routes": server.routes},
-    )
-    return public or local
+    try:
+        _, local, public = demo.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            quiet=True,
+            prevent_thread_lock=True,
+            ssr_mode=False,
+            run_history=False,
+            footer_links=["api"],  # hidden; our own button presses it
+            state_session_capacity=1000,
+            theme=THEME,
+            css_paths=sorted((PAGE / "style").glob("*.css")),
+            head=f"<script>{(PAGE / 'page.js').read_text(encoding='utf-8')}</script>{markup.ICON}",
+            app_kwargs={"middleware": server.middleware, "routes": server.routes},
+        )
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"The page cannot listen at {host or 'this machine'}, port {port or 'any'}; try another --host or --port."
+        ) from error
+    return [local, public] if public else [local]
 
 
 def main() -> None:
@@ -146,14 +156,15 @@ def main() -> None:
     door.add_argument("--share", action="store_true", help="also open a public link, for a week")
     door.add_argument("--waiting", type=int, default=64, help="how many replies may wait in the queue")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: server.closing.set())
+    signal.signal(signal.SIGTERM, server.close)
     try:
         early = model.loads_before_the_page(options.device)
         if early:
             model.load(options.model, options.device)
-        launch(options.host, options.port, options.share, options.waiting)
+        print(*launch(options.host, options.port, options.share, options.waiting), sep="\n", flush=True)
         if not early:
             model.load(options.model, options.device)
+        print(f"Ready: {model.checkpoint.name} on {model.checkpoint.device}.", flush=True)
         server.wait_for_the_end()
     except UserError as error:
         print(error, file=sys.stderr)

@@ -13,7 +13,7 @@ from persona_bot.errors import UserError
 from persona_bot.persona import MAX_MESSAGE_CHARS, Persona, parse_persona
 
 MAX_EXCHANGES = 200  # bounds a session's memory; a model forgets far earlier
-NAMELESS = Persona("Your persona", (), "🎭")
+NAMELESS = Persona("Your persona", (), "🎭")  # name and face of one that has none
 
 _claiming = threading.Lock()  # one for all sessions: it is held for a few instructions only
 

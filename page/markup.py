@@ -6,7 +6,7 @@ Run: nothing by itself; `app.py` puts these into `gr.HTML` components, whose cli
 from html import escape
 from urllib.parse import quote
 
-from page.conversation import MAX_EXCHANGES, Conversation, Exchange
+from page.conversation import MAX_EXCHANGES, NAMELESS, Conversation, Exchange
 from persona_bot.errors import UserError
 from persona_bot.persona import MAX_SENTENCES, Persona, parse_persona, persona_text
 
@@ -16,16 +16,17 @@ ICON = (
     "<link rel='icon' href=\"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 100 100'>"
     "<text y='.9em' font-size='90'>🎭</text></svg>\">"
 )
+TO_PERSONA = '<button type="button" class="quiet" data-scroll="persona" aria-label="Edit persona">Edit</button>'
+FOR_PROGRAMS = '<button type="button" class="for-programs" data-press="footer .show-api">Use this page from a program</button>'
 PEN = (
     '<svg viewBox="0 0 24 24" width="16" height="16" fill="none" stroke="currentColor" stroke-width="1.8" stroke-linejoin="round" '
     'aria-hidden="true"><path d="M4 20l1-5L16.5 3.5l4 4L9 19z"/></svg>'
 )
-SOMEBODY = "🎭"  # the face of a persona that has none
 
 
 def cards(presets: dict[str, Persona], persona: Persona) -> str:
     """One button a preset, and one for a random persona; the one that is spoken to is pressed."""
-    buttons = [_card(slug, p.face, p.name, p.sentences == persona.sentences) for slug, p in presets.items()]
+    buttons = [_card(slug, p.face, p.name, (p.name, p.face) == (persona.name, persona.face)) for slug, p in presets.items()]
     return f'<div class="cards" role="group" aria-label="Presets">{"".join(buttons)}{_card("random", "🎲", "Someone new", False)}</div>'
 
 
@@ -37,7 +38,7 @@ def _card(who: str, face: str, name: str, pressed: bool) -> str:
 
 
 def _face(face: str) -> str:
-    return f'<span class="face" aria-hidden="true">{escape(face or SOMEBODY)}</span>'
+    return f'<span class="face" aria-hidden="true">{escape(face or NAMELESS.face)}</span>'
 
 
 def header(persona: Persona, presets: dict[str, Persona]) -> str:
@@ -45,9 +46,10 @@ def header(persona: Persona, presets: dict[str, Persona]) -> str:
     slug = next((slug for slug, preset in presets.items() if preset.sentences == persona.sentences), None)
     link = "?persona=" + quote(slug or persona_text(persona))
     about = persona.sentences[0] if persona.sentences else "no sentence about them yet"
+    edited = slug is None and any((p.name, p.face) == (persona.name, persona.face) for p in presets.values())
+    name = (persona.name or NAMELESS.name) + (", edited" if edited else "")
     return (
-        f'<div class="who" data-link="{escape(link)}">{_face(persona.face)}'
-        f"<div><h2>{escape(persona.name or 'Your persona')}</h2><p>{escape(about)}</p></div></div>"
+        f'<div class="who" data-link="{escape(link)}">{_face(persona.face)}<div><h2>{escape(name)}</h2><p>{escape(about)}</p></div></div>'
     )
 
 
@@ -82,8 +84,8 @@ def _invitation(persona: Persona) -> str:
 
 def _called(persona: Persona) -> str:
     """`the soldier`, but `Maja, baker` and `your persona`."""
-    name = persona.name or "Your persona"
-    if name == "Your persona":
+    name = persona.name or NAMELESS.name
+    if name == NAMELESS.name:
         return "your persona"
     return name if "," in name else f"the {name[0].lower()}{name[1:]}"
 
@@ -136,5 +138,5 @@ def status(chat: Conversation, used: int, room: int) -> str:
     speed = f"<span>{chat.tokens_per_second:.0f} tokens/s</span>" if chat.tokens_per_second else ""
     left = max(0, 100 - round(100 * used / room))
     meter = f'<span class="room"><i style="width:{left}%"></i></span>'
-    words = f'{left} %<span class="long"> memory left</span>' if left else "the oldest messages are forgotten"
+    words = f'{left} %<span class="long"> memory</span> left' if left else "the oldest messages are forgotten"
     return f'<p class="status">{speed}<span title="{used} of {room} tokens of memory are used">{meter}{words}</span></p>'

@@ -20,12 +20,17 @@ window.personaPage = {
 		}).observe(element, { childList: true, subtree: true, characterData: true });
 	},
 
-	focusMessage() {
-		document.querySelector("#composer textarea").focus({ preventScroll: true });
+	start() {
+		document.addEventListener("click", (event) => {
+			const { scroll, press } = event.target.closest("button")?.dataset ?? {};
+			if (scroll) document.getElementById(scroll).scrollIntoView({ behavior: "smooth" });
+			if (press) document.querySelector(press).click(); // Gradio's own button, in the footer that we hide
+		});
+		if (matchMedia("(pointer: fine)").matches) personaPage.focusMessage(); // a phone would open its keyboard
 	},
 
-	focusOnDesktop() {
-		if (matchMedia("(pointer: fine)").matches) personaPage.focusMessage(); // a phone would open its keyboard
+	focusMessage() {
+		document.querySelector("#composer textarea").focus({ preventScroll: true });
 	},
 
 	async copyLink() {

@@ -3,6 +3,7 @@
 Run: nothing by itself; `app.py` hands `middleware` and `routes` to `launch(app_kwargs=...)`.
 """
 
+import sys
 import threading
 import time
 
@@ -89,6 +90,13 @@ def health(request) -> JSONResponse:
     """200 when replies can be had, 503 while the model loads or the server ends."""
     state = "closing" if closing.is_set() else "ready" if model.ready.is_set() else "loading"
     return JSONResponse({"status": state}, 200 if state == "ready" else 503)
+
+
+def close(*_) -> None:
+    """What SIGTERM does: new work is refused and `wait_for_the_end` returns; while the model still loads, all ends at once."""
+    closing.set()
+    if not model.ready.is_set():
+        sys.exit(0)
 
 
 def wait_for_the_end() -> None:

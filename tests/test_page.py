@@ -38,7 +38,7 @@ def checkpoint(chat_model, chat_tokenizer) -> Checkpoint:
 @pytest.fixture(scope="module")
 def url(checkpoint):
     model.use(checkpoint)
-    yield app.launch("127.0.0.1", waiting=WAITING, quiet=True)
+    yield app.launch("127.0.0.1", waiting=WAITING)[0]
     app.demo.close(verbose=False)
 
 

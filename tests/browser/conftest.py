@@ -1,0 +1,89 @@
+"""The page in a real Chromium: one server for all browser tests, and a page that remembers what went wrong in it.
+
+Run: `python -m pytest tests/browser`; CHROMIUM names another browser. Screenshots go to screenshots/ in the repository.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import app
+from page import model
+from persona_bot.checkpoint import Checkpoint
+from persona_bot.prompt import find_layout
+
+SCREENSHOTS = Path(__file__).parent.parent.parent / "screenshots"
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+DESKTOP = {"viewport": {"width": 1280, "height": 800}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+
+
+def missing(what: str) -> None:
+    """Skips, and says why; where everything must be there (CI=true) it fails."""
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(what)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    program = next((path for name in names if name and (path := shutil.which(name))), None)
+    if program is None:
+        missing("No Chromium was found: install it (Debian: apt-get install chromium) or set CHROMIUM to its path.")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def tiny(chat_model, chat_tokenizer) -> Checkpoint:
+    return Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "a tiny model", chat_model.device, 512)
+
+
+@pytest.fixture(scope="session")
+def real() -> Checkpoint:
+    from persona_bot.checkpoint import load_checkpoint
+    from persona_bot.errors import UserError
+
+    try:
+        return load_checkpoint(None)
+    except UserError as error:
+        missing(f"The default weights are not there: {error}")
+
+
+@pytest.fixture(scope="session")
+def url() -> str:
+    yield app.launch("127.0.0.1")[0]
+    app.demo.close(verbose=False)
+
+
+@pytest.fixture
+def open_page(browser, url):
+    """open_page(checkpoint, query="", **context options) -> a page with that model; at the end nothing may have gone wrong in it."""
+    contexts, problems = [], []
+
+    def open_one(checkpoint: Checkpoint, query: str = "", **options):
+        model.use(checkpoint)
+        contexts.append(browser.new_context(**(options or DESKTOP)))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(60_000)
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: problems.append(request.url) if is_foreign(request.url, url) else None)
+        page.goto(url + query)
+        page.get_by_text(checkpoint.name).wait_for()
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def is_foreign(address: str, url: str) -> bool:
+    return not address.startswith((url, "data:", "blob:"))

@@ -1,0 +1,270 @@
+"""What people do on the page, done in a real Chromium; the first test with the real default weights.
+
+Run: `python -m pytest tests/browser`
+"""
+
+import functools
+import re
+import time
+
+from conftest import DESKTOP, PHONE, SCREENSHOTS  # pytest puts this folder first on the path
+
+import app
+from page import model
+from persona_bot.persona import persona_text
+
+MARKUP = [
+    "<script>alert(1)</script><img src=http://evil.example/a.png onerror=alert(1)>",
+    "![x](http://evil.example/b.png) [link](javascript:alert(1)) **bold** `code` $$x^2$$",
+    '<div style="position:fixed;inset:0;background:url(http://evil.example/c)"></div><form action=//evil.example><input></form>',
+    "<video src=http://evil.example/d><svg onload=alert(1)><iframe src=//evil.example></iframe> &lt;b&gt; {{7*7}} ${7*7}",
+]
+
+
+def box(page):
+    return page.get_by_role("textbox", name="Message")
+
+
+def persona_box(page):
+    return page.get_by_role("textbox", name="Who they are")
+
+
+def button(page, name: str):
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def ask(page, message: str) -> None:
+    box(page).fill(message)
+    box(page).press("Enter")
+
+
+def replies(page) -> list[str]:
+    return page.locator(".them p:not(.dots)").all_inner_texts()
+
+
+def wait_for_replies(page, count: int) -> list[str]:
+    """All replies, once there are so many and none is being written."""
+    page.wait_for_function(
+        "count => document.querySelectorAll('.them p:not(.dots)').length == count && !document.querySelector('[data-writing], .dots')",
+        arg=count,
+    )
+    button(page, "Send").wait_for()
+    return replies(page)
+
+
+def slow(checkpoint, monkeypatch, seconds: float = 0.1) -> None:
+    forward = checkpoint.model.forward
+
+    @functools.wraps(forward)
+    def slowed(*args, **options):
+        time.sleep(seconds)
+        return forward(*args, **options)
+
+    monkeypatch.setattr(checkpoint.model, "forward", slowed)
+
+
+def test_a_visit_with_the_real_weights(open_page, real):
+    page = open_page(real)
+    button(page, "Soldier").click()
+    page.get_by_role("heading", name="Say hello to the soldier").wait_for()
+    assert persona_box(page).input_value() == persona_text(app.PRESETS["soldier"])
+
+    page.evaluate(
+        """() => {
+            window.states = new Set();
+            new MutationObserver(() => window.states.add(document.querySelector(".them p:not(.dots)")?.textContent ?? ""))
+                .observe(document.querySelector("#transcript"), { childList: true, subtree: true, characterData: true });
+        }"""
+    )
+    button(page, "Where do you work?").click()
+    first = wait_for_replies(page, 1)[0]
+    states = [state for state in page.evaluate("[...window.states]") if state]
+    assert len(states) >= 3 and states[-1] == first
+    assert all(later.startswith(earlier) for earlier, later in zip(states, states[1:], strict=False))
+    assert re.search(r"\d+ tokens/s", page.locator("#status").inner_text())
+
+    button(page, "Retry").click()
+    page.wait_for_function("text => document.querySelector('.them p').textContent != text", arg=first)
+    page.locator(".them p[data-writing]").wait_for()
+    button(page, "Stop").click()
+    assert len(wait_for_replies(page, 1)[0]) > 0
+
+    persona_box(page).fill(persona_text(app.PRESETS["soldier"]) + "\ni have a pet parrot named rico.")
+    page.get_by_text("The persona changed. It counts from the next reply.").wait_for()
+    ask(page, "Do you have a pet?")
+    wait_for_replies(page, 2)
+    assert page.locator(".notice").all_inner_texts() == ["The persona changed here."]
+    SCREENSHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / "desktop-light.png")
+
+    button(page, "Undo").click()
+    page.wait_for_function("() => document.querySelectorAll('.them').length == 1")
+    assert box(page).input_value() == "Do you have a pet?"
+
+    button(page, "Edit message 1").click()
+    page.get_by_text("Your next message replaces the marked one").wait_for()
+    page.wait_for_function("() => document.querySelector('#composer textarea').value == 'Where do you work?'")
+    ask(page, "What is your job?")
+    wait_for_replies(page, 1)
+    assert page.locator(".you p").all_inner_texts() == ["What is your job?"]
+
+
+def test_the_dark_page_and_the_phone(open_page, real):
+    for name, options in (("desktop-dark", {**DESKTOP, "color_scheme": "dark"}), ("phone-light", PHONE)):
+        page = open_page(real, "?persona=environmentalist", **options)
+        page.wait_for_timeout(300)  # fonts
+        page.screenshot(path=SCREENSHOTS / f"{name}-empty.png")
+        ask(page, "Where do you work?")
+        wait_for_replies(page, 1)
+        page.screenshot(path=SCREENSHOTS / f"{name}.png")
+        dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 21, 20)"
+        assert dark == ("dark" in name)
+
+
+def test_a_phone_shows_the_talk_without_sideways_scrolling(open_page, tiny):
+    page = open_page(tiny, **PHONE)
+    for open_settings in (False, True):
+        if open_settings:
+            button(page, "Settings ▼").click()
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.evaluate("scrollTo(0, 0)")
+    for element in (box(page), button(page, "Send"), page.get_by_role("heading", name="Say hello"), button(page, "Who are you?")):
+        assert element.bounding_box()["y"] + element.bounding_box()["height"] <= 844
+    sizes = page.evaluate("[...document.querySelectorAll('textarea, input')].map(e => parseFloat(getComputedStyle(e).fontSize))")
+    assert min(sizes) >= 16
+    ask(page, "w" * 120)
+    wait_for_replies(page, 1)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_every_control_has_a_name(open_page, tiny):
+    page = open_page(tiny)
+    ask(page, "hi")
+    wait_for_replies(page, 1)
+    button(page, "Settings ▼").click()
+    button(page, "Edit message 1").click()
+    page.get_by_role("slider").first.wait_for()
+    session = page.context.new_cdp_session(page)
+    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+    roles = ("button", "textbox", "slider", "spinbutton", "link", "combobox", "checkbox", "tab", "switch")
+    controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in roles]
+    assert len(controls) > 35
+    assert [node for node in controls if not node.get("name", {}).get("value", "").strip()] == []
+
+
+def test_the_keyboard_is_enough(open_page, tiny):
+    page = open_page(tiny)
+    page.wait_for_function("() => document.activeElement.matches('#composer textarea')")
+    page.keyboard.type("hi")
+    page.keyboard.press("Enter")
+    wait_for_replies(page, 1)
+    reached = set()
+    page.evaluate("document.activeElement.blur()")
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("(document.activeElement.getAttribute('aria-label') || document.activeElement.textContent).trim()"))
+    wanted = {"Copy link", "Send", "Retry", "Undo", "New chat", "Edit message 1", "Settings ▼"}
+    assert {name.replace("\n", " ") for name in wanted} <= {re.sub(r"\s+", " ", name) for name in reached}
+    assert any("Soldier" in name for name in reached) and any("Someone new" in name for name in reached)
+
+
+def test_links_bring_a_persona(open_page, tiny, url):
+    page = open_page(tiny, "?persona=soldier")
+    assert persona_box(page).input_value() == persona_text(app.PRESETS["soldier"])
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    button(page, "Copy link").click()
+    page.get_by_text("Whoever opens it meets this persona.").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == url + "?persona=soldier"
+    persona_box(page).fill("i am <b>bold</b> & 100% me.\ni like tea?")
+    page.wait_for_function("() => document.querySelector('.who').dataset.link.includes('tea')")
+    button(page, "Copy link").click()
+    page.wait_for_function("() => navigator.clipboard.readText().then(text => text.includes('tea'))")
+    link = page.evaluate("navigator.clipboard.readText()")
+    other = open_page(tiny, link.removeprefix(url))
+    assert persona_box(other).input_value() == "i am <b>bold</b> & 100% me.\ni like tea?"
+    other.get_by_role("heading", name="Say hello to your persona").wait_for()
+
+
+def test_a_link_over_the_limit_keeps_its_text_and_names_the_line(open_page, tiny):
+    page = open_page(tiny, "?persona=fine.%0A" + "x" * 201)
+    page.get_by_test_id("toast-body").get_by_text("Line 2 has a sentence of 201 characters").wait_for()
+    assert persona_box(page).input_value() == "fine.\n" + "x" * 201
+    box(page).fill("hi")
+    button(page, "Send").click()
+    page.wait_for_timeout(500)
+    assert box(page).input_value() == "hi" and replies(page) == []
+
+
+def test_hints_for_what_cannot_be_sent(open_page, tiny):
+    page = open_page(tiny)
+    button(page, "Send").click()
+    page.get_by_text("Write a message first.").wait_for()
+    ask(page, "a" * 1001)
+    page.get_by_text("The message has 1,001 characters and at most 1,000 fit; shorten it.").wait_for()
+    assert box(page).input_value() == "a" * 1001
+    persona_box(page).fill("\n".join(f"i have {n} cats." for n in range(13)))
+    page.locator(".counter[data-over]").get_by_text("Line 13").wait_for()
+
+
+def test_markup_is_shown_as_text(open_page, tiny, monkeypatch):
+    def echo(persona, turns, settings, stop):
+        yield model.Progress(turns[-1], 1, 1.0)
+
+    monkeypatch.setattr(model, "write", echo)
+    page = open_page(tiny)
+    for count, text in enumerate(MARKUP, start=1):
+        persona_box(page).fill(text)
+        page.wait_for_function("text => document.querySelector('.who p').textContent == text", arg=text)
+        ask(page, text)
+        assert wait_for_replies(page, count) == MARKUP[:count]
+    assert page.locator(".you p").all_inner_texts() == MARKUP
+    assert page.locator("#talk :is(script, img, iframe, form, video, a, b, em, strong, code)").count() == 0
+
+
+def test_a_failed_reply_is_told_and_the_next_one_comes(open_page, tiny, monkeypatch):
+    page = open_page(tiny)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny.model, "forward", functools.wraps(tiny.model.forward)(lambda *a, **k: 1 / 0))
+        ask(page, "hi there")
+        page.get_by_text("The model failed during this reply; try again.").wait_for()
+        page.wait_for_function("() => document.querySelector('#composer textarea').value == 'hi there'")
+        page.get_by_role("heading", name="Say hello").wait_for()
+    box(page).press("Enter")
+    wait_for_replies(page, 1)
+
+
+def test_two_windows_do_not_share_a_chat(open_page, tiny):
+    one, two = open_page(tiny), open_page(tiny)
+    ask(one, "i am one")
+    ask(two, "i am two")
+    for page, said in ((one, "i am one"), (two, "i am two")):
+        wait_for_replies(page, 1)
+        assert page.locator(".you p").all_inner_texts() == [said]
+
+
+def test_closing_the_window_frees_its_place(open_page, tiny, monkeypatch):
+    slow(tiny, monkeypatch)
+    page = open_page(tiny)
+    ask(page, "hi")
+    page.locator(".them p[data-writing]").wait_for()
+    assert len(model.running) == 1
+    page.close()
+    end = time.monotonic() + 2
+    while model.running and time.monotonic() < end:
+        time.sleep(0.02)
+    assert model.running == set()
+
+
+def test_the_page_opens_while_the_model_loads(browser, url, tiny, monkeypatch):
+    monkeypatch.setattr(model, "checkpoint", None)
+    model.ready.clear()
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(url)
+    page.get_by_text("The model is loading…").wait_for()
+    ask(page, "hi")
+    page.locator(".dots").wait_for()
+    model.use(tiny)
+    wait_for_replies(page, 1)
+    page.get_by_text("a tiny model").wait_for()
+    page.close()
