@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one short text at a time: threads only cost
@@ -27,6 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from persona_bot.download import fetch
 from persona_bot.errors import UserError
+from persona_bot.prefix_cache import PrefixCache
 from persona_bot.prompt import Layout, find_layout
 
 DEFAULT_FOLDER = Path(__file__).parent.parent / "default_model"
@@ -49,6 +50,7 @@ class Checkpoint:
     device: torch.device
     max_positions: int  # prompt and reply together, in tokens
     ranking_head: bool = False  # the model also returns mc_logits
+    prefixes: PrefixCache = field(default_factory=PrefixCache, repr=False, compare=False)
 
     @property
     def has_cache(self) -> bool:

@@ -19,7 +19,6 @@ from dataclasses import dataclass, fields
 from itertools import islice
 
 import torch
-from transformers import DynamicCache
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
@@ -165,14 +164,23 @@ def context_use(checkpoint: Checkpoint, persona: Persona, turns: Sequence[str], 
 
 
 def next_logits(checkpoint: Checkpoint, prompt: Prompt, ids: list[int]) -> Iterator[torch.Tensor]:
-    """Logits (vocabulary,) in float32 on the CPU for the token after the prompt and `ids`, which the caller extends."""
-    cache = DynamicCache(config=checkpoint.model.config) if checkpoint.has_cache else None
-    done = 0  # how many positions the cache holds
-    while True:
-        sequence = prompt.ids + ids
-        types = prompt.token_types and prompt.token_types + [checkpoint.layout.speaker1] * len(ids)
-        yield forward(checkpoint, sequence[done:], types and types[done:], cache)
-        done = len(sequence) if cache is not None else 0
+    """Logits (vocabulary,) in float32 on the CPU for the token after the prompt and `ids`, which the caller extends.
+
+    What a recent conversation has in common with this prompt is not computed again, where the architecture has a cache.
+    """
+    cache, done = checkpoint.prefixes.take(prompt.ids, checkpoint.model.config) if checkpoint.has_cache else (None, 0)
+    computed: list[int] = []  # what the cache is known to hold; a failed pass may have left it half filled
+    try:
+        while True:
+            sequence = prompt.ids + ids
+            types = prompt.token_types and prompt.token_types + [checkpoint.layout.speaker1] * len(ids)
+            computed = []
+            logits = forward(checkpoint, sequence[done:], types and types[done:], cache)
+            computed, done = sequence, len(sequence) if cache is not None else 0
+            yield logits
+    finally:
+        if cache is not None:
+            checkpoint.prefixes.give_back(computed, cache)
 
 
 @torch.inference_mode()

@@ -1,0 +1,61 @@
+"""Keys and values of recent conversations, so that a turn computes only what is new in it.
+
+Run: nothing by itself; generation.py takes from it before a reply and gives back after.
+
+Entries are found by their ids alone: the longest common beginning counts. A changed persona, an edited message or dropped
+turns thus invalidate exactly what follows the change, and no conversation has to be told apart from another.
+"""
+
+import threading
+from collections.abc import Sequence
+
+from transformers import DynamicCache
+
+MAX_TOKENS = 4096  # of all entries together; SmolLM2-135M in bfloat16 takes 23 KB a token
+WORTH = 8  # tokens; a shorter common beginning is computed anew
+
+
+class PrefixCache:
+    """A few recent caches, least recently used first. Safe for threads; what is taken belongs to the taker alone."""
+
+    def __init__(self):
+        self._entries: list[tuple[list[int], DynamicCache]] = []
+        self._lock = threading.Lock()
+
+    def take(self, ids: Sequence[int], config) -> tuple[DynamicCache, int]:
+        """(a cache of the first n ids, n), with n below len(ids) so that there is something left to compute."""
+        with self._lock:
+            lengths = [common_length(known, ids) for known, _ in self._entries]
+            best = max(range(len(lengths)), key=lengths.__getitem__, default=None)
+            if best is None or lengths[best] < WORTH:
+                return DynamicCache(config=config), 0
+            count = min(lengths[best], len(ids) - 1)
+            known, cache = self._entries[best]
+            if 2 * count >= len(known):  # it is this conversation, going on; else another with the same persona, which stays
+                del self._entries[best]
+        return first_positions(cache, count, config), count
+
+    def give_back(self, ids: Sequence[int], cache: DynamicCache) -> None:
+        """Keeps a cache of exactly these ids, unless its layers hold something else (a sliding window)."""
+        if not ids or len(ids) > MAX_TOKENS or any(layer.keys is None or layer.keys.shape[-2] != len(ids) for layer in cache.layers):
+            return
+        with self._lock:
+            self._entries.append((list(ids), cache))
+            while sum(len(known) for known, _ in self._entries) > MAX_TOKENS:
+                del self._entries[0]
+
+
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many ids two sequences begin with together."""
+    for k, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return k
+    return min(len(first), len(second))
+
+
+def first_positions(cache: DynamicCache, count: int, config) -> DynamicCache:
+    """A copy of the first `count` positions; keys and values are (1, heads, positions, head size)."""
+    copy = DynamicCache(config=config)
+    for number, layer in enumerate(cache.layers):
+        copy.update(layer.keys[:, :, :count].clone(), layer.values[:, :, :count].clone(), number)
+    return copy
