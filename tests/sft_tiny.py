@@ -1,9 +1,10 @@
 """What the tests of recipe sft share: tiny models, four conversations, settings that train in a second.
 
-Run: nothing by itself; test_sft.py, test_sft_faults.py and test_resume.py import it.
+Run: nothing by itself; test_sft.py, test_sft_faults.py, test_sft_resume.py and test_sft_kills.py import it.
 """
 
 import hashlib
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from persona_bot.persona import Persona
 from persona_bot.prompt import find_layout
 from train.examples import IGNORED, Example, conversation_example
-from train.sft import SftSettings
+from train.saved_model import save_trained
+from train.sft import SftSettings, train_sft
 
 PERSONA = Persona("", ("i keep bees.",))
 CHATS = [
@@ -39,6 +41,19 @@ def gpt2(tokenizer, **changes) -> GPT2LMHeadModel:
 def examples_of(tokenizer) -> list[Example]:
     layout = find_layout(tokenizer, max_turns=500)
     return [conversation_example(layout, PERSONA, turns) for turns in CHATS]
+
+
+RUN = settings(epochs=6, row_length=80, save_every=3, warmup=0.1)
+STEPS = 12  # of RUN on these examples
+
+
+def train_and_save(tokenizer, out: Path, resume: bool = True) -> None:
+    """Trains a GPT-2 with dropout as RUN says and saves it as train.finetune does, or goes on with what is there."""
+    examples = examples_of(tokenizer)
+    model = gpt2(tokenizer)
+    trainer, _ = train_sft(model, examples, examples[:2], out, RUN, resume)
+    assert not trainer.stopped_by_signal
+    save_trained(model, tokenizer, find_layout(tokenizer, max_turns=500), "gpt2", out)
 
 
 def digest(model) -> str:
