@@ -44,7 +44,8 @@ def _face(face: str) -> str:
 def header(persona: Persona, presets: dict[str, Persona]) -> str:
     """Who is spoken to; `data-link` is the query that opens the page with this persona."""
     slug = next((slug for slug, preset in presets.items() if preset.sentences == persona.sentences), None)
-    link = "?persona=" + quote(slug or persona_text(persona))
+    title = "" if persona.name in ("", NAMELESS.name) else f"# {persona.face} {persona.name}\n"
+    link = "?persona=" + quote(slug or title + persona_text(persona))
     about = persona.sentences[0] if persona.sentences else "no sentence about them yet"
     edited = slug is None and any((p.name, p.face) == (persona.name, persona.face) for p in presets.values())
     name = (persona.name or NAMELESS.name) + (", edited" if edited else "")

@@ -12,6 +12,8 @@ try:  # on a ZeroGPU Space, and before torch: this package lends a GPU to each c
 except ImportError:
     spaces = None
 
+import gradio as gr
+
 from persona_bot.checkpoint import Checkpoint, load_checkpoint, pick_device
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings, context_use, stream_reply
@@ -58,12 +60,16 @@ def write(persona: Persona, turns: list[str], settings: Settings, stop: threadin
         if spaces is None:
             yield from _write(persona, turns, settings, stop)
             return
-        for progress in _write_on_borrowed_gpu(persona, turns, settings):  # another process: no event reaches it
+        for progress in _write_on_borrowed_gpu(persona, turns, settings):
+            if isinstance(progress, str):
+                raise UserError(progress)
             yield progress
             if stop.is_set():
                 return
     except UserError:
         raise
+    except gr.Error as error:  # the Space's own, when no GPU is free or the visitor's share of it is used up
+        raise UserError(str(error.message)) from error
     except Exception as error:  # the visitor can do nothing about it but try again; the words stay out of the log
         print(f"A reply failed: {type(error).__name__}.", flush=True)
         raise UserError("The model failed during this reply; try again.") from error
@@ -79,7 +85,15 @@ def _write(persona: Persona, turns: list[str], settings: Settings, stop: threadi
     yield Progress(reply.text, reply.tokens, reply.seconds)
 
 
-_write_on_borrowed_gpu = spaces.GPU(duration=60)(_write) if spaces else None
+def _write_apart(persona: Persona, turns: list[str], settings: Settings) -> Iterator[Progress | str]:
+    """`_write` for another process, which no event reaches and from which an error brings only its class: its sentence is yielded."""
+    try:
+        yield from _write(persona, turns, settings)
+    except UserError as error:
+        yield str(error)
+
+
+_write_on_borrowed_gpu = spaces.GPU(duration=30)(_write_apart) if spaces else None  # seconds; beyond them the Space ends the call
 
 
 def room(persona: Persona, turns: list[str]) -> tuple[int, int]:

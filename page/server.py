@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from page import model
 
-MAX_BODY_BYTES = 512_000  # an API call with a full persona and 200 turns of 1,000 characters has 210,000
+MAX_BODY_BYTES = 1_000_000  # an API call with a full persona and 199 turns of 1,000 characters has 200,000 to 800,000
 TOO_LARGE = f"A request may have at most {MAX_BODY_BYTES:,} bytes."
 DRAIN_SECONDS = 8.0  # how long running replies may go on after SIGTERM
 REFUSED = ("/upload", "/upload_progress", "/file=", "/file/", "/proxy=", "/component_server", "/stream/")  # nothing here needs them

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from page import markup
 from page.conversation import MAX_EXCHANGES, NAMELESS, Conversation
 from persona_bot.errors import UserError
-from persona_bot.persona import MAX_MESSAGE_CHARS, Persona, load_presets, persona_text
+from persona_bot.persona import MAX_MESSAGE_CHARS, Persona, load_presets, parse_persona, persona_text
 
 PRESETS = load_presets()
 GREEN, SOLDIER = PRESETS["environmentalist"], PRESETS["soldier"]
@@ -298,6 +298,8 @@ def test_a_link_carries_a_preset_by_its_slug_and_other_personas_by_their_text():
     assert query(SOLDIER) == ["soldier"]
     assert query(Persona("", ("i am 100% <b> & co?",))) == ["i am 100% <b> & co?"]
     assert query(Persona("", ("one.", "two #2."))) == ["one.\ntwo #2."]
+    maja = Persona("Maja, baker", ("i bake.",), "🍞")
+    assert query(maja) == ["# 🍞 Maja, baker\ni bake."] and parse_persona(query(maja)[0]) == maja
 
 
 def test_the_counter_counts_or_names_the_line():
