@@ -95,7 +95,7 @@ def test_a_visit_with_the_real_weights(open_page, real):
     wait_for_replies(page, 2)
     assert page.locator(".notice").all_inner_texts() == ["The persona changed here."]
     SCREENSHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / "desktop-light.png")
+    page.screenshot(path=SCREENSHOTS / "desktop-light-edited.png")
 
     button(page, "Undo").click()
     page.wait_for_function("() => document.querySelectorAll('.them').length == 1")
@@ -109,13 +109,17 @@ def test_a_visit_with_the_real_weights(open_page, real):
     assert page.locator(".you p").all_inner_texts() == ["What is your job?"]
 
 
-def test_the_dark_page_and_the_phone(open_page, real):
-    for name, options in (("desktop-dark", {**DESKTOP, "color_scheme": "dark"}), ("phone-light", PHONE)):
+def test_light_dark_and_phone_are_photographed(open_page, real):
+    """desktop-light.png is the README's docs/screenshot.png; copy it there when the page or the model changes."""
+    looks = {"desktop-light": DESKTOP, "desktop-dark": {**DESKTOP, "color_scheme": "dark"}, "phone-light": PHONE}
+    for name, options in looks.items():
         page = open_page(real, "?persona=environmentalist", **options)
         page.wait_for_timeout(300)  # fonts
         page.screenshot(path=SCREENSHOTS / f"{name}-empty.png")
-        ask(page, "Where do you work?")
-        wait_for_replies(page, 1)
+        questions = ["Where do you work?", "Do you have a car?"] if name == "desktop-light" else ["Where do you work?"]
+        for count, question in enumerate(questions, start=1):
+            ask(page, question)
+            wait_for_replies(page, count)
         page.screenshot(path=SCREENSHOTS / f"{name}.png")
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 21, 20)"
         assert dark == ("dark" in name)
