@@ -31,7 +31,7 @@ from transformers.generation.logits_process import (
 from persona_bot.checkpoint import Checkpoint
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
-from persona_bot.prompt import Prompt, build_prompt
+from persona_bot.prompt import Prompt, build_prompt, first_that_may_fit
 
 LIMITS = {  # field: (lowest, highest), both allowed
     "temperature": (0.0, 2.0),
@@ -159,8 +159,10 @@ def stream_reply(
 
 def context_use(checkpoint: Checkpoint, persona: Persona, turns: Sequence[str], settings: Settings | None = None) -> tuple[int, int]:
     """(tokens that persona and turns take, tokens that there is room for), for the page to show before turns are dropped."""
-    parts = checkpoint.layout.segments(persona, turns, open_reply=False)
-    return sum(len(part.ids) for part in parts), checkpoint.max_positions - (settings or Settings()).max_tokens
+    room = checkpoint.max_positions - (settings or Settings()).max_tokens
+    kept = turns[first_that_may_fit(checkpoint.layout, turns, room) :]
+    parts = checkpoint.layout.segments(persona, kept, open_reply=False)
+    return (sum(len(part.ids) for part in parts), room) if len(kept) == len(turns) else (room, room)
 
 
 def next_logits(checkpoint: Checkpoint, prompt: Prompt, ids: list[int]) -> Iterator[torch.Tensor]:

@@ -173,9 +173,7 @@ def build_prompt(layout: Layout, persona: Persona, turns: Sequence[str], room: i
     `turns` alternate, begin and end with the partner's. Turns are dropped in pairs, so that the partner's stays first.
     Raises UserError when the persona and the newest turn alone exceed the room.
     """
-    first = 0
-    if layout.max_turns and len(turns) > layout.max_turns:
-        first = (len(turns) - layout.max_turns + 1) // 2 * 2
+    first = first_that_may_fit(layout, turns, room)
     while True:
         parts = layout.segments(persona, turns[first:], open_reply=True)
         ids = [i for part in parts for i in part.ids]
@@ -185,6 +183,19 @@ def build_prompt(layout: Layout, persona: Persona, turns: Sequence[str], room: i
         if first + 2 >= len(turns):
             raise UserError(f"The persona and the message take {len(ids)} tokens and this model has room for {room}; shorten one of them.")
         first += 2
+
+
+def first_that_may_fit(layout: Layout, turns: Sequence[str], room: int) -> int:
+    """The partner's turn before which everything is dropped for certain: each text is encoded once, from the newest back."""
+    first = 0
+    if layout.max_turns and len(turns) > layout.max_turns:
+        first = (len(turns) - layout.max_turns + 1) // 2 * 2
+    used = 0
+    for k in range(len(turns) - 1, first - 1, -1):
+        used += len(layout.encode(turns[k]))
+        if used > room:
+            return min((k + 2) // 2 * 2, len(turns) - 1)
+    return first
 
 
 def system_text(persona: Persona) -> str:
