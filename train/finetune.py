@@ -55,6 +55,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("recipe convai")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of simpletransformers' ConvAIModel")
     options = parser.parse_args(arguments)
+    options.given = sys.argv[1:] if arguments is None else arguments
     check(options, [name for name in field_types() if hasattr(options, name)])
     return options
 
@@ -106,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
         return
     facts |= {"recipe": options.recipe, "data": [Path(d).name for d in options.data], "train_dialogues": len(train)}
     facts |= {"valid_dialogues": len(valid), "minutes": minutes(options.out, started), "machine": machine()}
-    facts |= {"command": "python -m train.finetune " + " ".join(public_arguments(sys.argv[1:]))}
+    facts |= {"command": "python -m train.finetune " + " ".join(public_arguments(options.given))}
     facts |= {"base_model": public_arguments([facts["base_model"]])[0]}
     score_and_describe(options, valid, facts)
     if options.publish:

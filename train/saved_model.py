@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from persona_bot.checkpoint import check_files, find_base, load_model, load_tokenizer, merge_adapter, read_layout_file, save_layout
+from persona_bot.checkpoint import check_files, find_base, load_model, load_prepared, load_tokenizer, read_layout_file, save_layout
 from persona_bot.errors import UserError
 from persona_bot.prompt import CONVAI_TOKENS, Layout, find_layout
 from train.saving import write_files_atomically, write_folder_atomically
@@ -28,7 +28,7 @@ def load_base(name: str, settings: SftSettings) -> tuple[torch.nn.Module, object
     check_files(folder)
     if (folder / "adapter_config.json").exists():
         raise UserError(f"{name} is an adapter; train from its base, or from the folder that holds it merged.")
-    tokenizer, model = _load(name, folder)
+    tokenizer, model = _guard(name, _load, folder)
     if model.config.model_type == "openai-gpt":
         raise UserError("openai-gpt cannot be trained on packed rows; use --recipe convai for it, or gpt2 here.")
     if not tokenizer.chat_template and not all(token in tokenizer.get_vocab() for token in CONVAI_TOKENS):
@@ -46,21 +46,37 @@ def load_base(name: str, settings: SftSettings) -> tuple[torch.nn.Module, object
     return model.train(), tokenizer, layout, settings
 
 
-def _load(name: str, folder: Path):
+def _load(folder: Path):
+    """The tokenizer and the dense model in float32; of a GGUF the copy that the chat keeps ready, because reading one takes long."""
+    tokenizer = load_tokenizer(folder, folder)
+    if any(folder.glob("*.safetensors")):
+        return tokenizer, load_model(folder)
+    return tokenizer, load_prepared(folder, folder, find_layout(tokenizer), torch.float32)
+
+
+def _guard(name: str, step, *arguments):
+    """Whatever the libraries raise for a file that they do not understand becomes one sentence."""
     try:
-        return load_tokenizer(folder, folder), load_model(folder)
-    except Exception as error:  # whatever the libraries raise for a file that they do not understand
+        return step(*arguments)
+    except UserError:
+        raise
+    except Exception as error:
         cause = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"{name} cannot be loaded as a base model ({cause}); download it again, or name another.") from error
 
 
 def save_trained(model, tokenizer, layout: Layout, base: str, out: Path) -> None:
-    """Leaves in `out` what the page, the Hub and any chat server load: bfloat16 weights, tokenizer, layout marker."""
+    """Leaves in `out` what the page, the Hub and any chat server load: bfloat16 weights, tokenizer, layout marker.
+
+    An adapter is also kept alone, in `adapter/`; it is rounded to bfloat16 first, so that both are the same model.
+    """
     model = model.to("cpu")
     if hasattr(model, "peft_config"):
         model.peft_config["default"].base_model_name_or_path = base
-        write_folder_atomically(out / "adapter", lambda folder: _write(model.to(torch.bfloat16), tokenizer, layout, folder))
-        model = merge_adapter(load_model(find_base(base)), out / "adapter")
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16) if parameter.requires_grad else parameter.data
+        write_folder_atomically(out / "adapter", lambda folder: _write(model, tokenizer, layout, folder))
+        model = model.float().merge_and_unload()
     write_files_atomically(out, lambda folder: _write(model.to(torch.bfloat16), tokenizer, layout, folder))
 
 
