@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,7 +136,9 @@ def merge_adapter(model, folder: Path):
     """The base with the LoRA adapter folded in, so that it costs nothing when chatting."""
     from peft import PeftModel  # 2 s to import: only where an adapter is used
 
-    return PeftModel.from_pretrained(model, folder, is_trainable=False).merge_and_unload()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that the two libraries are changing: nothing a user can act on
+        return PeftModel.from_pretrained(model, folder, is_trainable=False).merge_and_unload()
 
 
 def load_prepared(folder: Path, base: Path, layout: Layout, dtype: torch.dtype):

@@ -199,7 +199,7 @@ def test_access_to_the_space_is_checked_before_anything_is_uploaded(hub, trained
 
 def test_the_real_app_is_tracked_and_complete():
     files = set(space.app_files())
-    assert {"app.py", "requirements.txt", "persona_bot/checkpoint.py", "page/style.css", "persona_presets/soldier.txt"} <= files
+    assert {"app.py", "requirements.txt", "persona_bot/checkpoint.py", "page/style/1-frame.css", "persona_presets/soldier.txt"} <= files
     assert not {name for name in files if re.match(r"tests/|train/|default_model/|.*\.pyc", name)}
     source = "\n".join((space.ROOT / name).read_text(encoding="utf-8") for name in files if name.endswith(".py"))
     ours = set(re.findall(r"^\s*(?:from|import) (page|persona_bot|train|tests|benchmarks)\b", source, re.MULTILINE))

@@ -63,7 +63,7 @@ def slow(checkpoint, monkeypatch, seconds: float = 0.1) -> None:
     monkeypatch.setattr(checkpoint.model, "forward", slowed)
 
 
-def test_a_visit_with_the_real_weights(open_page, real):
+def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
     page = open_page(real)
     button(page, "Soldier").click()
     page.get_by_role("heading", name="Say hello to the soldier").wait_for()
@@ -83,11 +83,14 @@ def test_a_visit_with_the_real_weights(open_page, real):
     assert all(later.startswith(earlier) for earlier, later in zip(states, states[1:], strict=False))
     assert re.search(r"\d+ tokens/s", page.locator("#status").inner_text())
 
+    quick = real.model.forward  # a short reply would end before a hand reaches the button
+    monkeypatch.setattr(real.model, "forward", lambda **inputs: (time.sleep(0.5), quick(**inputs))[1])
     button(page, "Retry").click()
     page.wait_for_function("text => document.querySelector('.them p').textContent != text", arg=first)
     page.locator(".them p[data-writing]").wait_for()
     button(page, "Stop").click()
     assert len(wait_for_replies(page, 1)[0]) > 0
+    monkeypatch.undo()
 
     persona_box(page).fill(persona_text(app.PRESETS["soldier"]) + "\ni have a pet parrot named rico.")
     page.get_by_text("The persona changed. It counts from the next reply.").wait_for()
