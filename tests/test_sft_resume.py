@@ -1,4 +1,4 @@
-"""Recipe sft stopped and resumed: equal bytes at the end, and what a resumed run refuses.
+"""Recipe sft stopped and resumed, alone and in two processes: equal bytes at the end, and what a resumed run refuses.
 
 Run: `python -m pytest tests/test_sft_resume.py` (kills: test_sft_kills.py; recipe convai's: test_convai_training.py)
 """
@@ -9,17 +9,22 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from transformers import TrainerCallback
 
 from persona_bot.errors import UserError
 from tests.sft_tiny import RUN, STEPS, digest, examples_of, gpt2, settings, train_and_save
-from train import sft
+from train import finetune, sft
 from train.progress import StopSignals, read_log
 from train.saving import newest_good
 from train.sft import add_lora, train_sft
+
+EXAMPLE = Path(__file__).parent.parent / "train" / "example_dialogues.json"
 
 
 @pytest.fixture
@@ -188,3 +193,25 @@ def test_signals_outside_the_main_thread_are_left_alone():
     thread.start()
     thread.join()
     assert inside == [(before, False)] and signal.getsignal(signal.SIGTERM) is before
+
+
+# ---- several processes
+
+
+def test_two_processes_take_the_same_steps_as_one(chat_folder, tmp_path):
+    """As `accelerate launch` starts them; one row each instead of two passes."""
+    given = ["--data", str(EXAMPLE), "--model", str(chat_folder), "--epochs", "1", "--lora-rank", "0", "--no-bf16"]
+    given += ["--learning-rate", "1e-2", "--save-every", "3", "--score-dialogues", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "train.finetune", *given]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [*launch, "--out", str(tmp_path / "two"), "--accumulate", "1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=EXAMPLE.parent.parent)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("done: python app.py") == 1
+    finetune.main([*given, "--out", str(tmp_path / "one"), "--accumulate", "2"])
+    one, two = (read_log(tmp_path / name) for name in ("one", "two"))
+    assert [line["step"] for line in two] == [line["step"] for line in one] == [1, 2, 3, 3, 4, 4]
+    for mine, other in zip(one, two, strict=True):
+        key = "loss" if "loss" in mine else "eval_loss"
+        assert other[key] == pytest.approx(mine[key], rel=1e-5)
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in newest_good(tmp_path / "two").iterdir()}

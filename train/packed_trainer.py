@@ -180,6 +180,7 @@ def training_arguments(settings, out: Path, validates: bool) -> TrainingArgument
         save_steps=settings.save_every,
         disable_tqdm=True,  # progress.py draws the bar
         report_to=[],
+        ddp_find_unused_parameters=False,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )

@@ -168,6 +168,10 @@ class StopOnSignal(TrainerCallback):
         self.signals = signals
 
     def on_step_end(self, args, state, control, **_):
+        if args.world_size > 1:  # a signal reaches one process a step earlier than another
+            asked = torch.tensor(int(self.signals.asked), device=args.device)
+            torch.distributed.all_reduce(asked)
+            self.signals.asked = bool(asked)
         if self.signals.asked:
             control.should_save = control.should_training_stop = True
 
