@@ -24,7 +24,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one short text at a 
 import torch
 import transformers
 from huggingface_hub.constants import HF_HOME
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
 from persona_bot.download import fetch
 from persona_bot.errors import UserError
@@ -66,7 +66,7 @@ def load_checkpoint(name: str | None = None, device: str | None = None, double_h
     """
     folder = find_folder(name)
     place = pick_device(device)
-    _quiet_libraries()
+    quiet_libraries()
     check_files(folder)
     marker = read_layout_file(folder)
     adapter = _read_json(folder / "adapter_config.json")
@@ -255,6 +255,7 @@ def _sha256(path: Path) -> str:
         return digest.hexdigest()
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    modeling_gguf_pytorch_utils.tqdm = lambda items, **_: items  # it draws a bar of its own while it unpacks a GGUF

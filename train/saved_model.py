@@ -7,9 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import transformers
 
-from persona_bot.checkpoint import check_files, find_base, load_model, load_prepared, load_tokenizer, read_layout_file, save_layout
+from persona_bot.checkpoint import (
+    check_files,
+    find_base,
+    load_model,
+    load_prepared,
+    load_tokenizer,
+    quiet_libraries,
+    read_layout_file,
+    save_layout,
+)
 from persona_bot.errors import UserError
 from persona_bot.prompt import CONVAI_TOKENS, Layout, find_layout
 from train.saving import write_files_atomically, write_folder_atomically
@@ -22,8 +30,7 @@ def load_base(name: str, settings: SftSettings) -> tuple[torch.nn.Module, object
     A base without a chat template (GPT-2) gets the ConvAI layout's tokens; their embeddings are new, so every weight is
     trained then. Raises UserError for what cannot be trained by this recipe.
     """
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_libraries()
     folder = find_base(name)
     check_files(folder)
     if (folder / "adapter_config.json").exists():
