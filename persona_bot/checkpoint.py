@@ -258,4 +258,5 @@ def _sha256(path: Path) -> str:
 def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # peft asks by an old name
     modeling_gguf_pytorch_utils.tqdm = lambda items, **_: items  # it draws a bar of its own while it unpacks a GGUF

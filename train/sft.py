@@ -16,7 +16,6 @@ import math
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -90,7 +89,6 @@ def add_lora(model, settings: SftSettings):
     """The model with a fresh adapter on every linear layer but the output; the frozen base in bfloat16 where training is."""
     from peft import LoraConfig, get_peft_model
 
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # peft asks by an old name
     torch.manual_seed(settings.seed)
     config = LoraConfig(
         r=settings.lora_rank,
