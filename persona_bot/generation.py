@@ -59,7 +59,7 @@ class Settings:
     min_tokens: int = 6  # no end before
     max_tokens: int = 60
     repetition_penalty: float = 1.1  # on the words of this reply only
-    no_repeat_ngram: int = 4  # no run of so many tokens twice, in this reply or from an earlier one; 0: off
+    no_repeat_ngram: int = 3  # no run of so many tokens twice, in this reply or from an earlier one; 0: off
     seed: int | None = None
     deadline: float = 60.0  # seconds, then the reply ends with what it has
 

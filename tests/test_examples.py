@@ -4,6 +4,7 @@ Run: `python -m pytest tests/test_examples.py`
 """
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from persona_bot.persona import Persona
 from persona_bot.prompt import SILENCE, build_prompt, find_layout, system_text
 from train.dialogues import Dialogue, Utterance
-from train.examples import IGNORED, Example, conversation_example, dialogue_examples, pack, split_to_fit
+from train.examples import IGNORED, Example, conversation_example, dialogue_examples, main, pack, split_to_fit
 
 PERSONA = Persona("", ("i keep bees.", "i sail."))
 TURNS = ["hello there.", "hi! how are you?", "fine, and you?", "i am a bit tired."]
@@ -233,3 +234,17 @@ def test_pack_puts_each_example_into_one_row_of_at_most_length(lengths, length):
 def test_pack_fills_rows_to_the_brim():
     examples = [Example([0] * n, None, NOT * n) for n in (3, 5, 7, 5)]
     assert [[len(e.ids) for e in row] for row in pack(examples, 10)] == [[7, 3], [5, 5]]
+
+
+# the command
+
+
+def test_the_command_prints_an_example_token_by_token(chat_folder, chat_tokenizer, capsys, monkeypatch):
+    file = Path(__file__).parent.parent / "train" / "example_dialogues.json"
+    monkeypatch.setattr("sys.argv", ["examples", str(file), "--model", str(chat_folder)])
+    main()
+    printed = capsys.readouterr().out.splitlines()
+    start, end = chat_tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    assert printed[0] == f"{start:6d} '<|im_start|>'"
+    assert printed.count(f"{end:6d} '<|im_end|>'") == 9  # the system's and eight turns'
+    assert sum(line.endswith("  -> '<|im_end|>'") for line in printed) == 4

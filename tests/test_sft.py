@@ -16,12 +16,12 @@ from persona_bot.errors import UserError
 from persona_bot.generation import Settings, stream_reply
 from persona_bot.persona import Persona
 from persona_bot.prompt import find_layout
-from tests.sft_tiny import examples_of, gpt2, plain_nats, settings
-from train.examples import conversation_example
+from tests.sft_tiny import digest, examples_of, gpt2, plain_nats, settings
+from train.examples import conversation_example, pack
 from train.packed_trainer import check_model, collate, summed_loss
 from train.progress import StopSignals, draw_curve, read_log
 from train.saved_model import save_trained
-from train.sft import SftSettings, add_lora, make_trainer, train_sft
+from train.sft import SftSettings, add_lora, estimate, make_trainer, train_sft
 
 
 @pytest.fixture
@@ -199,7 +199,33 @@ def grown(model):
     return type(model)(config)
 
 
-# ---- settings
+# ---- memory and settings
+
+
+def test_gradient_checkpointing_changes_no_weight(both, tmp_path):
+    """Less memory, the same training; GPT-2's dropout included."""
+    model, _, examples = both
+    digests = []
+    for flag in (False, True):
+        trained = copy.deepcopy(model)
+        train_sft(trained, examples, [], tmp_path / str(flag), settings(epochs=2, gradient_checkpointing=flag))
+        assert trained.is_activation_checkpointing == flag
+        digests.append(digest(trained))
+    assert digests[0] == digests[1] != digest(model)
+
+
+def test_the_estimate_leaves_the_model_as_it_is(llama, examples):
+    before = digest(llama)
+    rows = pack(examples, 256)
+    seconds, gigabytes = estimate(llama, rows, settings(epochs=5), torch.device("cpu"))
+    assert 0 < seconds < 60 and 0.01 < gigabytes < 100
+    assert digest(llama) == before and all(p.grad is None for p in llama.parameters())
+    llama.forward = out_of_memory
+    assert estimate(llama, rows, settings(), torch.device("cpu")) is None
+
+
+def out_of_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 @pytest.mark.parametrize(
