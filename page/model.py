@@ -35,7 +35,7 @@ running: set[threading.Event] = set()  # the stop of every reply that is being w
 
 def load(name: str | None, device: str | None = None) -> None:
     """Loads the checkpoint for all that follows; raises UserError."""
-    use(load_checkpoint(name, device))
+    use(load_checkpoint(name, device, for_chat=spaces is None))
 
 
 def use(loaded: Checkpoint) -> None:

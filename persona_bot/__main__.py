@@ -65,7 +65,7 @@ def load(options: argparse.Namespace):
     settings = Settings(**{name: value for name in names if (value := getattr(options, name)) is not None})
     if sys.stderr.isatty():
         print("Loading the model ...", file=sys.stderr)
-    return load_checkpoint(options.model, options.device), settings
+    return load_checkpoint(options.model, options.device, for_chat=True), settings
 
 
 class Chat:

@@ -27,7 +27,9 @@ from huggingface_hub.constants import HF_HOME
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
 from persona_bot.download import fetch
+from persona_bot.engine import Engine
 from persona_bot.errors import UserError
+from persona_bot.llama import FastLlama, can_run, has_fast_int8
 from persona_bot.prefix_cache import PrefixCache
 from persona_bot.prompt import Layout, find_layout
 
@@ -51,6 +53,7 @@ class Checkpoint:
     device: torch.device
     max_positions: int  # prompt and reply together, in tokens
     ranking_head: bool = False  # the model also returns mc_logits
+    engine: Engine | None = field(default=None, repr=False, compare=False)  # then `model` is its outline only, without weights
     prefixes: PrefixCache = field(default_factory=PrefixCache, repr=False, compare=False)
 
     @property
@@ -59,8 +62,10 @@ class Checkpoint:
         return self.model.config.model_type != "openai-gpt"
 
 
-def load_checkpoint(name: str | None = None, device: str | None = None, double_heads: bool = False) -> Checkpoint:
+def load_checkpoint(name: str | None = None, device: str | None = None, double_heads: bool = False, for_chat: bool = False) -> Checkpoint:
     """Loads a checkpoint in evaluation mode; with `double_heads` also the ranking head, where it has one.
+
+    `for_chat`: on a CPU a Llama is turned into what answers fastest, int8 weights and passes that visitors share.
 
     Raises UserError with one sentence for anything that is not a usable checkpoint.
     """
@@ -81,6 +86,9 @@ def load_checkpoint(name: str | None = None, device: str | None = None, double_h
     model = model.to(place).eval().requires_grad_(False)
     limit = min(getattr(model.config, "max_position_embeddings", MAX_CONTEXT), MAX_CONTEXT)
     has_head = type(model).__name__ in DOUBLE_HEADS
+    if for_chat and can_run(model):
+        engine = Engine(FastLlama(model, limit, int8=has_fast_int8()))
+        return Checkpoint(model.to("meta"), tokenizer, layout, display_name(name, folder), place, limit, engine=engine)
     return Checkpoint(model, tokenizer, layout, display_name(name, folder), place, limit, has_head)
 
 

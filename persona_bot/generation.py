@@ -6,8 +6,8 @@ Run: nothing by itself; `python -m persona_bot` prints such a stream in the term
     for piece in reply:
         print(piece, end="", flush=True)
 
-One forward pass a token in the caller's own thread: a stop is seen at the next token, and an error surfaces where the
-loop is. Pieces joined are the reply, exactly.
+One forward pass a token in the caller's own thread, or one that it shares with other visitors (engine.py): a stop is seen at
+the next token, and an error surfaces where the loop is. Pieces joined are the reply, exactly.
 """
 
 import inspect
@@ -15,10 +15,13 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import islice
 
 import torch
+from transformers import DynamicCache
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
@@ -29,6 +32,7 @@ from transformers.generation.logits_process import (
 )
 
 from persona_bot.checkpoint import Checkpoint
+from persona_bot.engine import as_user_error
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import Prompt, build_prompt, first_that_may_fit
@@ -170,9 +174,15 @@ def next_logits(checkpoint: Checkpoint, prompt: Prompt, ids: list[int]) -> Itera
 
     What a recent conversation has in common with this prompt is not computed again, where the architecture has a cache.
     """
-    cache, done = checkpoint.prefixes.take(prompt.ids, checkpoint.model.config) if checkpoint.has_cache else (None, 0)
+    engine = checkpoint.engine
+    empty = engine.model.new_cache if engine else partial(DynamicCache, config=checkpoint.model.config)
+    cache, done = checkpoint.prefixes.take(prompt.ids, empty) if checkpoint.has_cache else (None, 0)
     computed: list[int] = []  # what the cache is known to hold; a failed pass may have left it half filled
-    try:
+    with ExitStack() as left:
+        if engine:
+            left.enter_context(engine.writing())
+        if cache is not None:
+            left.callback(lambda: checkpoint.prefixes.give_back(computed, cache))
         while True:
             sequence = prompt.ids + ids
             types = prompt.token_types and prompt.token_types + [checkpoint.layout.speaker1] * len(ids)
@@ -180,14 +190,22 @@ def next_logits(checkpoint: Checkpoint, prompt: Prompt, ids: list[int]) -> Itera
             logits = forward(checkpoint, sequence[done:], types and types[done:], cache)
             computed, done = sequence, len(sequence) if cache is not None else 0
             yield logits
-    finally:
-        if cache is not None:
-            checkpoint.prefixes.give_back(computed, cache)
 
 
 @torch.inference_mode()
 def forward(checkpoint: Checkpoint, ids: list[int], token_types: list[int] | None, cache) -> torch.Tensor:
     """One pass over `ids` behind what the cache holds; the logits of the last position, (vocabulary,) float32 on the CPU."""
+    try:
+        logits = checkpoint.engine.forward(ids, cache) if checkpoint.engine else forward_alone(checkpoint, ids, token_types, cache)
+    except RuntimeError as error:
+        raise as_user_error(error) from error
+    if logits.isnan().any():
+        raise UserError("The model computed no valid number for the next word; its weights may be damaged, so load another checkpoint.")
+    return logits
+
+
+def forward_alone(checkpoint: Checkpoint, ids: list[int], token_types: list[int] | None, cache) -> torch.Tensor:
+    """The same through transformers, for every architecture and device."""
     inputs = {"input_ids": torch.tensor([ids], device=checkpoint.device)}
     if token_types:
         inputs["token_type_ids"] = torch.tensor([token_types], device=checkpoint.device)
@@ -195,15 +213,7 @@ def forward(checkpoint: Checkpoint, ids: list[int], token_types: list[int] | Non
         inputs["logits_to_keep"] = 1  # the vocabulary is the widest layer: only the last position is asked for
     if cache is not None:
         inputs |= {"past_key_values": cache, "use_cache": True}
-    try:
-        logits = checkpoint.model(**inputs).logits[0, -1].float().cpu()
-    except torch.OutOfMemoryError as error:
-        raise UserError("The device ran out of memory during the reply; start a new chat or shorten the persona.") from error
-    except RuntimeError as error:
-        raise UserError("The model failed during the reply; send the message again.") from error
-    if logits.isnan().any():
-        raise UserError("The model computed no valid number for the next word; its weights may be damaged, so load another checkpoint.")
-    return logits
+    return checkpoint.model(**inputs).logits[0, -1].float().cpu()
 
 
 class Sampler:

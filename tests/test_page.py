@@ -22,8 +22,8 @@ from persona_bot.checkpoint import Checkpoint
 from persona_bot.generation import Settings, stream_reply
 from persona_bot.persona import Persona, persona_text
 from persona_bot.prompt import find_layout
+from tests.conftest import WAITING
 
-WAITING = 3  # places in the queue
 PERSONA = "i am a baker.\ni like bread."
 VALUES = [0.7, 0.9, 0, 1, 40, 1.1, 0, 7]  # the settings of the page, in its order
 
@@ -36,10 +36,9 @@ def checkpoint(chat_model, chat_tokenizer) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def url(checkpoint):
+def url(checkpoint, page_url) -> str:
     model.use(checkpoint)
-    yield app.launch("127.0.0.1", waiting=WAITING)[0]
-    app.demo.close(verbose=False)
+    return page_url
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from persona_bot.checkpoint import Checkpoint
 from persona_bot.errors import UserError
@@ -125,4 +126,4 @@ def test_common_length():
     assert common_length([1, 2, 3], [1, 2, 4, 5]) == 2
     assert common_length([1, 2], [1, 2, 3]) == 2
     assert common_length([], [1]) == 0
-    assert PrefixCache().take([1, 2, 3], None)[1] == 0
+    assert PrefixCache().take([1, 2, 3], DynamicCache)[1] == 0

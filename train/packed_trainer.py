@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from persona_bot.errors import UserError
+from train import ranking
 from train.examples import IGNORED, Example
 from train.saving import keep_newest, write_folder_atomically
 
@@ -97,7 +98,10 @@ class PackedTrainer(Trainer):
 
 
 def summed_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """(cross-entropy in nats, summed over the supervised positions of a batch; their number)."""
+    """(cross-entropy in nats, summed over the supervised positions of a batch; their number). Rivals add their task's."""
+    if "choices" in batch:
+        nats, contests, count = ranking.losses(model, batch)
+        return nats + batch["rival_weight"] * contests, count
     targets = batch["labels"][0]  # (T,)
     keep = (targets != IGNORED).nonzero()[:, 0]
     return F.cross_entropy(logits_at(model, batch, keep).float(), targets[keep], reduction="sum"), len(keep)
@@ -109,8 +113,10 @@ def logits_at(model, batch: dict[str, torch.Tensor], keep: torch.Tensor) -> torc
     return model(**reads, logits_to_keep=keep, use_cache=False).logits[0]
 
 
-def collate(rows: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
+def collate(rows: Sequence[Sequence[Example]], rival_weight: float = 0.0) -> dict[str, torch.Tensor]:
     """Rows of examples -> one row (1, T) of ids, restarting positions and targets; T is the sum of their lengths."""
+    if isinstance(rows[0][0], ranking.RankedExample):
+        return ranking.collate_ranked(rows) | {"rival_weight": torch.tensor(rival_weight)}
     examples = [example for row in rows for example in row]
     targets = torch.tensor([[t for e in examples for t in e.targets]])
     batch = {

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from persona_bot.errors import UserError
@@ -41,15 +42,17 @@ def train_with_sft(options: argparse.Namespace, train: list[Dialogue], valid: li
     from train import sft
     from train.examples import dialogue_examples, pack
     from train.packed_trainer import training_arguments
-    from train.saved_model import load_base, save_trained
+    from train.saved_model import base_name, load_base, save_trained
 
     settings = sft.SftSettings(**{name: getattr(options, name) for name in sft.field_types() if hasattr(options, name)})
     settings = sft.usable(settings)
-    base = options.model or BASE_MODEL
-    model, tokenizer, layout, settings = load_base(base, settings)
+    base = base_name(options.model or BASE_MODEL)
+    model, tokenizer, layout, settings = load_base(options.model or BASE_MODEL, settings)
     room = min(settings.row_length, getattr(model.config, "max_position_embeddings", settings.row_length))
     examples = dialogue_examples(layout, train, room, settings.both_sides, random.Random(settings.seed))
     checks = dialogue_examples(layout, valid[:CHECKED], room)
+    if examples and settings.rivals:
+        examples, checks = with_rivals(model, layout, examples, checks, settings, training_arguments(settings, options.out, False).device)
     if not examples:
         raise UserError(f"Not one exchange fits into {room} tokens with its persona; raise --row-length, or shorten the personas.")
     rows = pack(examples, settings.row_length)
@@ -64,6 +67,25 @@ def train_with_sft(options: argparse.Namespace, train: list[Dialogue], valid: li
     if is_main_process():
         save_trained(model, tokenizer, layout, base, options.out)
     return {"base_model": base, "layout": layout.name, "settings": asdict(settings), "steps": trainer.state.global_step, "tokens": tokens}
+
+
+def with_rivals(model, layout, train: list, valid: list, settings, device) -> tuple[list, list]:
+    """Both with rivals drawn from all their replies; every reply is read once to know how likely it is anyway."""
+    import torch
+    from tqdm import tqdm
+
+    from persona_bot.checkpoint import Checkpoint
+    from train.candidates import nothing_likelihoods
+    from train.ranking import add_rivals, replies_of
+
+    if layout.needs_token_types:
+        raise UserError("--rivals needs a base with a chat template; recipe convai has a ranking head for the same end.")
+    checkpoint = Checkpoint(model.to(device).eval(), None, layout, "", device, settings.row_length)
+    replies = {tuple(reply): list(reply) for example in train + valid for reply in replies_of(example)[1]}
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+        nothing = nothing_likelihoods(checkpoint, replies, partial(tqdm, desc="replies", unit="x20", leave=False, disable=None))
+    model.train()
+    return tuple(add_rivals(examples, nothing, settings.rivals, settings.seed) for examples in (train, valid))
 
 
 def train_with_convai(options: argparse.Namespace, train: list[Dialogue], valid: list[Dialogue]) -> dict:

@@ -3,6 +3,7 @@
 Run: nothing by itself; finetune.py loads and saves through it.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from persona_bot.prompt import CONVAI_TOKENS, Layout, find_layout
 from train.saving import write_files_atomically, write_folder_atomically
 from train.sft import SftSettings, add_lora
 
+ADAPTER = "adapter_config.json"
+
 
 def load_base(name: str, settings: SftSettings) -> tuple[torch.nn.Module, object, Layout, SftSettings]:
     """(model with a fresh adapter if one is wanted, tokenizer, layout, settings in force) for a Hub name or folder.
@@ -33,9 +36,10 @@ def load_base(name: str, settings: SftSettings) -> tuple[torch.nn.Module, object
     quiet_libraries()
     folder = find_base(name)
     check_files(folder)
-    if (folder / "adapter_config.json").exists():
-        raise UserError(f"{name} is an adapter; train from its base, or from the folder that holds it merged.")
-    tokenizer, model = _guard(name, _load, folder)
+    adapter = folder if (folder / ADAPTER).exists() else None
+    tokenizer, model = _guard(name, _load, folder, find_base(base_name(name)) if adapter else folder)
+    if adapter:
+        model, settings = _guard(name, _go_on, model, adapter, settings)
     if model.config.model_type == "openai-gpt":
         raise UserError("openai-gpt cannot be trained on packed rows; use --recipe convai for it, or gpt2 here.")
     if not tokenizer.chat_template and not all(token in tokenizer.get_vocab() for token in CONVAI_TOKENS):
@@ -48,17 +52,34 @@ def load_base(name: str, settings: SftSettings) -> tuple[torch.nn.Module, object
             settings = replace(settings, lora_rank=0, learning_rate=settings.learning_rate if chosen else None)
     marker = read_layout_file(folder)
     layout = find_layout(tokenizer, marker.get("layout"), max_turns=500)  # the history in full
-    if settings.lora_rank:
+    if settings.lora_rank and not adapter:
         model = add_lora(model, settings)
     return model.train(), tokenizer, layout, settings
 
 
-def _load(folder: Path):
+def base_name(name: str) -> str:
+    """The model below what training starts from: an adapter's base, else the model itself."""
+    config = find_base(name) / ADAPTER
+    return json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"] if config.exists() else name
+
+
+def _load(folder: Path, base: Path):
     """The tokenizer and the dense model in float32; of a GGUF the copy that the chat keeps ready, because reading one takes long."""
-    tokenizer = load_tokenizer(folder, folder)
-    if any(folder.glob("*.safetensors")):
-        return tokenizer, load_model(folder)
-    return tokenizer, load_prepared(folder, folder, find_layout(tokenizer), torch.float32)
+    tokenizer = load_tokenizer(folder, base)
+    if any(base.glob("*.safetensors")):
+        return tokenizer, load_model(base)
+    return tokenizer, load_prepared(base, base, find_layout(tokenizer), torch.float32)
+
+
+def _go_on(model, adapter: Path, settings: SftSettings):
+    """The base with a saved adapter to train on, and the settings with its rank."""
+    from peft import PeftModel
+
+    model = model.to(torch.bfloat16) if settings.bf16 else model
+    model = PeftModel.from_pretrained(model, adapter, is_trainable=True)  # in float32, like a fresh one
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = ""  # or each save asks the Hub what the base looks like
+    return model, replace(settings, lora_rank=config.r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout)
 
 
 def _guard(name: str, step, *arguments):

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -43,6 +44,8 @@ LIMITS = {  # field: (lowest, highest), both allowed
     "lora_dropout": (0.0, 0.95),
     "save_every": (1, 10**9),
     "patience": (1, 10**9),
+    "rivals": (0, 100),
+    "rival_weight": (0.0, 1_000.0),
     "seed": (0, 2**32 - 1),
 }
 
@@ -62,6 +65,8 @@ class SftSettings:
     lora_alpha: int = 64
     lora_dropout: float = 0.0  # dropout costs a CPU 40 % of its speed, and three epochs do not need it
     both_sides: bool = False  # learn the partner's turns too
+    rivals: int = 0  # replies of other dialogues that each gold reply is told apart from (ranking.py)
+    rival_weight: float = 2.0  # nats of that task against nats of saying the reply
     gradient_checkpointing: bool = False  # less memory, a third more time
     bf16: bool = True
     save_every: int = 50  # steps between checkpoints, and between validations
@@ -121,7 +126,8 @@ def train_sft(
         if not resume:
             forget(out)
     start = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
-    check_model(model, max(train, key=lambda example: len(example.ids)))
+    longest = max(train, key=lambda example: len(example.ids))
+    check_model(model, getattr(longest, "example", longest))
     with StopSignals() as signals:
         while True:
             trainer = make_trainer(model, train, valid, out, settings, signals)
@@ -152,7 +158,7 @@ def make_trainer(model, train, valid, out: Path, settings: SftSettings, signals:
         args=arguments,
         train_dataset=rows,
         eval_dataset=pack(valid, settings.row_length) if valid else None,
-        data_collator=collate,
+        data_collator=partial(collate, rival_weight=settings.rival_weight),
         callbacks=[Progress(out, sum(e.supervised for e in train)), KeepBest(out, settings.patience), StopOnSignal(signals)],
         identity=same,
     )
@@ -207,7 +213,7 @@ def estimate(model, rows: Sequence[Sequence[Example]], settings: SftSettings, de
     None where memory does not suffice for it: training will shrink the batch.
     """
     longest = sorted(rows, key=lambda row: -sum(len(e.ids) for e in row))[: settings.batch_rows]
-    batch = on(collate(longest), device)
+    batch = on(collate(longest, settings.rival_weight), device)
     try:
         model.to(device)
         for _ in range(2):  # the first warms up

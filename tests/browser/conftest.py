@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import app
 from page import model
 from persona_bot.checkpoint import Checkpoint
 from persona_bot.prompt import find_layout
@@ -55,14 +54,8 @@ def real() -> Checkpoint:
         missing(f"The default weights are not there: {error}")
 
 
-@pytest.fixture(scope="session")
-def url() -> str:
-    yield app.launch("127.0.0.1")[0]
-    app.demo.close(verbose=False)
-
-
 @pytest.fixture
-def open_page(browser, url):
+def open_page(browser, page_url):
     """open_page(checkpoint, query="", **context options) -> a page with that model; at the end nothing may have gone wrong in it."""
     contexts, problems = [], []
 
@@ -74,8 +67,8 @@ def open_page(browser, url):
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda request: problems.append(request.url) if is_foreign(request.url, url) else None)
-        page.goto(url + query)
+        page.on("request", lambda request: problems.append(request.url) if is_foreign(request.url, page_url) else None)
+        page.goto(page_url + query)
         page.get_by_text(checkpoint.name).wait_for()
         return page
 

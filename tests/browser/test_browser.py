@@ -108,6 +108,7 @@ def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
     page.get_by_text("Your next message replaces the marked one").wait_for()
     page.wait_for_function("() => document.querySelector('#composer textarea').value == 'Where do you work?'")
     ask(page, "What is your job?")
+    page.wait_for_function("() => document.querySelector('.you p').textContent == 'What is your job?'")
     wait_for_replies(page, 1)
     assert page.locator(".you p").all_inner_texts() == ["What is your job?"]
 
@@ -175,19 +176,19 @@ def test_the_keyboard_is_enough(open_page, tiny):
     assert any("Soldier" in name for name in reached) and any("Someone new" in name for name in reached)
 
 
-def test_links_bring_a_persona(open_page, tiny, url):
+def test_links_bring_a_persona(open_page, tiny, page_url):
     page = open_page(tiny, "?persona=soldier")
     assert persona_box(page).input_value() == persona_text(app.PRESETS["soldier"])
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     button(page, "Copy link").click()
     page.get_by_text("Whoever opens it meets this persona.").wait_for()
-    assert page.evaluate("navigator.clipboard.readText()") == url + "?persona=soldier"
+    assert page.evaluate("navigator.clipboard.readText()") == page_url + "?persona=soldier"
     persona_box(page).fill("i am <b>bold</b> & 100% me.\ni like tea?")
     page.wait_for_function("() => document.querySelector('.who').dataset.link.includes('tea')")
     button(page, "Copy link").click()
     page.wait_for_function("() => navigator.clipboard.readText().then(text => text.includes('tea'))")
     link = page.evaluate("navigator.clipboard.readText()")
-    other = open_page(tiny, link.removeprefix(url))
+    other = open_page(tiny, link.removeprefix(page_url))
     assert persona_box(other).input_value() == "i am <b>bold</b> & 100% me.\ni like tea?"
     other.get_by_role("heading", name="Say hello to your persona").wait_for()
 
@@ -262,12 +263,12 @@ def test_closing_the_window_frees_its_place(open_page, tiny, monkeypatch):
     assert model.running == set()
 
 
-def test_the_page_opens_while_the_model_loads(browser, url, tiny, monkeypatch):
+def test_the_page_opens_while_the_model_loads(browser, page_url, tiny, monkeypatch):
     monkeypatch.setattr(model, "checkpoint", None)
     model.ready.clear()
     page = browser.new_page()
     page.set_default_timeout(60_000)
-    page.goto(url)
+    page.goto(page_url)
     page.get_by_text("The model is loading…").wait_for()
     ask(page, "hi")
     page.locator(".dots").wait_for()

@@ -1,0 +1,176 @@
+"""The Llama architecture (SmolLM2 among it) for a CPU: int8 weights, and one pass over the tokens of many conversations.
+
+Run: nothing by itself; engine.py drives it, `python -m benchmarks.chat` measures it.
+
+    tokens of a pass      | visitor 1: one new | visitor 2: a prompt of 90 | visitor 3: one new |     (N, hidden): no padding
+    linear layers         all N rows at once: on a CPU 16 rows cost about what one costs, since the weights are read once
+    attention             visitor by visitor, each with its own keys and values
+
+A row is quantized by its own largest number, so what a token gets never depends on who else is in the pass, nor on how
+much of a prompt was computed earlier.
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+GROWTH = 256  # positions by which the room for keys and values grows
+
+
+class KeysValues:
+    """Keys and values of one conversation: `kept` (layers, 2, heads, room, head size), of which `length` positions count."""
+
+    def __init__(self, kept: torch.Tensor, length: int = 0):
+        self.kept, self.length = kept, length
+
+    def make_room(self, count: int) -> None:
+        """Room for `count` more positions."""
+        room = self.kept.shape[3]
+        if self.length + count > room:
+            grown = self.kept.new_empty(*self.kept.shape[:3], self.length + count + GROWTH, self.kept.shape[4])
+            grown[:, :, :, : self.length] = self.kept[:, :, :, : self.length]
+            self.kept = grown
+
+    def copy(self, count: int) -> "KeysValues":
+        """The first `count` positions, with room for a reply."""
+        new = KeysValues(self.kept.new_empty(*self.kept.shape[:3], count + GROWTH, self.kept.shape[4]), count)
+        new.kept[:, :, :, :count] = self.kept[:, :, :, :count]
+        return new
+
+
+class Int8Linear:
+    """x (N, inputs) float32 -> (N, outputs) float32, with int8 weights (a scale an output) and uint8 rows (a scale a row).
+
+    For many rows oneDNN's kernel, the one that torch.compile uses for quantized models and that needs no compiler; for one
+    row fbgemm's, which takes two thirds of the time. Both hold the weights in an order of their own.
+    """
+
+    def __init__(self, weight: torch.Tensor):
+        weight = weight.float()
+        self.scale = weight.abs().amax(1).clamp(min=1e-12) / 127
+        rounded = (weight / self.scale[:, None]).round().to(torch.int8)
+        self.zero = torch.zeros(len(weight), dtype=torch.long)
+        self.for_many = torch.ops.onednn.qlinear_prepack(rounded, None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch plans to move quantized tensors elsewhere; the pinned release has them
+            quantized = torch._make_per_channel_quantized_tensor(rounded, self.scale.double(), self.zero, 0)
+        self.for_one = torch.ops.quantized.linear_prepack(quantized, None)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) == 1:
+            return torch.ops.quantized.linear_dynamic(x, self.for_one, False)
+        largest = x.abs().amax(1, keepdim=True).clamp_(min=1e-12)
+        rows = (x * (127 / largest)).add_(128.5).to(torch.uint8)  # 128 stands for 0
+        y = torch.ops.onednn.qlinear_pointwise(
+            rows, 1 / 127, 128, self.for_many, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return y.mul_(largest)
+
+
+class FloatLinear:
+    """The same with the weights as they are, for CPUs without fast int8 products."""
+
+    def __init__(self, weight: torch.Tensor):
+        self.weight = weight
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight).float()
+
+
+class Layer:
+    """The weights of one decoder layer, those with the same input joined."""
+
+    def __init__(self, layer, linear):
+        attention, mlp = layer.self_attn, layer.mlp
+        self.before_attention, self.before_mlp = layer.input_layernorm.weight.float(), layer.post_attention_layernorm.weight.float()
+        self.query_key_value = linear(torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]))
+        self.output = linear(attention.o_proj.weight)
+        self.gate_up = linear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
+        self.down = linear(mlp.down_proj.weight)
+
+
+def can_run(model) -> bool:
+    """Whether `model` is a plain Llama on a CPU: what this file computes, and nothing else."""
+    config = model.config
+    plain = config.model_type == "llama" and config.hidden_act == "silu" and not (config.attention_bias or config.mlp_bias)
+    return plain and next(model.parameters()).device.type == "cpu"
+
+
+def has_fast_int8() -> bool:
+    """Whether this CPU multiplies int8 in one instruction (AVX512-VNNI, AVX-VNNI or AMX)."""
+    return getattr(torch.cpu, "_is_vnni_supported", lambda: False)() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+
+
+class FastLlama:
+    """A Llama's weights, and the pass over them."""
+
+    @torch.no_grad()
+    def __init__(self, model, max_positions: int, int8: bool):
+        linear = Int8Linear if int8 else FloatLinear
+        config, inner = model.config, model.model
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.size = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        self.epsilon = config.rms_norm_eps
+        self.embedding = inner.embed_tokens.weight
+        self.layers = [Layer(layer, linear) for layer in inner.layers]
+        self.norm = inner.norm.weight.float()
+        self.head = linear(model.lm_head.weight)
+        cos, sin = inner.rotary_emb(torch.zeros(1, dtype=torch.float32), torch.arange(max_positions)[None])
+        self.cos, self.sin = cos[0, :, None], sin[0, :, None]  # (positions, 1, head size)
+        self.kv_dtype = self.embedding.dtype
+
+    def new_cache(self) -> KeysValues:
+        return KeysValues(torch.empty(len(self.layers), 2, self.kv_heads, 0, self.size, dtype=self.kv_dtype))
+
+    @torch.inference_mode()
+    def forward(self, parts: Sequence[tuple[Sequence[int], KeysValues]], all_positions: bool = False) -> torch.Tensor:
+        """Logits (len(parts), vocabulary) float32 after the last new id of each conversation; its keys and values are extended.
+
+        With `all_positions` the logits after every new id, (N, vocabulary). If it raises, no conversation has changed.
+        """
+        ends, start = [], 0
+        for ids, cache in parts:
+            cache.make_room(len(ids))
+            ends.append((start, start := start + len(ids)))
+        places = torch.cat([torch.arange(cache.length, cache.length + len(ids)) for ids, cache in parts])
+        cos, sin = self.cos[places], self.sin[places]
+        masks = [None if len(ids) == 1 or not cache.length else causal(cache.length, len(ids)) for ids, cache in parts]
+        x = self.embedding[torch.tensor([i for ids, _ in parts for i in ids])].float()  # (N, hidden)
+        for number, layer in enumerate(self.layers):
+            joined = layer.query_key_value(self._normed(x, layer.before_attention)).view(len(x), -1, self.size)
+            turned = rotate(joined[:, : self.heads + self.kv_heads], cos, sin).to(self.kv_dtype)
+            values = joined[:, self.heads + self.kv_heads :].to(self.kv_dtype)
+            seen = torch.empty(len(x), self.heads, self.size)
+            for (start, end), mask, (_, cache) in zip(ends, masks, parts, strict=True):
+                kept, until = cache.kept[number], cache.length + end - start
+                kept[0, :, cache.length : until] = turned[start:end, self.heads :].transpose(0, 1)
+                kept[1, :, cache.length : until] = values[start:end].transpose(0, 1)
+                query = turned[start:end, : self.heads].transpose(0, 1)[None]
+                keys, their_values = kept[:, :, :until].unsqueeze(1)
+                causal_alone = mask is None and end - start > 1
+                out = F.scaled_dot_product_attention(query, keys, their_values, mask, is_causal=causal_alone, enable_gqa=True)
+                seen[start:end] = out[0].transpose(0, 1)
+            x = x + layer.output(seen.view(len(x), -1))
+            gate, up = layer.gate_up(self._normed(x, layer.before_mlp)).chunk(2, dim=-1)
+            x = x + layer.down(F.silu(gate) * up)
+        for ids, cache in parts:
+            cache.length += len(ids)
+        if not all_positions:
+            x = x[[end - 1 for _, end in ends]]
+        return self.head(self._normed(x, self.norm))
+
+    def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon) * weight
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions for x (N, heads, head size), by halves as Llama pairs them."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def causal(known: int, new: int) -> torch.Tensor:
+    """(new, known + new), True where a new position may look: everything known, and new ones up to itself."""
+    return torch.ones(new, known + new, dtype=torch.bool).tril(known)
