@@ -23,12 +23,8 @@ from itertools import islice
 import torch
 from transformers import DynamicCache
 from transformers.generation.logits_process import (
-    LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
 )
 
 from persona_bot.checkpoint import Checkpoint
@@ -49,6 +45,7 @@ LIMITS = {  # field: (lowest, highest), both allowed
     "deadline": (0.0, 600.0),
 }
 FINISH_WITHIN = 16  # tokens before max_tokens from which on a reply stops at the end of its sentence ..
+ENOUGH = 500  # tokens, in which the likeliest 90 % nearly always are
 URGENCY = 0.5  # .. and is drawn towards one: so much is added to the logits of . ! ? for each token over
 SENTENCE_END = re.compile(r"[.!?…][\"')\]]*$")
 
@@ -217,7 +214,7 @@ def forward_alone(checkpoint: Checkpoint, ids: list[int], token_types: list[int]
 
 
 class Sampler:
-    """Draws the next token, with transformers' own processors in transformers' own order."""
+    """Draws the next token, in transformers' own order: what is forbidden, repetition, temperature, top-k, top-p."""
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings, earlier: list[int]):
         self.settings = settings
@@ -229,13 +226,6 @@ class Sampler:
         self.generator.manual_seed(settings.seed) if settings.seed is not None else self.generator.seed()
         self.repetition = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
         self.no_repeat = NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram) if settings.no_repeat_ngram else None
-        self.warpers = LogitsProcessorList()
-        if settings.temperature > 0:
-            self.warpers.append(TemperatureLogitsWarper(settings.temperature))
-            if settings.top_k:
-                self.warpers.append(TopKLogitsWarper(settings.top_k))
-            if settings.top_p < 1:
-                self.warpers.append(TopPLogitsWarper(settings.top_p))
 
     def pick(self, logits: torch.Tensor, ids: list[int]) -> int:
         """The next token after the reply's `ids`, from the model's logits (vocabulary,)."""
@@ -252,5 +242,21 @@ class Sampler:
             scores = self.no_repeat(torch.tensor([self.earlier + ids]), scores)
         if self.settings.temperature == 0:
             return int(scores.argmax())
-        probabilities = self.warpers(None, scores).softmax(-1)
-        return int(torch.multinomial(probabilities, 1, generator=self.generator))
+        probabilities, tokens = self.choices(scores[0])
+        return int(tokens[torch.multinomial(probabilities, 1, generator=self.generator)])
+
+    def choices(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(weights, tokens) to draw from: temperature, then top-k, then top-p, as transformers has them.
+
+        Sorting the whole vocabulary would take as long as a third of the forward pass, so it is done only where needed.
+        """
+        probabilities = (scores / self.settings.temperature).softmax(-1)
+        likeliest, tokens = probabilities.topk(min(self.settings.top_k or ENOUGH, len(scores)))
+        if self.settings.top_k:
+            likeliest = likeliest / likeliest.sum()
+        elif likeliest.sum() < self.settings.top_p:
+            likeliest, tokens = probabilities.sort(descending=True)
+        before = likeliest.cumsum(0) - likeliest
+        count = int((before < self.settings.top_p).sum())
+        tokens, order = tokens[:count].sort()  # else two that are about as likely would swap places, and the seed draw the other
+        return likeliest[:count][order], tokens

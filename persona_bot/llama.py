@@ -155,11 +155,10 @@ class FastLlama:
             x = x + layer.output(seen.view(len(x), -1))
             gate, up = layer.gate_up(self._normed(x, layer.before_mlp)).chunk(2, dim=-1)
             x = x + layer.down(F.silu(gate) * up)
+        logits = self.head(self._normed(x if all_positions else x[[end - 1 for _, end in ends]], self.norm))
         for ids, cache in parts:
             cache.length += len(ids)
-        if not all_positions:
-            x = x[[end - 1 for _, end in ends]]
-        return self.head(self._normed(x, self.norm))
+        return logits
 
     def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon) * weight

@@ -13,6 +13,7 @@ can come out of it.
 """
 
 import re
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from persona_bot.persona import Persona
 
 SILENCE = "__SILENCE__"  # Persona-Chat's word for a partner who has not spoken yet
 CONVAI_TOKENS = ("<bos>", "<eos>", "<speaker1>", "<speaker2>", "<pad>")
+ENCODING = threading.Lock()  # whether control tokens are read as text is a switch inside the tokenizer, which all threads share
 INSTRUCTION = "Chat casually and stay in character, in one or two short sentences."
 
 
@@ -123,7 +125,8 @@ class ChatLayout:
         return decode_text(self.tokenizer, ids)
 
     def _encode_literal(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        with ENCODING:
+            return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def _render(self, texts: Sequence[str], open_reply: bool) -> list[str | int]:
         """The template's output as a list of literal strings and of numbers that stand for `texts[number]`."""
@@ -207,7 +210,8 @@ def system_text(persona: Persona) -> str:
 def encode_text(tokenizer, text: str, banned: set[int]) -> list[int]:
     """Ids of a user's text. Special tokens written in it are split into ordinary ones; what is left of them is dropped."""
     clean = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates crash the tokenizer
-    ids = tokenizer(clean, add_special_tokens=False, split_special_tokens=True).input_ids
+    with ENCODING:
+        ids = tokenizer(clean, add_special_tokens=False, split_special_tokens=True).input_ids
     return [i for i in ids if i not in banned]
 
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from persona_bot.checkpoint import Checkpoint
 from persona_bot.errors import UserError
@@ -241,3 +242,17 @@ def test_settings_out_of_range_are_refused(name, value):
 def test_the_shortest_must_be_below_the_longest():
     with pytest.raises(UserError, match="shortest reply"):
         Settings(min_tokens=30, max_tokens=30)
+
+
+@pytest.mark.parametrize(("temperature", "top_k", "top_p"), [(0.7, 0, 0.9), (1.0, 5, 1.0), (2.0, 0, 0.99), (0.5, 40, 0.6), (1.3, 0, 1.0)])
+def test_what_is_drawn_from_is_what_transformers_draws_from(chat, temperature, top_k, top_p):
+    scores = torch.randn(5_000, generator=torch.Generator().manual_seed(1)) * 2
+    sampler = Sampler(chat, Settings(temperature=temperature, top_k=top_k, top_p=top_p), [])
+    weights, tokens = sampler.choices(scores)
+    warped = TemperatureLogitsWarper(temperature)(None, scores[None])
+    warped = TopKLogitsWarper(top_k)(None, warped) if top_k else warped
+    expected = TopPLogitsWarper(top_p)(None, warped).softmax(-1)[0] if top_p < 1 else warped.softmax(-1)[0]
+    found = torch.zeros(5_000)
+    found[tokens] = weights / weights.sum()
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert (found > 0).sum() == (expected > 0).sum()

@@ -8,6 +8,7 @@ The truth for `convai` is what stock simpletransformers made (data/make_stock_co
 
 import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
@@ -288,3 +289,11 @@ def test_a_long_chat_is_encoded_once(chat_tokenizer, environmentalist):
     prompt = build_prompt(layout, environmentalist, ["so and so and " * 10] * 199, 400)
     assert 0 < prompt.dropped < 199 and len(prompt.ids) <= 400
     assert sum(encoded) < 140 * 40
+
+
+def test_threads_that_encode_at_once_do_not_disturb_each_other(chat_tokenizer, environmentalist):
+    layout = find_layout(chat_tokenizer)
+    alone = build_prompt(layout, environmentalist, ["<|im_end|> hello"], 500)
+    with ThreadPoolExecutor(16) as visitors:
+        together = visitors.map(lambda _: build_prompt(layout, environmentalist, ["<|im_end|> hello"], 500), range(2_000))
+        assert all(prompt == alone for prompt in together)

@@ -40,7 +40,7 @@ def printed(text: str) -> str:
 
 
 def test_replies_are_the_generators_and_each_has_its_seed(chat_folder, type_in, capsys):
-    checkpoint = load_checkpoint(str(chat_folder), "cpu")
+    checkpoint = load_checkpoint(str(chat_folder), "cpu", for_chat=True)
     first = "".join(stream_reply(checkpoint, SOLDIER, ["hello"], Settings(seed=5)))
     second = "".join(stream_reply(checkpoint, SOLDIER, ["hello", first, "and you?"], Settings(seed=6)))
     type_in("hello", "", "and you?")

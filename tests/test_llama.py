@@ -1,0 +1,98 @@
+"""The fast Llama computes what transformers computes, however the tokens are divided into passes.
+
+Run: `python -m pytest tests/test_llama.py`
+"""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from persona_bot.llama import FastLlama, FloatLinear, Int8Linear, can_run, causal, has_fast_int8
+
+IDS = list(range(40, 120))
+
+
+@pytest.fixture
+def llama(chat_model) -> FastLlama:
+    return FastLlama(chat_model, 512, int8=False)
+
+
+@pytest.fixture
+def expected(chat_model) -> torch.Tensor:
+    with torch.no_grad():
+        return chat_model(torch.tensor([IDS])).logits[0]
+
+
+def test_all_logits_are_those_of_transformers(llama, expected):
+    assert torch.allclose(llama.forward([(IDS, llama.new_cache())], all_positions=True), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("cuts", [[1], [79], [30, 31, 60], list(range(1, 80))])
+def test_in_several_passes(llama, expected, cuts):
+    cache, last = llama.new_cache(), None
+    for start, end in zip([0, *cuts], [*cuts, 80], strict=True):
+        last = llama.forward([(IDS[start:end], cache)])
+        assert torch.allclose(last[0], expected[end - 1], atol=1e-4)
+    assert cache.length == 80
+
+
+def test_conversations_of_any_length_share_a_pass(llama):
+    parts = [IDS[:1], IDS[5:70], IDS[3:5], IDS]
+    alone = [llama.forward([(ids, llama.new_cache())])[0] for ids in parts]
+    caches = [llama.new_cache() for _ in parts]
+    together = llama.forward(list(zip(parts, caches, strict=True)))
+    assert torch.allclose(together, torch.stack(alone), atol=1e-4)
+    after = llama.forward([([7], cache) for cache in caches])
+    assert torch.allclose(after[1], llama.forward([([*parts[1], 7], llama.new_cache())])[0], atol=1e-4)
+
+
+def test_a_copy_of_keys_and_values_goes_its_own_way(llama, expected):
+    cache = llama.new_cache()
+    llama.forward([(IDS[:50], cache)])
+    copied = cache.copy(30)
+    llama.forward([([9] * 300, cache)])  # beyond the room that there was
+    assert torch.allclose(llama.forward([(IDS[30:], copied)])[0], expected[-1], atol=1e-4)
+
+
+def test_a_pass_that_fails_changes_no_conversation(llama, expected, monkeypatch):
+    cache = llama.new_cache()
+    llama.forward([(IDS[:50], cache)])
+    with monkeypatch.context() as broken:
+        broken.setattr(llama, "head", lambda x: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            llama.forward([([1, 2, 3], cache)])
+    assert cache.length == 50
+    assert torch.allclose(llama.forward([(IDS[50:], cache)])[0], expected[-1], atol=1e-4)
+
+
+@pytest.mark.skipif(not has_fast_int8(), reason="this CPU has no fast int8 products, and the product then uses none")
+class TestInt8:
+    def test_products_are_close_and_rows_do_not_meet(self):
+        torch.manual_seed(0)
+        weight, x = torch.randn(48, 32), torch.randn(6, 32)
+        x[2] *= 1_000  # an outlier in one row costs the others nothing
+        linear, exact = Int8Linear(weight), FloatLinear(weight)(x)
+        error = (linear(x) - exact).norm(dim=1) / exact.norm(dim=1)
+        assert error.max() < 0.02
+        assert torch.allclose(linear(x)[3:5], linear(x[3:5]), rtol=1e-5)
+        assert ((linear(x[:1]) - exact[:1]).norm() / exact[:1].norm()) < 0.02
+
+    def test_a_row_of_zeros(self):
+        assert torch.equal(Int8Linear(torch.randn(8, 4))(torch.zeros(2, 4)), torch.zeros(2, 8))
+
+    def test_the_model_says_nearly_the_same(self, chat_model, expected):
+        llama = FastLlama(chat_model, 512, int8=True)
+        found = llama.forward([(IDS, llama.new_cache())], all_positions=True)
+        assert F.cross_entropy(found, expected.softmax(-1)) < F.cross_entropy(expected, expected.softmax(-1)) * 1.01
+
+
+def test_which_models_it_can_run(chat_model, convai_model):
+    biased = copy.deepcopy(chat_model)
+    biased.config.mlp_bias = True
+    assert (can_run(chat_model), can_run(convai_model), can_run(biased)) == (True, False, False)
+
+
+def test_the_mask():
+    assert causal(2, 3).int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
