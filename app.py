@@ -21,7 +21,7 @@ from persona_bot.errors import UserError
 from persona_bot.generation import LIMITS, Settings
 from persona_bot.persona import persona_text
 
-AT_ONCE = 2  # replies that are written at the same time; further ones wait in the queue
+AT_ONCE = 16  # replies that are written at the same time, in shared passes; further ones wait in the queue
 PAGE = Path(__file__).parent / "page"
 THEME = gr.themes.Base(  # of the fonts that Gradio brings, few hold the Latin letters in both weights; this one does
     font=[gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"],

@@ -5,11 +5,13 @@ Run: nothing by itself; with the page open,
 """
 
 import threading
+import time
 
 import gradio as gr
 
 from page import model
 from page.conversation import check_message
+from page.events import FRAME_SECONDS
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings
 from persona_bot.persona import parse_persona
@@ -40,7 +42,11 @@ def answer(
         settings = Settings(temperature, top_p, top_k, min_tokens, max_tokens, repetition_penalty, seed=seed)
         if not model.ready.is_set():
             raise UserError("The model is still loading; try again in a moment.")
+        shown = 0.0
         for progress in model.write(who, turns, settings, threading.Event()):
-            yield progress.text
+            if time.monotonic() - shown >= FRAME_SECONDS:
+                yield progress.text
+                shown = time.monotonic()
+        yield progress.text
     except UserError as error:
         raise gr.Error(str(error), print_exception=False) from None

@@ -19,7 +19,9 @@ from gradio_client.exceptions import AppError
 import app
 from page import model, server
 from persona_bot.checkpoint import Checkpoint
+from persona_bot.engine import Engine
 from persona_bot.generation import Settings, stream_reply
+from persona_bot.llama import FastLlama
 from persona_bot.persona import Persona, persona_text
 from persona_bot.prompt import find_layout
 from tests.conftest import WAITING
@@ -32,7 +34,8 @@ VALUES = [0.7, 0.9, 0, 1, 40, 1.1, 0, 7]  # the settings of the page, in its ord
 def checkpoint(chat_model, chat_tokenizer) -> Checkpoint:
     """A tiny model of our own, so that a test may slow it down or break it."""
     own = copy.deepcopy(chat_model)
-    return Checkpoint(own, chat_tokenizer, find_layout(chat_tokenizer), "tiny", own.device, 512)
+    engine = Engine(FastLlama(own, 512, int8=False))
+    return Checkpoint(own, chat_tokenizer, find_layout(chat_tokenizer), "tiny", own.device, 512, engine=engine)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def client(url) -> Client:
 @pytest.fixture
 def slowed(checkpoint, monkeypatch):
     """Every token takes at least this many seconds."""
-    monkeypatch.setattr(checkpoint.model, "forward", delayed(checkpoint.model.forward, 0.05))
+    monkeypatch.setattr(checkpoint.engine.model, "forward", delayed(checkpoint.engine.model.forward, 0.05))
 
 
 def delayed(forward, seconds: float):
@@ -266,7 +269,7 @@ def test_an_error_inside_a_reply_is_told_and_the_next_message_works(url, checkpo
         raise ValueError("inside the model: secret words")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.model, "forward", functools.wraps(checkpoint.model.forward)(fail))
+        patch.setattr(checkpoint.engine.model, "forward", fail)
         visitor.call("send", "hi!", PERSONA, None)
         steps = visitor.steps("reply", None, *VALUES)
         values = visitor.call("settle", "typed meanwhile", None)

@@ -11,6 +11,8 @@ import pytest
 
 from page import model
 from persona_bot.checkpoint import Checkpoint
+from persona_bot.engine import Engine
+from persona_bot.llama import FastLlama
 from persona_bot.prompt import find_layout
 
 SCREENSHOTS = Path(__file__).parent.parent.parent / "screenshots"
@@ -40,7 +42,8 @@ def browser():
 
 @pytest.fixture(scope="session")
 def tiny(chat_model, chat_tokenizer) -> Checkpoint:
-    return Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "a tiny model", chat_model.device, 512)
+    engine = Engine(FastLlama(chat_model, 512, int8=False))
+    return Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "a tiny model", chat_model.device, 512, engine=engine)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +52,7 @@ def real() -> Checkpoint:
     from persona_bot.errors import UserError
 
     try:
-        return load_checkpoint(None)
+        return load_checkpoint(None, "cpu", for_chat=True)
     except UserError as error:
         missing(f"The default weights are not there: {error}")
 

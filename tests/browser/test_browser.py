@@ -53,14 +53,14 @@ def wait_for_replies(page, count: int) -> list[str]:
 
 
 def slow(checkpoint, monkeypatch, seconds: float = 0.1) -> None:
-    forward = checkpoint.model.forward
+    forward = checkpoint.engine.model.forward
 
     @functools.wraps(forward)
     def slowed(*args, **options):
         time.sleep(seconds)
         return forward(*args, **options)
 
-    monkeypatch.setattr(checkpoint.model, "forward", slowed)
+    monkeypatch.setattr(checkpoint.engine.model, "forward", slowed)
 
 
 def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
@@ -83,8 +83,8 @@ def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
     assert all(later.startswith(earlier) for earlier, later in zip(states, states[1:], strict=False))
     assert re.search(r"\d+ tokens/s", page.locator("#status").inner_text())
 
-    quick = real.model.forward  # a short reply would end before a hand reaches the button
-    monkeypatch.setattr(real.model, "forward", lambda **inputs: (time.sleep(0.5), quick(**inputs))[1])
+    quick = real.engine.model.forward  # a short reply would end before a hand reaches the button
+    monkeypatch.setattr(real.engine.model, "forward", lambda parts: (time.sleep(0.5), quick(parts))[1])
     button(page, "Retry").click()
     page.wait_for_function("text => document.querySelector('.them p').textContent != text", arg=first)
     page.locator(".them p[data-writing]").wait_for()
@@ -232,7 +232,7 @@ def test_markup_is_shown_as_text(open_page, tiny, monkeypatch):
 def test_a_failed_reply_is_told_and_the_next_one_comes(open_page, tiny, monkeypatch):
     page = open_page(tiny)
     with monkeypatch.context() as patch:
-        patch.setattr(tiny.model, "forward", functools.wraps(tiny.model.forward)(lambda *a, **k: 1 / 0))
+        patch.setattr(tiny.engine.model, "forward", lambda parts: 1 / 0)
         ask(page, "hi there")
         page.get_by_text("The model failed during this reply; try again.").wait_for()
         page.wait_for_function("() => document.querySelector('#composer textarea').value == 'hi there'")
