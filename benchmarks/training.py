@@ -101,7 +101,15 @@ def measure(kind: str, folder: Path, bf16: bool) -> dict:
 
 
 def run_stock() -> tuple[int, float]:
-    """(supervised tokens, seconds). Patched: the reader that transformers dropped, and the adding of special tokens."""
+    """(supervised tokens, seconds)."""
+    alone = {"no_cache": True, "process_count": 1, "use_multiprocessing": False, "save_steps": -1, "save_model_every_epoch": False}
+    model = stock_model({**CONVAI, **alone, "num_train_epochs": EPOCHS["stock"]})
+    model.train_model("data.json", output_dir="stock", show_running_loss=False)
+    return EPOCHS["stock"] * supervised(model.tokenizer), model.seconds
+
+
+def stock_model(args: dict):
+    """ConvAIModel on ./base. Patched: the reader that transformers dropped, and the adding of special tokens."""
     import torch
 
     from train.convai import ConvAIModel, StockConvAIModel
@@ -125,10 +133,7 @@ def run_stock() -> tuple[int, float]:
             return result
 
     sys.modules[StockConvAIModel.__module__].get_dataset = read
-    alone = {"no_cache": True, "process_count": 1, "use_multiprocessing": False, "save_steps": -1, "save_model_every_epoch": False}
-    model = Stock("gpt2", "base", args={**CONVAI, **alone, "num_train_epochs": EPOCHS["stock"]}, use_cuda=torch.cuda.is_available())
-    model.train_model("data.json", output_dir="stock", show_running_loss=False)
-    return EPOCHS["stock"] * supervised(model.tokenizer), model.seconds
+    return Stock("gpt2", "base", args=args, use_cuda=torch.cuda.is_available())
 
 
 def run_convai() -> tuple[int, float]:

@@ -48,9 +48,13 @@ class Int8Linear:
     """
 
     def __init__(self, weight: torch.Tensor):
-        weight = weight.float()
-        self.scale = weight.abs().amax(1).clamp(min=1e-12) / 127
-        rounded = (weight / self.scale[:, None]).round().to(torch.int8)
+        rounded = torch.empty(weight.shape, dtype=torch.int8)
+        self.scale = torch.empty(len(weight))
+        for start in range(0, len(weight), 2048):  # bit by bit: the vocabulary's weights are large
+            some = weight[start : start + 2048].float()
+            scale = some.abs().amax(1).clamp_(min=1e-12).div_(127)
+            self.scale[start : start + 2048] = scale
+            rounded[start : start + 2048] = (some / scale[:, None]).round_()
         self.zero = torch.zeros(len(weight), dtype=torch.long)
         self.for_many = torch.ops.onednn.qlinear_prepack(rounded, None)
         with warnings.catch_warnings():
@@ -73,22 +77,30 @@ class FloatLinear:
     """The same with the weights as they are, for CPUs without fast int8 products."""
 
     def __init__(self, weight: torch.Tensor):
-        self.weight = weight
+        self.weight = weight.clone()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x.to(self.weight.dtype), self.weight).float()
 
 
 class Layer:
-    """The weights of one decoder layer, those with the same input joined."""
+    """The weights of one decoder layer: those with the same input joined, the norms before them multiplied in."""
 
-    def __init__(self, layer, linear):
+    def __init__(self, layer, linear, size: int):
         attention, mlp = layer.self_attn, layer.mlp
-        self.before_attention, self.before_mlp = layer.input_layernorm.weight.float(), layer.post_attention_layernorm.weight.float()
-        self.query_key_value = linear(torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]))
+        query, key = (in_pairs(projection.weight, size) for projection in (attention.q_proj, attention.k_proj))
+        self.query_key_value = linear(torch.cat([query, key, attention.v_proj.weight]) * layer.input_layernorm.weight)
         self.output = linear(attention.o_proj.weight)
-        self.gate_up = linear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
+        self.gate_up = linear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * layer.post_attention_layernorm.weight)
         self.down = linear(mlp.down_proj.weight)
+
+
+def in_pairs(weight: torch.Tensor, size: int) -> torch.Tensor:
+    """Rows of a projection (heads * size, inputs) so that numbers that rotate together stand side by side, as complex ones do.
+
+    Llama pairs the first half of a head with its second; queries and keys in the same new order give the same products.
+    """
+    return weight.view(-1, 2, size // 2, weight.shape[-1]).transpose(1, 2).reshape(weight.shape)
 
 
 def can_run(model) -> bool:
@@ -104,21 +116,23 @@ def has_fast_int8() -> bool:
 
 
 class FastLlama:
-    """A Llama's weights, and the pass over them."""
+    """A Llama's weights, taken out of a transformers model, and the pass over them."""
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __init__(self, model, max_positions: int, int8: bool):
         linear = Int8Linear if int8 else FloatLinear
         config, inner = model.config, model.model
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.epsilon = config.rms_norm_eps
-        self.embedding = inner.embed_tokens.weight
-        self.layers = [Layer(layer, linear) for layer in inner.layers]
-        self.norm = inner.norm.weight.float()
-        self.head = linear(model.lm_head.weight)
-        cos, sin = inner.rotary_emb(torch.zeros(1, dtype=torch.float32), torch.arange(max_positions)[None])
-        self.cos, self.sin = cos[0, :, None], sin[0, :, None]  # (positions, 1, head size)
+        self.embedding = inner.embed_tokens.weight.detach()
+        self.layers = [Layer(layer, linear, self.size) for layer in inner.layers]
+        self.head = linear(model.lm_head.weight * inner.norm.weight)
+        cos, sin = inner.rotary_emb(torch.zeros(1), torch.arange(max_positions)[None])
+        half = self.size // 2
+        turn = torch.complex(cos[0, :, None, :half].float(), sin[0, :, None, :half].float())  # (positions, 1, half)
+        turned = turn.expand(-1, self.heads + self.kv_heads, -1)
+        self.turns = torch.cat([turned, torch.ones_like(turn).expand(-1, self.kv_heads, -1)], dim=1)  # values do not turn
         self.kv_dtype = self.embedding.dtype
 
     def new_cache(self) -> KeysValues:
@@ -130,44 +144,39 @@ class FastLlama:
 
         With `all_positions` the logits after every new id, (N, vocabulary). If it raises, no conversation has changed.
         """
-        ends, start = [], 0
+        spans, total = [], 0
         for ids, cache in parts:
             cache.make_room(len(ids))
-            ends.append((start, start := start + len(ids)))
-        places = torch.cat([torch.arange(cache.length, cache.length + len(ids)) for ids, cache in parts])
-        cos, sin = self.cos[places], self.sin[places]
-        masks = [None if len(ids) == 1 or not cache.length else causal(cache.length, len(ids)) for ids, cache in parts]
-        x = self.embedding[torch.tensor([i for ids, _ in parts for i in ids])].float()  # (N, hidden)
+            mask = None if len(ids) == 1 or not cache.length else causal(cache.length, len(ids))
+            spans.append((total, total := total + len(ids), cache, cache.length + len(ids), mask))
+        places = [place for ids, cache in parts for place in range(cache.length, cache.length + len(ids))]
+        turns = self.turns[places]  # (N, heads + 2 kv_heads, half)
+        x = self.embedding[[i for ids, _ in parts for i in ids]].float()  # (N, hidden)
         for number, layer in enumerate(self.layers):
-            joined = layer.query_key_value(self._normed(x, layer.before_attention)).view(len(x), -1, self.size)
-            turned = rotate(joined[:, : self.heads + self.kv_heads], cos, sin).to(self.kv_dtype)
-            values = joined[:, self.heads + self.kv_heads :].to(self.kv_dtype)
-            seen = torch.empty(len(x), self.heads, self.size)
-            for (start, end), mask, (_, cache) in zip(ends, masks, parts, strict=True):
-                kept, until = cache.kept[number], cache.length + end - start
-                kept[0, :, cache.length : until] = turned[start:end, self.heads :].transpose(0, 1)
-                kept[1, :, cache.length : until] = values[start:end].transpose(0, 1)
-                query = turned[start:end, : self.heads].transpose(0, 1)[None]
-                keys, their_values = kept[:, :, :until].unsqueeze(1)
-                causal_alone = mask is None and end - start > 1
-                out = F.scaled_dot_product_attention(query, keys, their_values, mask, is_causal=causal_alone, enable_gqa=True)
-                seen[start:end] = out[0].transpose(0, 1)
-            x = x + layer.output(seen.view(len(x), -1))
-            gate, up = layer.gate_up(self._normed(x, layer.before_mlp)).chunk(2, dim=-1)
-            x = x + layer.down(F.silu(gate) * up)
-        logits = self.head(self._normed(x if all_positions else x[[end - 1 for _, end in ends]], self.norm))
+            pairs = layer.query_key_value(self._normed(x)).view(total, -1, self.size // 2, 2)
+            turned = torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(2).to(self.kv_dtype)
+            seen = [self._attend(turned[start:end], cache.kept[number], until, mask) for start, end, cache, until, mask in spans]
+            x = x + layer.output((seen[0] if len(seen) == 1 else torch.cat(seen)).float())
+            gate, up = layer.gate_up(self._normed(x)).chunk(2, dim=-1)
+            x = x + layer.down(F.silu(gate).mul_(up))
+        logits = self.head(self._normed(x if all_positions else x[[end - 1 for _, end, *_ in spans]]))
         for ids, cache in parts:
             cache.length += len(ids)
         return logits
 
-    def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon) * weight
+    def _attend(self, turned: torch.Tensor, kept: torch.Tensor, until: int, mask: torch.Tensor | None) -> torch.Tensor:
+        """Writes the keys and values of n new positions behind the others, up to `until`; what they see, (n, heads * size)."""
+        new = len(turned)
+        kept[:, :, until - new : until] = turned[:, self.heads :].unflatten(1, (2, self.kv_heads)).permute(1, 2, 0, 3)
+        keys, values = kept[:, None, :, :until]
+        query = turned[:, : self.heads].transpose(0, 1)[None]
+        alone = mask is None and new > 1  # a prompt with nothing before it
+        out = F.scaled_dot_product_attention(query, keys, values, mask, is_causal=alone, enable_gqa=True)
+        return out[0].transpose(0, 1).flatten(1)
 
-
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions for x (N, heads, head size), by halves as Llama pairs them."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    def _normed(self, x: torch.Tensor) -> torch.Tensor:
+        """Root mean square 1; the norm's weights are in the matrix that follows."""
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon)
 
 
 def causal(known: int, new: int) -> torch.Tensor:

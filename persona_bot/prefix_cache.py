@@ -39,6 +39,10 @@ class PrefixCache:
                 del self._entries[best]
         return first_positions(cache, count, empty), count
 
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()
+
     def give_back(self, ids: Sequence[int], cache: Cache) -> None:
         """Keeps a cache of exactly these ids, unless its layers hold something else (a sliding window)."""
         if not ids or len(ids) > MAX_TOKENS or lengths(cache) != {len(ids)}:

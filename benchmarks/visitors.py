@@ -1,0 +1,144 @@
+"""Many visitors: replies through the real page's API by 1, 4, 16 and 64 people at once.
+
+Run: `python -m benchmarks.visitors` (minutes; `--json OUT` keeps the figures), or `make bench` for all
+
+`python app.py` is started as anyone starts it; each visitor asks over HTTP, reads the stream to its end, and asks again at
+once. Tokens are those of the texts that arrived. A visitor waits for the first text from the moment of asking, queue included.
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+
+CROWDS = (1, 4, 16, 64)
+PERSONA = ["i keep bees on my roof.", "i used to be a dancer.", "my sister is a judge.", "i am afraid of the dark.", "i cook with garlic."]
+TURNS = ["hi there, how was your day?", "it was fine, i looked after my bees. how was yours?", "good! what else do you do?"]
+APP = Path(__file__).parent.parent / "app.py"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=30, help="of asking for each crowd (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="OUT")
+    options = parser.parse_args()
+    report = measure(options.seconds)
+    print(table(report))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def measure(seconds: float) -> dict:
+    """{"ready_s", "memory_gb", "crowds": {visitors: figures}}"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url, began = f"http://127.0.0.1:{port}", time.monotonic()
+    page = subprocess.Popen([sys.executable, str(APP), "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL)
+    try:
+        shown, ready = wait(url, began), wait(url + "/healthz", began)
+        ask(url, 0)  # the first reply warms the model up
+        crowds = {count: crowd(url, count, seconds) for count in CROWDS}
+        return {"page_s": shown, "ready_s": ready, "memory_gb": resident(page.pid), "crowds": crowds}
+    finally:
+        page.terminate()
+        page.wait(20)
+
+
+def wait(url: str, began: float) -> float:
+    """Seconds since `began` when the address answers with 200."""
+    while time.monotonic() - began < 120:
+        try:
+            if httpx.get(url, timeout=30).status_code == 200:
+                return time.monotonic() - began
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise SystemExit("The page did not open within two minutes.")
+
+
+def crowd(url: str, count: int, seconds: float) -> dict:
+    """`count` visitors who ask again and again; replies that began within the time count whole."""
+    print(f"{count} visitors ..", file=sys.stderr)
+    results: list[tuple[float, float, str]] = []
+    began = time.monotonic()
+
+    def visit(number: int) -> None:
+        turn = 0
+        while time.monotonic() - began < seconds:
+            results.append(ask(url, 1000 * number + turn))
+            turn += 1
+
+    threads = [threading.Thread(target=visit, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = time.monotonic() - began
+    waits = sorted(first for first, _, _ in results)
+    return {
+        "replies": len(results),
+        "empty": sum(not text for _, _, text in results),
+        "tokens_per_s": sum(count_tokens(text) for _, _, text in results) / took,
+        "first_text_s": statistics.median(waits),
+        "first_text_s_95": waits[int(0.95 * (len(waits) - 1))],
+        "first_text_s_most": waits[-1],
+    }
+
+
+def ask(url: str, seed: int) -> tuple[float, float, str]:
+    """(seconds to the first text, to the last, the reply), through the page's documented API."""
+    began, first, text = time.monotonic(), None, ""
+    data = [PERSONA, TURNS, 0.7, 0.9, 0, 20, 60, 1.1, seed]
+    with httpx.Client(timeout=300) as http:
+        started = http.post(f"{url}/gradio_api/call/chat", json={"data": data})
+        started.raise_for_status()
+        with http.stream("GET", f"{url}/gradio_api/call/chat/{started.json()['event_id']}") as answer:
+            for line in answer.iter_lines():
+                if line == "event: error":
+                    raise RuntimeError("The page answered with an error.")
+                if line.startswith("data: [") and first is None:
+                    first = time.monotonic() - began
+                text = json.loads(line[6:])[0] if line.startswith("data: [") else text
+    return first, time.monotonic() - began, text
+
+
+def count_tokens(text: str, kept: list = []) -> int:  # noqa: B006  the tokenizer is loaded once
+    from transformers import AutoTokenizer
+
+    if not kept:
+        kept.append(AutoTokenizer.from_pretrained(APP.parent / "default_model"))
+    return len(kept[0](text).input_ids)
+
+
+def resident(process: int) -> float:
+    """GB of the process, 0 where the system does not tell."""
+    status = Path(f"/proc/{process}/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) / 1e6 for line in lines if line.startswith("VmRSS")), 0.0)
+
+
+def table(report: dict) -> str:
+    lines = [
+        f"page after {report['page_s']:.1f} s, ready after {report['ready_s']:.1f} s, {report['memory_gb']:.2f} GB, {os.cpu_count()} cores"
+    ]
+    lines.append(f"{'visitors':>8}{'tokens/s':>10}{'x one':>7}{'first text':>12}{'95 %':>8}{'longest':>9}{'replies':>9}{'empty':>7}")
+    one = report["crowds"][CROWDS[0]]["tokens_per_s"]
+    for count, c in report["crowds"].items():
+        lines.append(
+            f"{count:>8}{c['tokens_per_s']:>10.1f}{c['tokens_per_s'] / one:>7.1f}{c['first_text_s']:>10.2f} s{c['first_text_s_95']:>6.2f} s"
+            f"{c['first_text_s_most']:>7.2f} s{c['replies']:>9}{c['empty']:>7}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
