@@ -1,6 +1,6 @@
 """The page: pick or write a persona and chat with it. This file is what a Hugging Face Space runs.
 
-Run: `python app.py`, or `python app.py --help` for its options; MODEL_ID names the model like --model does.
+Run: `python app.py`, or `python app.py --help` for its options; MODEL_ID and MODEL_ENDPOINT are like --model and --endpoint.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import gradio as gr
 from page import api, events, markup, model, server
 from page.conversation import Conversation
 from page.events import FIRST, PRESETS
+from persona_bot.endpoint import Endpoint
 from persona_bot.errors import UserError
 from persona_bot.generation import LIMITS, Settings
 from persona_bot.persona import persona_text
@@ -150,6 +151,9 @@ def main() -> None:
     chosen = parser.add_argument_group("the model")
     chosen.add_argument("--model", default=os.environ.get("MODEL_ID"), help="Hub repository[@revision] or folder; else the default model")
     chosen.add_argument("--device", help="cuda, mps or cpu; else the best there is")
+    chosen.add_argument(
+        "--endpoint", default=os.environ.get("MODEL_ENDPOINT"), help="address of an OpenAI-compatible server that runs the model instead"
+    )
     door = parser.add_argument_group("the page")
     door.add_argument("--host", help="address to listen on; 0.0.0.0 lets other machines in")
     door.add_argument("--port", type=int, help="else the first free one from 7860 on")
@@ -158,13 +162,17 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, server.close)
     try:
-        early = model.loads_before_the_page(options.device)
-        if early:
+        early = bool(options.endpoint) or model.loads_before_the_page(options.device)
+        if options.endpoint:
+            model.use(Endpoint(options.endpoint, options.model))
+        elif early:
             model.load(options.model, options.device)
         print(*launch(options.host, options.port, options.share, options.waiting), sep="\n", flush=True)
         if not early:
             model.load(options.model, options.device)
-        print(f"Ready: {model.checkpoint.name} on {model.checkpoint.device}.", flush=True)
+        print(f"Ready: {model.checkpoint.name} on {model.place()}.", flush=True)
+        if model.state() == "unreachable":
+            print(model.checkpoint.problem, file=sys.stderr, flush=True)
         server.wait_for_the_end()
     except UserError as error:
         print(error, file=sys.stderr)

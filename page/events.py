@@ -66,8 +66,7 @@ def opened(chat: Conversation, request: gr.Request):
     while not model.ready.is_set():
         yield [markup.model_line(None, ""), text, markup.counter(text), *shown(chat)]
         model.ready.wait(1)
-    device = {"cuda": "GPU", "mps": "GPU"}.get(model.checkpoint.device.type, "CPU")
-    yield [markup.model_line(model.checkpoint.name, device), text, markup.counter(text), *shown(chat)]
+    yield [markup.model_line(model.checkpoint.name, model.place()), text, markup.counter(text), *shown(chat)]
 
 
 def pick(chat: Conversation, event: gr.EventData):

@@ -15,8 +15,9 @@ except ImportError:
 import gradio as gr
 
 from persona_bot.checkpoint import Checkpoint, load_checkpoint, pick_device
+from persona_bot.endpoint import Endpoint, begin_reply
 from persona_bot.errors import UserError
-from persona_bot.generation import Settings, context_use, stream_reply
+from persona_bot.generation import Settings, context_use
 from persona_bot.persona import Persona
 
 
@@ -28,7 +29,7 @@ class Progress(NamedTuple):
     seconds: float
 
 
-checkpoint: Checkpoint | None = None  # a module's variable, so that ZeroGPU's forked processes find it
+checkpoint: Checkpoint | Endpoint | None = None  # a module's variable, so that ZeroGPU's forked processes find it
 ready = threading.Event()
 running: set[threading.Event] = set()  # the stop of every reply that is being written, for all visitors
 
@@ -38,11 +39,27 @@ def load(name: str | None, device: str | None = None) -> None:
     use(load_checkpoint(name, device, for_chat=spaces is None))
 
 
-def use(loaded: Checkpoint) -> None:
-    """Speaks with this checkpoint from now on."""
+def use(loaded: Checkpoint | Endpoint) -> None:
+    """Speaks with this checkpoint, or with a server's, from now on."""
     global checkpoint
     checkpoint = loaded
     ready.set()
+
+
+def is_remote() -> bool:
+    return isinstance(checkpoint, Endpoint)
+
+
+def place() -> str:
+    """Where the model runs, in the page's words."""
+    return "another machine" if is_remote() else "CPU" if checkpoint.device.type == "cpu" else "GPU"
+
+
+def state() -> str:
+    """ "ready", "loading", or "unreachable" while an endpoint has not answered yet; asks nobody."""
+    if not ready.is_set():
+        return "loading"
+    return "unreachable" if is_remote() and checkpoint.problem else "ready"
 
 
 def loads_before_the_page(device: str | None) -> bool:
@@ -57,7 +74,7 @@ def write(persona: Persona, turns: list[str], settings: Settings, stop: threadin
     """
     running.add(stop)
     try:
-        if spaces is None:
+        if spaces is None or is_remote():
             yield from _write(persona, turns, settings, stop)
             return
         for progress in _write_on_borrowed_gpu(persona, turns, settings):
@@ -79,7 +96,7 @@ def write(persona: Persona, turns: list[str], settings: Settings, stop: threadin
 
 
 def _write(persona: Persona, turns: list[str], settings: Settings, stop: threading.Event | None = None) -> Iterator[Progress]:
-    reply = stream_reply(checkpoint, persona, turns, settings, stop)
+    reply = begin_reply(checkpoint, persona, turns, settings, stop)
     for _ in reply:
         yield Progress(reply.text, reply.tokens, reply.seconds)
     yield Progress(reply.text, reply.tokens, reply.seconds)
@@ -97,5 +114,5 @@ _write_on_borrowed_gpu = spaces.GPU(duration=30)(_write_apart) if spaces else No
 
 
 def room(persona: Persona, turns: list[str]) -> tuple[int, int]:
-    """(tokens used, tokens there are); (0, 0) while the model is loading."""
-    return context_use(checkpoint, persona, turns) if checkpoint else (0, 0)
+    """(tokens used, tokens there are); (0, 0) while the model is loading, or where only its server can count."""
+    return (0, 0) if checkpoint is None or is_remote() else context_use(checkpoint, persona, turns)

@@ -87,8 +87,8 @@ def refuse(path: str, headers: dict[bytes, bytes]) -> JSONResponse | None:
 
 
 def health(request) -> JSONResponse:
-    """200 when replies can be had, 503 while the model loads or the server ends."""
-    state = "closing" if closing.is_set() else "ready" if model.ready.is_set() else "loading"
+    """200 when replies can be had, 503 while the model loads, its endpoint has not answered yet, or the server ends."""
+    state = "closing" if closing.is_set() else model.state()
     return JSONResponse({"status": state}, 200 if state == "ready" else 503)
 
 

@@ -5,6 +5,7 @@ press Enter; Ctrl-C stops a reply, and leaves at the prompt. Piped messages work
 """
 
 import argparse
+import os
 import random
 import sys
 from dataclasses import replace
@@ -26,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         options = read_arguments(arguments)
         persona = find_persona(options.persona, options.seed)
         checkpoint, settings = load(options)
-        print(f"{checkpoint.name} on {checkpoint.device.type}, seed {options.seed}. /help shows what you can type.", file=sys.stderr)
+        place = "another machine" if options.endpoint else checkpoint.device.type
+        print(f"{checkpoint.name} on {place}, seed {options.seed}. /help shows what you can type.", file=sys.stderr)
         Chat(checkpoint, settings, persona, options.seed).run()
     except UserError as error:
         print(error, file=sys.stderr)
@@ -41,6 +43,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     presets = ", ".join(load_presets())
     parser.add_argument("--persona", default="environmentalist", help=f"{presets}, a file of sentences, or random")
     parser.add_argument("--model", help="Hub repository (USER/NAME or USER/NAME@REVISION) or folder; default: the one that comes along")
+    parser.add_argument("--endpoint", default=os.environ.get("MODEL_ENDPOINT"), help="an OpenAI-compatible server that runs it instead")
     parser.add_argument("--device", help="cuda, mps or cpu; default: the best there is")
     parser.add_argument("--seed", type=int, help="makes a random persona and the replies come out the same again")
     sampling = parser.add_argument_group("how a reply is sampled (the defaults are good)")
@@ -63,6 +66,13 @@ def load(options: argparse.Namespace):
 
     names = ("temperature", "top_p", "top_k", "min_tokens", "max_tokens", "repetition_penalty", "seed")
     settings = Settings(**{name: value for name in names if (value := getattr(options, name)) is not None})
+    if options.endpoint:
+        from persona_bot.endpoint import Endpoint
+
+        endpoint = Endpoint(options.endpoint, options.model)
+        if endpoint.problem:
+            raise UserError(endpoint.problem)
+        return endpoint, settings
     if sys.stderr.isatty():
         print("Loading the model ...", file=sys.stderr)
     return load_checkpoint(options.model, options.device, for_chat=True), settings
@@ -120,11 +130,11 @@ class Chat:
 
     def print_reply(self, turns: list[str]) -> str:
         """The reply's text, also when Ctrl-C ended it."""
-        from persona_bot.generation import stream_reply
+        from persona_bot.endpoint import begin_reply
 
         seed = (self.settings.seed + self.replies) % 2**32  # a retry must differ, and a second run must not
         self.replies += 1
-        reply = stream_reply(self.checkpoint, self.persona, turns, replace(self.settings, seed=seed))
+        reply = begin_reply(self.checkpoint, self.persona, turns, replace(self.settings, seed=seed))
         print(f"{self.persona.face} ".lstrip(), end="", flush=True)
         try:
             for piece in reply:
