@@ -11,7 +11,7 @@ import gradio as gr
 
 from page import model
 from page.conversation import check_message
-from page.events import FRAME_SECONDS
+from page.events import frame_seconds
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings
 from persona_bot.persona import parse_persona
@@ -44,7 +44,7 @@ def answer(
             raise UserError("The model is still loading; try again in a moment.")
         shown = 0.0
         for progress in model.write(who, turns, settings, threading.Event()):
-            if time.monotonic() - shown >= FRAME_SECONDS:
+            if time.monotonic() - shown >= frame_seconds():
                 yield progress.text
                 shown = time.monotonic()
         yield progress.text

@@ -18,7 +18,8 @@ from persona_bot.persona import load_presets, persona_text, random_persona
 
 PRESETS = load_presets()
 FIRST = next(iter(PRESETS.values()))
-FRAME_SECONDS = 0.05  # a growing reply is redrawn at most this often
+FRAME_SECONDS = 0.05  # a growing reply is redrawn at most this often ..
+CROWD = 4  # .. while at most so many are written; drawing costs Gradio as much as the words cost the model
 
 
 @contextmanager
@@ -145,6 +146,11 @@ def link_copied():
     gr.Info("Whoever opens it meets this persona.", title="Link copied", duration=4)
 
 
+def frame_seconds() -> float:
+    """How long a drawn state of a reply stays at least."""
+    return FRAME_SECONDS * max(1, len(model.running) / CROWD)
+
+
 def reply(chat: Conversation, *values):
     """Writes the open exchange, piece by piece; waits for the model if need be."""
     exchange = chat.claim()
@@ -160,7 +166,7 @@ def reply(chat: Conversation, *values):
         drawn = 0.0
         for progress in model.write(exchange.persona, turns, settings, stop):
             exchange.reply = progress.text
-            if time.monotonic() - drawn >= FRAME_SECONDS:
+            if time.monotonic() - drawn >= frame_seconds():
                 yield markup.transcript(chat)
                 drawn = time.monotonic()
         chat.tokens_per_second = progress.tokens / progress.seconds if progress.seconds else None

@@ -12,11 +12,12 @@ much of a prompt was computed earlier.
 
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
 
-GROWTH = 256  # positions by which the room for keys and values grows
+GROWTH = 64  # positions by which the room for keys and values grows
 
 
 class KeysValues:
@@ -118,16 +119,17 @@ def has_fast_int8() -> bool:
 class FastLlama:
     """A Llama's weights, taken out of a transformers model, and the pass over them."""
 
-    @torch.inference_mode()
     def __init__(self, model, max_positions: int, int8: bool):
         linear = Int8Linear if int8 else FloatLinear
         config, inner = model.config, model.model
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.epsilon = config.rms_norm_eps
-        self.embedding = inner.embed_tokens.weight.detach()
-        self.layers = [Layer(layer, linear, self.size) for layer in inner.layers]
-        self.head = linear(model.lm_head.weight * inner.norm.weight)
+        self.embedding = inner.embed_tokens.weight.clone()  # a view would keep the whole file in memory
+        with ThreadPoolExecutor(2) as packers:  # packing runs outside of Python's lock
+            head = packers.submit(lambda: linear(model.lm_head.weight * inner.norm.weight))
+            self.layers = list(packers.map(lambda layer: Layer(layer, linear, self.size), inner.layers))
+            self.head = head.result()
         cos, sin = inner.rotary_emb(torch.zeros(1), torch.arange(max_positions)[None])
         half = self.size // 2
         turn = torch.complex(cos[0, :, None, :half].float(), sin[0, :, None, :half].float())  # (positions, 1, half)
