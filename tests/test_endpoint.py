@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -181,6 +182,15 @@ def test_closing_a_reply_closes_the_stream(peer):
     assert next(iter(reply)) == "i"
     reply.close()
     assert (list(reply), peer.left.wait(2)) == ([], True)
+
+
+def test_visitors_are_answered_at_the_same_time(peer):
+    all_here = threading.Barrier(16, timeout=10)
+    peer.script = [lambda body: all_here.wait() and None or [event(body["messages"][1]["content"]), event("", "stop"), DONE]] * 16
+    endpoint = Endpoint(peer.url)
+    with ThreadPoolExecutor(16) as pool:
+        texts = list(pool.map(lambda k: "".join(RemoteReply(endpoint, BAKER, [f"visitor {k}"])), range(16)))
+    assert texts == [f"visitor {k}" for k in range(16)]
 
 
 def test_the_deadline_keeps_what_there_is(peer):

@@ -159,7 +159,7 @@ def test_a_reply_cannot_steer_the_terminal(chat, type_in, capsys, monkeypatch):
         def __iter__(self):
             return iter(self.text)
 
-    monkeypatch.setattr("persona_bot.generation.stream_reply", lambda *_: Reply())
+    monkeypatch.setattr("persona_bot.endpoint.stream_reply", lambda *_: Reply())
     type_in("hello")
     chat.run()
     assert capsys.readouterr().out == "🪖 a[2Jbc\nd\n"
