@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one short text at a time: threads only cost
@@ -86,10 +86,18 @@ def load_checkpoint(name: str | None = None, device: str | None = None, double_h
     model = model.to(place).eval().requires_grad_(False)
     limit = min(getattr(model.config, "max_position_embeddings", MAX_CONTEXT), MAX_CONTEXT)
     has_head = type(model).__name__ in DOUBLE_HEADS
-    if for_chat and can_run(model):
-        engine = Engine(FastLlama(model, limit, int8=has_fast_int8()))
-        return Checkpoint(model.to("meta"), tokenizer, layout, display_name(name, folder), place, limit, engine=engine)
-    return Checkpoint(model, tokenizer, layout, display_name(name, folder), place, limit, has_head)
+    checkpoint = Checkpoint(model, tokenizer, layout, display_name(name, folder), place, limit, has_head)
+    if for_chat and (checkpoint := with_engine(checkpoint)).engine:
+        model.to("meta")  # the engine has weights of its own
+    return checkpoint
+
+
+def with_engine(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint as it chats: with an engine where there is one for its architecture and device, else as it is."""
+    if checkpoint.engine or not can_run(checkpoint.model):
+        return checkpoint
+    engine = Engine(FastLlama(checkpoint.model, checkpoint.max_positions, int8=has_fast_int8()))
+    return replace(checkpoint, engine=engine, prefixes=PrefixCache())
 
 
 def find_folder(name: str | None) -> Path:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from persona_bot.checkpoint import Checkpoint, load_checkpoint
+from persona_bot.checkpoint import Checkpoint, load_checkpoint, with_engine
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings
 from train import candidates, likelihood, scores, talk
@@ -37,7 +37,7 @@ from train.scores_convai import convai_scores
 class Wanted:
     """What is scored and how much of it. SmolLM2-135M takes about an hour of one CPU core for 500 dialogues, half of it for `hits`."""
 
-    groups: Sequence[str] = ("nats", "swap", "hits", "replies", "selfchat", "probes", "convai")
+    groups: Sequence[str] = ("nats", "served", "swap", "hits", "replies", "selfchat", "probes", "convai")
     limit: int | None = None  # the first so many dialogues
     as_written: bool = False
     baselines: bool = False
@@ -63,9 +63,10 @@ def evaluate(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Want
         "scores": {},
         "seconds": {},
     }
+    speaker = with_engine(checkpoint) if set(wanted.groups) & set(AS_SERVED) else checkpoint
     for group in wanted.groups:
         started = time.monotonic()
-        GROUPS[group](checkpoint, dialogues, wanted, report)
+        GROUPS[group](speaker if group in AS_SERVED else checkpoint, dialogues, wanted, report)
         report["seconds"][group] = round(time.monotonic() - started, 1)
     if wanted.baselines:
         report["baselines"] = scores.baselines(dialogues)
@@ -87,6 +88,13 @@ def score_nats(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wa
         layout.tidy = str  # the convai layout takes texts as they are anyway
         nats = likelihood.gold_nats(replace(checkpoint, layout=layout), dialogues, scores.own_personas(dialogues), bar("nats as written"))
         report["scores"] |= {f"{name}_as_written": value for name, value in scores.likelihood_scores(nats, golds).items()}
+
+
+def score_served(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
+    """Nats of the weights as they chat, where that is not the same: what int8 costs."""
+    if checkpoint.engine:
+        nats = likelihood.gold_nats(checkpoint, dialogues, scores.own_personas(dialogues), bar("nats, as served"))
+        report["scores"]["nats_per_reply_served"] = scores.mean(nats)
 
 
 def score_swap(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
@@ -131,8 +139,10 @@ def score_convai(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: 
         report["scores"] |= convai_scores(checkpoint, dialogues, bar("as ConvAIModel"))
 
 
+AS_SERVED = ("served", "replies", "selfchat", "probes")  # as the app does it
 GROUPS = {
     "nats": score_nats,
+    "served": score_served,
     "swap": score_swap,
     "hits": score_hits,
     "replies": score_replies,
@@ -223,7 +233,7 @@ def run(options: argparse.Namespace) -> None:
         if options.json:
             options.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.transcripts:
-        text = talk.transcripts(checkpoint, options.presets, options.wanted.settings, options.seed, bar("transcripts"))
+        text = talk.transcripts(with_engine(checkpoint), options.presets, options.wanted.settings, options.seed, bar("transcripts"))
         options.transcripts.write_text(f"# What {checkpoint.name} says\n\n{text}", encoding="utf-8")
 
 

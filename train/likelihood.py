@@ -89,6 +89,9 @@ def forward(
 ) -> tuple[torch.Tensor, list[float] | None]:
     """Logits (len(keep), vocabulary) at the positions `keep`; with a ranking head also its scores at the positions `ends`."""
     model, device = checkpoint.model, checkpoint.device
+    if checkpoint.engine:
+        fast = checkpoint.engine.model
+        return fast.forward([(ids, fast.new_cache())], all_positions=True)[list(keep)], None
     inputs["input_ids"] = torch.tensor([ids], device=device)
     if token_types:
         inputs["token_type_ids"] = torch.tensor([token_types], device=device)

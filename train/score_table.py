@@ -22,6 +22,7 @@ MEANINGS = {
     "nats_per_reply": Meaning("nats per reply", 42.0, None, 2, "-log likelihood of the gold reply and its end, whatever the tokenizer"),
     "nats_per_word": Meaning("nats per word", 3.26, None, 2, "punctuation marks and the end are words"),
     "bits_per_character": Meaning("bits per character", 1.16, None, 2),
+    "nats_per_reply_served": Meaning("nats per reply, as served", None, None, 2, "through the weights that chat: int8 on a CPU"),
     "nats_per_reply_as_written": Meaning("nats per reply, as written", 42.0, None, 2, "text with the file's blanks before punctuation"),
     "nats_per_word_as_written": Meaning("nats per word, as written", 3.26, None, 2),
     "bits_per_character_as_written": Meaning("bits per character, as written", 1.16, None, 2),

@@ -8,6 +8,7 @@ Every reply comes from `stream_reply` and has a seed of its own, so a run can be
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,7 @@ QUESTIONS = (  # what the reference run asked its personas
     "Do you have a car?",
     "What do you think about nature?",
 )
+AT_ONCE = 16  # replies that are written at the same time
 NO_HURRY = 600.0  # seconds a reply may take; the app's own deadline would make scores depend on the machine
 Progress = Callable[[Iterable], Iterable]
 
@@ -60,18 +62,25 @@ def say(checkpoint: Checkpoint, persona: Persona, turns: Sequence[str], settings
     return "".join(stream_reply(checkpoint, persona, turns, replace(settings, seed=seed, deadline=NO_HURRY)))
 
 
+def together(checkpoint: Checkpoint, function: Callable, items: Iterable, progress: Progress) -> list:
+    """The function's results in the order of the items; several at once where replies share passes."""
+    with ThreadPoolExecutor(AT_ONCE if checkpoint.engine else 1) as pool:
+        return [future.result() for future in progress([pool.submit(function, item) for item in items])]
+
+
 def reply_to_file(
     checkpoint: Checkpoint, dialogues: Sequence[Dialogue], count: int, settings: Settings, seed: int, progress: Progress = iter
 ) -> list[Reply]:
     """Replies to `count` histories drawn evenly from all (to every one, if there are no more)."""
     places = [(number, utterance) for number, dialogue in enumerate(dialogues) for utterance in dialogue.utterances]
     chosen = sorted(random.Random(seed).sample(range(len(places)), min(count, len(places))))
-    replies = []
-    for k in progress(chosen):
+
+    def reply(k: int) -> Reply:
         number, (history, candidates) = places[k]
         persona = Persona("", dialogues[number].personality)
-        replies.append(Reply(number, history, candidates[-1], say(checkpoint, persona, history, settings, seed + k)))
-    return replies
+        return Reply(number, history, candidates[-1], say(checkpoint, persona, history, settings, seed + k))
+
+    return together(checkpoint, reply, chosen, progress)
 
 
 def self_chats(
@@ -81,12 +90,13 @@ def self_chats(
 
     A chat begins with the first turn of a dialogue; its persona answers, and the next dialogue's persona is the partner.
     """
-    speakers = []
-    for number in progress(range(min(count, len(dialogues)))):
+
+    def chat(number: int) -> list[str]:
         first, second = dialogues[number], dialogues[(number + 1) % len(dialogues)]
-        chat = self_chat(checkpoint, first, second, turns, settings, seed + 1000 * number)
-        speakers += [chat[1::2], chat[2::2]]
-    return speakers
+        return self_chat(checkpoint, first, second, turns, settings, seed + 1000 * number)
+
+    chats = together(checkpoint, chat, range(min(count, len(dialogues))), progress)
+    return [speaker for chat in chats for speaker in (chat[1::2], chat[2::2])]
 
 
 def self_chat(checkpoint: Checkpoint, first: Dialogue, second: Dialogue, turns: int, settings: Settings, seed: int) -> list[str]:
@@ -109,12 +119,13 @@ def ask_probes(
     checkpoint: Checkpoint, probes: Sequence[Probe], times: int, settings: Settings, seed: int, progress: Progress = iter
 ) -> list[Answer]:
     """The answers to every probe, each asked `times` times with another seed."""
-    answers = []
-    for k in progress(range(times * len(probes))):
+
+    def answer(k: int) -> Answer:
         probe = probes[k % len(probes)]
         text = say(checkpoint, Persona("", probe.persona), [probe.question], settings, seed + k)
-        answers.append(Answer(probe, text, probe_passes(text, probe.accept, probe.refuse)))
-    return answers
+        return Answer(probe, text, probe_passes(text, probe.accept, probe.refuse))
+
+    return together(checkpoint, answer, range(times * len(probes)), progress)
 
 
 def transcript(checkpoint: Checkpoint, persona: Persona, settings: Settings, seed: int) -> list[tuple[str, str]]:
