@@ -6,7 +6,6 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
 
-
 .PHONY: help chat terminal test lint train-setup bench clean
 
 help:
@@ -50,6 +49,13 @@ $(VENV)/train.done: train/requirements.txt $(VENV)/chat.done
 
 $(VENV)/test.done: tests/requirements.txt $(VENV)/train.done
 	$(PIP) -r tests/requirements.txt
+	@touch $@
+
+bench: $(VENV)/bench.done
+	$(RUN) -m benchmarks $(ARGS)
+
+$(VENV)/bench.done: benchmarks/requirements.txt $(VENV)/train.done
+	$(PIP) -r benchmarks/requirements.txt
 	@touch $@
 
 clean:

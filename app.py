@@ -120,7 +120,7 @@ with gr.Blocks(title="Persona bot", fill_width=True, analytics_enabled=False) as
     gr.api(api.answer, api_name="chat", concurrency_limit=AT_ONCE, concurrency_id="model")
 
 
-def launch(host: str | None = None, port: int | None = None, share: bool = False, waiting: int = 64) -> list[str]:
+def launch(host: str | None = None, port: int | None = None, share: bool = False, waiting: int = 128) -> list[str]:
     """Opens the page without blocking and returns its addresses, the public one last; `waiting` bounds the queue."""
     demo.queue(max_size=waiting)
     try:
@@ -158,7 +158,7 @@ def main() -> None:
     door.add_argument("--host", help="address to listen on; 0.0.0.0 lets other machines in")
     door.add_argument("--port", type=int, help="else the first free one from 7860 on")
     door.add_argument("--share", action="store_true", help="also open a public link, for a week")
-    door.add_argument("--waiting", type=int, default=64, help="how many replies may wait in the queue")
+    door.add_argument("--waiting", type=int, default=128, help="how many replies may wait in the queue")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, server.close)
     try:

@@ -115,7 +115,9 @@ def test_bases_that_cannot_be_trained(tmp_path, capsys, chat_folder, monkeypatch
     assert told(broken).startswith(f"{broken} cannot be loaded as a base model (")
     adapter = shutil.copytree(chat_folder, tmp_path / "adapter")
     (adapter / "adapter_config.json").write_text("{}")
-    assert told(adapter) == f"{adapter} is an adapter; train from its base, or from the folder that holds it merged."
+    assert told(adapter) == (
+        f"{adapter}/adapter_config.json does not name the adapter's base model; train it again, or start from a base model."
+    )
     assert told(tmp_path).startswith(f"{tmp_path} is no checkpoint: it holds no *.safetensors or *.gguf file; ")
     gpt = shutil.copytree(chat_folder, tmp_path / "gpt")
     size = {"n_positions": 32, "n_embd": 8, "n_layer": 1, "n_head": 1}
@@ -227,3 +229,16 @@ def test_a_full_disk_after_training_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UserError, match="^new cannot be written .No space left on device.; free space, then --resume.$"):
         finetune.score_and_describe(options("--data", EXAMPLE), [], {})
+
+
+def test_rivals_need_replies_to_draw_from_and_a_chat_template(tmp_path, capsys, chat_folder, convai_folder):
+    def told(model, *more):
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+        return refusal(["--data", EXAMPLE, "--out", str(tmp_path / "new"), "--model", str(model), *more], capsys)
+
+    assert told(chat_folder, "--rivals", "90", "--limit", "3") == (
+        "--rivals 90 needs more different replies than these dialogues have; lower it, or add dialogues."
+    )
+    assert told(convai_folder, "--rivals", "2") == (
+        "--rivals needs a base with a chat template; recipe convai has a ranking head for the same end."
+    )

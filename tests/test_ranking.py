@@ -3,16 +3,25 @@
 Run: `python -m pytest tests/test_ranking.py`
 """
 
+import copy
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from persona_bot.checkpoint import load_checkpoint
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, find_layout
+from tests.sft_tiny import settings
+from train import finetune
 from train.examples import conversation_example
-from train.likelihood import NOBODY, reply_ids
+from train.likelihood import reply_ids
 from train.packed_trainer import collate, summed_loss
-from train.ranking import add_rivals, replies_of
+from train.questions import make_dialogues
+from train.ranking import add_rivals, losses, replies_of
+from train.saved_model import load_base
+from train.sft import train_sft
 
 CONVERSATIONS = [
     (Persona("", ("i keep bees.", "i am tall.")), ["hi, what do you do?", "i keep bees.", "do you like it?", "yes, a lot!"]),
@@ -78,5 +87,34 @@ def log_likelihood(model, prompt: list[int], reply: list[int]) -> float:
     return -F.cross_entropy(logits, torch.tensor(reply), reduction="sum").item()
 
 
-def test_nobody_is_a_persona_without_sentences(layout):
-    assert build_prompt(layout, NOBODY, [""], 500).ids  # what `nothing` is measured with
+def test_the_right_reply_is_learnt(chat_model, layout, examples, nothing, tmp_path):
+    model = copy.deepcopy(chat_model)
+    ranked = add_rivals(examples, nothing, 2, seed=0)
+    batch = collate([ranked])
+    with torch.no_grad():
+        before = losses(model, batch)[1] / 6
+    train_sft(model, ranked, [], tmp_path, settings(epochs=12, rivals=2, rival_weight=5.0))
+    with torch.no_grad():
+        after = losses(model.eval(), batch)[1] / 6
+    assert after < 0.2 * before
+
+
+def test_an_adapter_goes_on_from_where_it_ended(chat_folder, tmp_path, capsys):
+    """Twice `train.finetune`, the second from the first one's adapter."""
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps(make_dialogues(8, seed=5)))
+    given = ["--data", str(data), "--score-dialogues", "0", "--no-bf16", "--row-length", "512", "--rivals", "2", "--epochs", "1"]
+    finetune.main([*given, "--model", str(chat_folder), "--out", str(tmp_path / "first"), "--lora-rank", "4", "--learning-rate", "5e-2"])
+    adapter, ids = tmp_path / "first" / "adapter", torch.tensor([[5, 6, 7, 8]])
+    started, *_, in_force = load_base(str(adapter), settings(lora_rank=32))
+    with torch.no_grad():
+        merged = load_checkpoint(str(tmp_path / "first"), "cpu").model.float()(ids).logits
+        untrained = load_checkpoint(str(chat_folder), "cpu").model.float()(ids).logits
+        assert (started.eval()(ids).logits - merged).norm() < 0.05 * (merged - untrained).norm()
+    assert (in_force.lora_rank, {p.dtype for p in started.parameters() if p.requires_grad}) == (4, {torch.float32})
+    finetune.main([*given, "--model", str(adapter), "--out", str(tmp_path / "second")])
+    assert f"base {chat_folder}, layout chat" in capsys.readouterr().out
+    config = json.loads((tmp_path / "second" / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["base_model_name_or_path"]) == (4, str(chat_folder))
+    files = [tmp_path / run / "adapter" / "adapter_model.safetensors" for run in ("first", "second")]
+    assert files[0].read_bytes() != files[1].read_bytes()

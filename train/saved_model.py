@@ -58,9 +58,14 @@ def load_base(name: str, settings: SftSettings) -> tuple[torch.nn.Module, object
 
 
 def base_name(name: str) -> str:
-    """The model below what training starts from: an adapter's base, else the model itself."""
+    """The model below what training starts from: an adapter's base, else the model itself. Raises UserError."""
     config = find_base(name) / ADAPTER
-    return json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"] if config.exists() else name
+    if not config.exists():
+        return name
+    try:
+        return json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{config} does not name the adapter's base model; train it again, or start from a base model.") from error
 
 
 def _load(folder: Path, base: Path):
