@@ -25,7 +25,7 @@ terminal: $(VENV)/chat.done
 
 test: $(VENV)/test.done
 	@sh tests/browser/find_chromium.sh
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/test.done
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
