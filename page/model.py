@@ -14,7 +14,8 @@ except ImportError:
 
 import gradio as gr
 
-from persona_bot.checkpoint import Checkpoint, load_checkpoint, pick_device
+from persona_bot.checkpoint import Checkpoint, load_checkpoint
+from persona_bot.device import pick_device
 from persona_bot.endpoint import Endpoint, begin_reply
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings, context_use

@@ -26,6 +26,7 @@ import transformers
 from huggingface_hub.constants import HF_HOME
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
+from persona_bot.device import best_dtype, pick_device
 from persona_bot.download import fetch
 from persona_bot.engine import Engine
 from persona_bot.errors import UserError
@@ -205,27 +206,6 @@ def read_layout_file(folder: Path) -> dict:
         history = (_read_json(folder / "model_args.json") or {}).get("max_history")
         marker = {"max_turns": 2 * history + 1} if isinstance(history, int) else {}
     return marker
-
-
-def pick_device(name: str | None = None) -> torch.device:
-    """The named device, else CUDA, then Apple's MPS, then the CPU."""
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"The device {name!r} cannot be used here; try --device cpu.") from error
-    return torch.device(name)
-
-
-def best_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it (Ampere or newer, AVX512-BF16, AMX), float16 on other GPUs, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "mps":
-        return torch.float16
-    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return torch.bfloat16 if has_bf16() else torch.float32
 
 
 def display_name(name: str | None, folder: Path) -> str:

@@ -22,9 +22,10 @@ import httpx
 
 from persona_bot.checkpoint import Checkpoint
 from persona_bot.errors import UserError
-from persona_bot.generation import FINISH_WITHIN, SENTENCE_END, Settings, stream_reply
+from persona_bot.generation import SENTENCE_END, Settings, stream_reply
 from persona_bot.openai_protocol import BROKEN, BUSY, NOT_ACCEPTED, SILENT, Chunk, base_address, chunks, failure, fields, messages, sentence
 from persona_bot.persona import Persona
+from persona_bot.sampler import FINISH_WITHIN
 
 PAUSES = (0.5, 2.0)  # seconds before another try, while no text has come
 TIMEOUT = httpx.Timeout(30, connect=5)  # seconds of silence; a busy server lets a request wait before its first byte

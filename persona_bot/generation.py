@@ -22,16 +22,13 @@ from itertools import islice
 
 import torch
 from transformers import DynamicCache
-from transformers.generation.logits_process import (
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-)
 
 from persona_bot.checkpoint import Checkpoint
 from persona_bot.engine import as_user_error
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import Prompt, build_prompt, first_that_may_fit
+from persona_bot.sampler import FINISH_WITHIN, Sampler
 
 LIMITS = {  # field: (lowest, highest), both allowed
     "temperature": (0.0, 2.0),
@@ -44,9 +41,6 @@ LIMITS = {  # field: (lowest, highest), both allowed
     "seed": (0, 2**32 - 1),
     "deadline": (0.0, 600.0),
 }
-FINISH_WITHIN = 16  # tokens before max_tokens from which on a reply stops at the end of its sentence ..
-ENOUGH = 500  # tokens, in which the likeliest 90 % nearly always are
-URGENCY = 0.5  # .. and is drawn towards one: so much is added to the logits of . ! ? for each token over
 SENTENCE_END = re.compile(r"[.!?…][\"')\]]*$")
 
 
@@ -211,52 +205,3 @@ def forward_alone(checkpoint: Checkpoint, ids: list[int], token_types: list[int]
     if cache is not None:
         inputs |= {"past_key_values": cache, "use_cache": True}
     return checkpoint.model(**inputs).logits[0, -1].float().cpu()
-
-
-class Sampler:
-    """Draws the next token, in transformers' own order: what is forbidden, repetition, temperature, top-k, top-p."""
-
-    def __init__(self, checkpoint: Checkpoint, settings: Settings, earlier: list[int]):
-        self.settings = settings
-        self.earlier = earlier  # the persona's earlier replies, each with its end token
-        self.stop_ids = sorted(checkpoint.layout.stop_ids)
-        self.never = sorted(checkpoint.layout.control_ids - checkpoint.layout.stop_ids)
-        self.sentence_ends = sorted({checkpoint.layout.encode(mark)[-1] for mark in ".!?"})
-        self.generator = torch.Generator()
-        self.generator.manual_seed(settings.seed) if settings.seed is not None else self.generator.seed()
-        self.repetition = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
-        self.no_repeat = NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram) if settings.no_repeat_ngram else None
-
-    def pick(self, logits: torch.Tensor, ids: list[int]) -> int:
-        """The next token after the reply's `ids`, from the model's logits (vocabulary,)."""
-        scores = logits.clone()[None]
-        scores[:, self.never] = -torch.inf
-        if len(ids) < self.settings.min_tokens:
-            scores[:, self.stop_ids] = -torch.inf
-        over = len(ids) - max(self.settings.max_tokens - FINISH_WITHIN, self.settings.min_tokens)
-        if over > 0:
-            scores[:, self.sentence_ends] += URGENCY * over
-        if ids:
-            scores = self.repetition(torch.tensor([ids]), scores)
-        if self.no_repeat and (self.earlier or ids):
-            scores = self.no_repeat(torch.tensor([self.earlier + ids]), scores)
-        if self.settings.temperature == 0:
-            return int(scores.argmax())
-        probabilities, tokens = self.choices(scores[0])
-        return int(tokens[torch.multinomial(probabilities, 1, generator=self.generator)])
-
-    def choices(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(weights, tokens) to draw from: temperature, then top-k, then top-p, as transformers has them.
-
-        Sorting the whole vocabulary would take as long as a third of the forward pass, so it is done only where needed.
-        """
-        probabilities = (scores / self.settings.temperature).softmax(-1)
-        likeliest, tokens = probabilities.topk(min(self.settings.top_k or ENOUGH, len(scores)))
-        if self.settings.top_k:
-            likeliest = likeliest / likeliest.sum()
-        elif likeliest.sum() < self.settings.top_p:
-            likeliest, tokens = probabilities.sort(descending=True)
-        before = likeliest.cumsum(0) - likeliest
-        count = int((before < self.settings.top_p).sum())
-        tokens, order = tokens[:count].sort()  # else two that are about as likely would swap places, and the seed draw the other
-        return likeliest[:count][order], tokens

@@ -11,7 +11,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from persona_bot import checkpoint as module
-from persona_bot.checkpoint import check_files, load_checkpoint, pick_device, save_layout
+from persona_bot.checkpoint import check_files, load_checkpoint, save_layout
+from persona_bot.device import pick_device
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings, stream_reply
 from persona_bot.prompt import find_layout

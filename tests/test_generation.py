@@ -10,9 +10,10 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopK
 
 from persona_bot.checkpoint import Checkpoint
 from persona_bot.errors import UserError
-from persona_bot.generation import LIMITS, Sampler, Settings, context_use, next_logits, stream_reply
+from persona_bot.generation import LIMITS, Settings, context_use, next_logits, stream_reply
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, find_layout
+from persona_bot.sampler import Sampler
 
 TURNS = ["hello, how are you?"]
 

@@ -1,0 +1,29 @@
+"""Where a model runs and in which precision.
+
+Run: nothing by itself; checkpoint.py asks it, and `python app.py --device cpu` overrules it.
+"""
+
+import torch
+
+from persona_bot.errors import UserError
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The named device, else CUDA, then Apple's MPS, then the CPU."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"The device {name!r} cannot be used here; try --device cpu.") from error
+    return torch.device(name)
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it (Ampere or newer, AVX512-BF16, AMX), float16 on other GPUs, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "mps":
+        return torch.float16
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return torch.bfloat16 if has_bf16() else torch.float32
