@@ -13,8 +13,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 from persona_bot.checkpoint import Checkpoint, save_layout
+from persona_bot.engine import Engine
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings, stream_reply
+from persona_bot.llama import FastLlama
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, find_layout
 from train import talk
@@ -129,6 +131,17 @@ def judged(any_checkpoint):
     return any_checkpoint, [
         (build_prompt(layout, persona, u.history, 200), [reply_ids(layout, text) for text in u.candidates]) for u in BEEKEEPER.utterances
     ]
+
+
+def test_candidates_through_the_engine_score_as_each_alone(chat_model, chat_tokenizer):
+    plain = Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", chat_model.device, 512)
+    served = dataclasses.replace(plain, engine=Engine(FastLlama(chat_model, 512, int8=False)))
+    judge, alone = Judge(served), Judge(plain)
+    for utterance in BEEKEEPER.utterances:
+        prompt = build_prompt(plain.layout, Persona("", BEEKEEPER.personality), utterance.history, 200)
+        replies = [reply_ids(plain.layout, text) for text in utterance.candidates] + [[plain.layout.end_id]]
+        expected = alone._one_by_one(prompt, replies).log_likelihoods
+        assert judge.score(prompt, replies).log_likelihoods == pytest.approx(expected, abs=1e-3)
 
 
 def test_candidates_in_one_pass_score_as_each_alone(judged):

@@ -73,9 +73,12 @@ class Judge:
         self.checkpoint = checkpoint
         self.cached: list[int] = []  # the ids whose keys and values the cache holds
         self.cache = DynamicCache(config=checkpoint.model.config) if can_share(checkpoint) else None
+        self.keys_values = checkpoint.engine.model.new_cache() if checkpoint.engine else None
 
     def score(self, prompt: Prompt, replies: Sequence[list[int]]) -> Verdict:
         """Every candidate reply, given as ids with the end token."""
+        if self.keys_values is not None:
+            return self._with_engine(prompt, replies)
         return self._together(prompt, replies) if self.cache is not None else self._one_by_one(prompt, replies)
 
     def _together(self, prompt: Prompt, replies: Sequence[list[int]]) -> Verdict:
@@ -105,6 +108,22 @@ class Judge:
         rows = [0 if k == 0 else start - new + k for start, reply in zip(ends, replies, strict=False) for k in range(len(reply))]
         values = logits.float().log_softmax(-1)[rows, flat].split([len(reply) for reply in replies])
         return Verdict([value.sum().item() for value in values], head)
+
+    def _with_engine(self, prompt: Prompt, replies: Sequence[list[int]]) -> Verdict:
+        """The prompt, then every candidate as a conversation that goes on from it, in one pass."""
+        model, known = self.checkpoint.engine.model, min(common_start(self.cached, prompt.ids), len(prompt.ids) - 1)
+        self.keys_values.length = known
+        first = model.forward([(prompt.ids[known:], self.keys_values)])[0].log_softmax(-1)
+        self.cached = list(prompt.ids)
+        longer = [reply for reply in replies if len(reply) > 1]
+        parts = [(reply[:-1], self.keys_values.copy(len(prompt.ids))) for reply in longer]
+        rest = model.forward(parts, all_positions=True).log_softmax(-1) if parts else None
+        values, row = [], 0
+        for reply in replies:
+            later = sum(rest[row + k, i].item() for k, i in enumerate(reply[1:]))
+            values.append(first[reply[0]].item() + later)
+            row += len(reply) - 1
+        return Verdict(values, None)
 
     def _one_by_one(self, prompt: Prompt, replies: Sequence[list[int]]) -> Verdict:
         """For models without a cache, or with attention that is not plain: slow."""

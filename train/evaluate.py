@@ -139,7 +139,7 @@ def score_convai(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: 
         report["scores"] |= convai_scores(checkpoint, dialogues, bar("as ConvAIModel"))
 
 
-AS_SERVED = ("served", "replies", "selfchat", "probes")  # as the app does it
+AS_SERVED = ("served", "hits", "replies", "selfchat", "probes")  # as the app does it
 GROUPS = {
     "nats": score_nats,
     "served": score_served,
