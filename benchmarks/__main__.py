@@ -28,7 +28,7 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "versions": {name: found for name in PACKAGES if (found := installed(name))},
-        "one_visitor": chat.compare(options.runs, os.cpu_count()),
+        "one_visitor": chat.compare(options.runs, max(1, os.cpu_count() // 2)),
         "visitors": visitors.measure(options.seconds),
     }
     print(f"{report['date']}, {report['machine']}\n\n{chat.table(report['one_visitor'])}\n\n{visitors.table(report['visitors'])}")

@@ -40,7 +40,7 @@ TURNS = ["hi there, how was your day?", "it was fine, i looked after my bees. ho
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3, help="processes of each; the median counts (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: one a core)")
+    parser.add_argument("--threads", type=int, default=max(1, os.cpu_count() // 2), help="of every engine (default: half the cores)")
     parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("--child", choices=ENGINES, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -79,6 +79,7 @@ def measure(engine: str, threads: int) -> dict:
     write = {"stock": stock, "generate": generate, "ctranslate2": ctranslate2, "llama.cpp": llama_cpp, "ours": ours, "ours, later": later}
     start = time.monotonic()
     reply = write[engine]()
+    torch.set_num_threads(threads)  # loading for the chat chooses for itself
     ready = time.monotonic() - start
     rows = []
     for question in QUESTIONS[:1] + QUESTIONS:

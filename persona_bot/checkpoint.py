@@ -26,7 +26,7 @@ import transformers
 from huggingface_hub.constants import HF_HOME
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
-from persona_bot.device import best_dtype, pick_device
+from persona_bot.device import best_dtype, pick_device, use_half_the_cores
 from persona_bot.download import fetch
 from persona_bot.engine import Engine
 from persona_bot.errors import UserError
@@ -90,6 +90,7 @@ def load_checkpoint(name: str | None = None, device: str | None = None, double_h
     checkpoint = Checkpoint(model, tokenizer, layout, display_name(name, folder), place, limit, has_head)
     if for_chat and (checkpoint := with_engine(checkpoint)).engine:
         model.to("meta")  # the engine has weights of its own
+        use_half_the_cores()
     return checkpoint
 
 
