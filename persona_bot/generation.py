@@ -148,7 +148,7 @@ def stream_reply(
     """
     settings = settings or Settings()
     prompt = build_prompt(checkpoint.layout, persona, turns, checkpoint.max_positions - settings.max_tokens)
-    earlier = [i for turn in turns[1::2] for i in [*checkpoint.layout.encode(turn), checkpoint.layout.end_id]]
+    earlier = [i for turn in turns[1::2] for i in [*checkpoint.layout.encode(f" {turn}"), checkpoint.layout.end_id]]
     return ReplyStream(checkpoint, prompt, settings, stop or threading.Event(), earlier)
 
 

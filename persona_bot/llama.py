@@ -85,14 +85,15 @@ class FloatLinear:
 
 
 class Layer:
-    """The weights of one decoder layer: those with the same input joined, the norms before them multiplied in."""
+    """The weights of one decoder layer, those with the same input joined."""
 
     def __init__(self, layer, linear, size: int):
         attention, mlp = layer.self_attn, layer.mlp
         query, key = (in_pairs(projection.weight, size) for projection in (attention.q_proj, attention.k_proj))
-        self.query_key_value = linear(torch.cat([query, key, attention.v_proj.weight]) * layer.input_layernorm.weight)
+        self.before_attention, self.before_mlp = layer.input_layernorm.weight.float(), layer.post_attention_layernorm.weight.float()
+        self.query_key_value = linear(torch.cat([query, key, attention.v_proj.weight]))
         self.output = linear(attention.o_proj.weight)
-        self.gate_up = linear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * layer.post_attention_layernorm.weight)
+        self.gate_up = linear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
         self.down = linear(mlp.down_proj.weight)
 
 
@@ -127,10 +128,11 @@ class FastLlama:
         self.epsilon = config.rms_norm_eps
         self.embedding = inner.embed_tokens.weight.clone()  # a view would keep the whole file in memory
         with ThreadPoolExecutor(2) as packers:  # packing runs outside of Python's lock
-            head = packers.submit(lambda: linear(model.lm_head.weight * inner.norm.weight))
+            head = packers.submit(lambda: linear(model.lm_head.weight))
             self.layers = list(packers.map(lambda layer: Layer(layer, linear, self.size), inner.layers))
             self.head = head.result()
         cos, sin = inner.rotary_emb(torch.zeros(1), torch.arange(max_positions)[None])
+        self.norm = inner.norm.weight.float()
         half = self.size // 2
         turn = torch.complex(cos[0, :, None, :half].float(), sin[0, :, None, :half].float())  # (positions, 1, half)
         turned = turn.expand(-1, self.heads + self.kv_heads, -1)
@@ -155,13 +157,13 @@ class FastLlama:
         turns = self.turns[places]  # (N, heads + 2 kv_heads, half)
         x = self.embedding[[i for ids, _ in parts for i in ids]].float()  # (N, hidden)
         for number, layer in enumerate(self.layers):
-            pairs = layer.query_key_value(self._normed(x)).view(total, -1, self.size // 2, 2)
+            pairs = layer.query_key_value(self._normed(x, layer.before_attention)).view(total, -1, self.size // 2, 2)
             turned = torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(2).to(self.kv_dtype)
             seen = [self._attend(turned[start:end], cache.kept[number], until, mask) for start, end, cache, until, mask in spans]
             x = x + layer.output((seen[0] if len(seen) == 1 else torch.cat(seen)).float())
-            gate, up = layer.gate_up(self._normed(x)).chunk(2, dim=-1)
+            gate, up = layer.gate_up(self._normed(x, layer.before_mlp)).chunk(2, dim=-1)
             x = x + layer.down(F.silu(gate).mul_(up))
-        logits = self.head(self._normed(x if all_positions else x[[end - 1 for _, end, *_ in spans]]))
+        logits = self.head(self._normed(x if all_positions else x[[end - 1 for _, end, *_ in spans]], self.norm))
         for ids, cache in parts:
             cache.length += len(ids)
         return logits
@@ -176,9 +178,9 @@ class FastLlama:
         out = F.scaled_dot_product_attention(query, keys, values, mask, is_causal=alone, enable_gqa=True)
         return out[0].transpose(0, 1).flatten(1)
 
-    def _normed(self, x: torch.Tensor) -> torch.Tensor:
-        """Root mean square 1; the norm's weights are in the matrix that follows."""
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon)
+    def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """RMSNorm. Its weights are not multiplied into the matrix that follows: int8 would then cost twice as much quality."""
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon) * weight
 
 
 def causal(known: int, new: int) -> torch.Tensor:

@@ -21,6 +21,7 @@ class Sampler:
 
     def __init__(self, checkpoint: Checkpoint, settings, earlier: list[int]):
         self.settings = settings
+        self.encode, self.decode = checkpoint.layout.encode, checkpoint.layout.decode
         self.earlier = earlier  # the persona's earlier replies, each with its end token
         self.stop_ids = sorted(checkpoint.layout.stop_ids)
         self.never = sorted(checkpoint.layout.control_ids - checkpoint.layout.stop_ids)
@@ -42,11 +43,15 @@ class Sampler:
         if ids:
             scores = self.repetition(torch.tensor([ids]), scores)
         if self.no_repeat and (self.earlier or ids):
-            scores = self.no_repeat(torch.tensor([self.earlier + ids]), scores)
+            scores = self.no_repeat(torch.tensor([self.earlier + self._as_inside(ids)]), scores)
         if self.settings.temperature == 0:
             return int(scores.argmax())
         probabilities, tokens = self.choices(scores[0])
         return int(tokens[torch.multinomial(probabilities, 1, generator=self.generator)])
+
+    def _as_inside(self, ids: list[int]) -> list[int]:
+        """The reply's ids as they would stand inside a text: many tokenizers have two tokens for a word, one for the very start."""
+        return self.encode(f" {self.decode(ids[:1])}") + ids[1:] if ids else []
 
     def choices(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(weights, tokens) to draw from: temperature, then top-k, then top-p, as transformers has them.
