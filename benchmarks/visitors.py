@@ -15,13 +15,14 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from pathlib import Path
 
 import httpx
 
+from benchmarks.chat import PERSONA, QUESTIONS, TURNS
+
 CROWDS = (1, 4, 16, 64)
-PERSONA = ["i keep bees on my roof.", "i used to be a dancer.", "my sister is a judge.", "i am afraid of the dark.", "i cook with garlic."]
-TURNS = ["hi there, how was your day?", "it was fine, i looked after my bees. how was yours?", "good! what else do you do?"]
 APP = Path(__file__).parent.parent / "app.py"
 
 
@@ -87,7 +88,7 @@ def crowd(url: str, count: int, seconds: float) -> dict:
     return {
         "replies": len(results),
         "empty": sum(not text for _, _, text in results),
-        "tokens_per_s": sum(count_tokens(text) for _, _, text in results) / took,
+        "tokens_per_s": sum(len(tokenizer()(text).input_ids) for _, _, text in results) / took,
         "first_text_s": statistics.median(waits),
         "first_text_s_95": waits[int(0.95 * (len(waits) - 1))],
         "first_text_s_most": waits[-1],
@@ -97,7 +98,7 @@ def crowd(url: str, count: int, seconds: float) -> dict:
 def ask(url: str, seed: int) -> tuple[float, float, str]:
     """(seconds to the first text, to the last, the reply), through the page's documented API."""
     began, first, text = time.monotonic(), None, ""
-    data = [PERSONA, TURNS, 0.7, 0.9, 0, 20, 60, 1.1, seed]
+    data = [PERSONA, [*TURNS, QUESTIONS[0]], 0.7, 0.9, 0, 20, 60, 1.1, seed]
     with httpx.Client(timeout=300, verify=False) as http:  # reading the certificates anew would cost more than a reply
         started = http.post(f"{url}/gradio_api/call/chat", json={"data": data})
         started.raise_for_status()
@@ -111,12 +112,11 @@ def ask(url: str, seed: int) -> tuple[float, float, str]:
     return first, time.monotonic() - began, text
 
 
-def count_tokens(text: str, kept: list = []) -> int:  # noqa: B006  the tokenizer is loaded once
+@cache
+def tokenizer():
     from transformers import AutoTokenizer
 
-    if not kept:
-        kept.append(AutoTokenizer.from_pretrained(APP.parent / "default_model"))
-    return len(kept[0](text).input_ids)
+    return AutoTokenizer.from_pretrained(APP.parent / "default_model")
 
 
 def resident(process: int) -> float:

@@ -32,6 +32,7 @@ class Progress(NamedTuple):
 
 checkpoint: Checkpoint | Endpoint | None = None  # a module's variable, so that ZeroGPU's forked processes find it
 ready = threading.Event()
+ALONE = threading.Semaphore(2)  # replies at once where visitors do not share passes; more would only slow each other down
 running: set[threading.Event] = set()  # the stop of every reply that is being written, for all visitors
 
 
@@ -76,7 +77,7 @@ def write(persona: Persona, turns: list[str], settings: Settings, stop: threadin
     running.add(stop)
     try:
         if spaces is None or is_remote():
-            yield from _write(persona, turns, settings, stop)
+            yield from _write_in_turn(persona, turns, settings, stop)
             return
         for progress in _write_on_borrowed_gpu(persona, turns, settings):
             if isinstance(progress, str):
@@ -94,6 +95,21 @@ def write(persona: Persona, turns: list[str], settings: Settings, stop: threadin
     finally:
         stop.set()
         running.discard(stop)
+
+
+def _write_in_turn(persona: Persona, turns: list[str], settings: Settings, stop: threading.Event) -> Iterator[Progress]:
+    """`_write`, at once where passes are shared or run elsewhere; else when there is room, and the visitor may stop or leave before."""
+    if is_remote() or checkpoint.engine:
+        yield from _write(persona, turns, settings, stop)
+        return
+    while not ALONE.acquire(timeout=0.25):
+        yield Progress("", 0, 0.0)
+        if stop.is_set():
+            return
+    try:
+        yield from _write(persona, turns, settings, stop)
+    finally:
+        ALONE.release()
 
 
 def _write(persona: Persona, turns: list[str], settings: Settings, stop: threading.Event | None = None) -> Iterator[Progress]:

@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision.
+"""Where a model runs, in which precision, and when its memory is full.
 
 Run: nothing by itself; checkpoint.py asks it, and `python app.py --device cpu` overrules it.
 """
@@ -39,3 +39,9 @@ def use_half_the_cores() -> None:
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CUDA has a class for it; the CPU allocator of torch only says so."""
+    said = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in said or "not enough memory" in said

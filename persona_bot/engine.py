@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 import torch
 
+from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
 from persona_bot.llama import FastLlama, KeysValues
 
@@ -117,11 +118,6 @@ class Engine:
         for (request, count), row in zip(batch, logits, strict=True):
             request.ids = request.ids[count:]
             request.logits = None if request.ids else row
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """CUDA has a class for it; the CPU allocator of torch only says so."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def as_user_error(error: Exception) -> UserError:

@@ -45,7 +45,7 @@ class PrefixCache:
 
     def give_back(self, ids: Sequence[int], cache: Cache) -> None:
         """Keeps a cache of exactly these ids, unless its layers hold something else (a sliding window)."""
-        if not ids or len(ids) > MAX_TOKENS or lengths(cache) != {len(ids)}:
+        if not ids or len(ids) > MAX_TOKENS or held(cache) != {len(ids)}:
             return
         with self._lock:
             self._entries.append((list(ids), cache))
@@ -61,7 +61,7 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     return min(len(first), len(second))
 
 
-def lengths(cache: Cache) -> set[int]:
+def held(cache: Cache) -> set[int]:
     """How many positions its layers hold."""
     if isinstance(cache, KeysValues):
         return {cache.length}

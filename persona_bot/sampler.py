@@ -23,6 +23,7 @@ class Sampler:
         self.settings = settings
         self.encode, self.decode = checkpoint.layout.encode, checkpoint.layout.decode
         self.earlier = earlier  # the persona's earlier replies, each with its end token
+        self.start: list[int] = []  # what stands for the reply's first token in the search for repeated runs
         self.stop_ids = sorted(checkpoint.layout.stop_ids)
         self.never = sorted(checkpoint.layout.control_ids - checkpoint.layout.stop_ids)
         self.sentence_ends = sorted({checkpoint.layout.encode(mark)[-1] for mark in ".!?"})
@@ -43,15 +44,17 @@ class Sampler:
         if ids:
             scores = self.repetition(torch.tensor([ids]), scores)
         if self.no_repeat and (self.earlier or ids):
-            scores = self.no_repeat(torch.tensor([self.earlier + self._as_inside(ids)]), scores)
+            if len(ids) == 1:
+                self.start = self._as_inside(ids[0])
+            scores = self.no_repeat(torch.tensor([self.earlier + self.start + ids[1:]]), scores)
         if self.settings.temperature == 0:
             return int(scores.argmax())
         probabilities, tokens = self.choices(scores[0])
         return int(tokens[torch.multinomial(probabilities, 1, generator=self.generator)])
 
-    def _as_inside(self, ids: list[int]) -> list[int]:
-        """The reply's ids as they would stand inside a text: many tokenizers have two tokens for a word, one for the very start."""
-        return self.encode(f" {self.decode(ids[:1])}") + ids[1:] if ids else []
+    def _as_inside(self, first: int) -> list[int]:
+        """The reply's first token as it would stand inside a text: many tokenizers have another one for a word at the very start."""
+        return self.encode(f" {self.decode([first])}")
 
     def choices(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(weights, tokens) to draw from: temperature, then top-k, then top-p, as transformers has them.

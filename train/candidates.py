@@ -18,6 +18,7 @@ from transformers import DynamicCache
 
 from persona_bot.checkpoint import Checkpoint
 from persona_bot.persona import Persona
+from persona_bot.prefix_cache import common_length
 from persona_bot.prompt import Prompt, build_prompt
 from train.dialogues import Dialogue
 from train.likelihood import NOBODY, Progress, forward, reply_ids, token_log_likelihoods, types_of
@@ -83,7 +84,7 @@ class Judge:
 
     def _together(self, prompt: Prompt, replies: Sequence[list[int]]) -> Verdict:
         length = len(prompt.ids)
-        known = min(common_start(self.cached, prompt.ids), length - 1)
+        known = min(common_length(self.cached, prompt.ids), length - 1)
         self.cache.crop(known - len(self.cached))  # a negative number: how many to forget
         new, flat = length - known, [i for reply in replies for i in reply]
         ends = list(accumulate(map(len, replies), initial=new))  # where each reply ends in this pass; first: where they start
@@ -111,7 +112,7 @@ class Judge:
 
     def _with_engine(self, prompt: Prompt, replies: Sequence[list[int]]) -> Verdict:
         """The prompt, then every candidate as a conversation that goes on from it, in one pass."""
-        model, known = self.checkpoint.engine.model, min(common_start(self.cached, prompt.ids), len(prompt.ids) - 1)
+        model, known = self.checkpoint.engine.model, min(common_length(self.cached, prompt.ids), len(prompt.ids) - 1)
         self.keys_values.length = known
         first = model.forward([(prompt.ids[known:], self.keys_values)])[0].log_softmax(-1)
         self.cached = list(prompt.ids)
@@ -153,8 +154,3 @@ def apart(known: int, owners: Sequence[int], dtype: torch.dtype) -> torch.Tensor
     mine = (owner[None] == 0) | (owner[None] == owner[:, None])
     allowed = torch.cat([torch.ones(len(owners), known, dtype=torch.bool), mine & (place[None] <= place[:, None])], dim=1)
     return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)[None, None]
-
-
-def common_start(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many ids two sequences share at their beginning."""
-    return next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -22,9 +22,10 @@ from pathlib import Path
 
 import torch
 
+from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
 from train.convai_examples import ConvaiExamples, Sequences, collate, epoch_batches, losses
-from train.convai_state import Progress, half_precision, is_out_of_memory, load_state, make_optimizer, make_scheduler, save_state
+from train.convai_state import Progress, half_precision, load_state, make_optimizer, make_scheduler, save_state
 from train.saving import keep_newest, mend, newest_good, write_files_atomically, write_folder_atomically
 
 SAVE_SECONDS = 600.0  # what a kill may cost at most, where steps are slow

@@ -83,11 +83,6 @@ def half_precision(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """torch has a class of its own for a GPU's memory only."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def save_state(folder: Path, optimizer, scaler, progress: Progress, identity: dict) -> None:
     """Writes everything but the model, which lies beside it."""
     tensors, numbers = {"random.cpu": torch.get_rng_state()}, {}

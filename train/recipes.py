@@ -166,8 +166,9 @@ def estimate_convai(model, examples) -> tuple[float, float] | None:
     import psutil
     import torch
 
+    from persona_bot.device import is_out_of_memory
     from train.convai_examples import collate, losses
-    from train.convai_loop import half_precision, is_out_of_memory
+    from train.convai_loop import half_precision
 
     args = model.args
     count = min(args.train_batch_size, len(examples))

@@ -24,6 +24,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
 from train.examples import Example, pack
 from train.packed_trainer import IDENTITY, PackedTrainer, check_model, collate, fingerprint, on, summed_loss, training_arguments
@@ -145,6 +146,8 @@ def train_sft(
             resume = True  # from what this run saved, if it did
     trainer.stopped_by_signal = signals.asked
     KeepBest.restore(model, out)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()  # a process that ends inside its group is torn down by force, and may abort
     return trainer, settings
 
 
@@ -193,11 +196,6 @@ def smaller(settings: SftSettings, processes: int = 1) -> SftSettings:
         raise UserError("A process ran out of memory, which the others cannot wait for; halve --batch-rows and double --accumulate.")
     factor = next(k for k in range(2, rows + 1) if rows % k == 0)
     return replace(settings, batch_rows=rows // factor, accumulate=settings.accumulate * factor)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has a class for it; the CPU allocator of torch only says so."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def free_memory(model) -> None:
