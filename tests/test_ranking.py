@@ -11,15 +11,16 @@ import torch
 import torch.nn.functional as F
 
 from persona_bot.checkpoint import load_checkpoint
+from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, find_layout
 from tests.sft_tiny import settings
 from train import finetune
-from train.examples import conversation_example
-from train.likelihood import reply_ids
+from train.examples import IGNORED, conversation_example
+from train.likelihood import NOBODY, reply_ids
 from train.packed_trainer import collate, summed_loss
 from train.questions import make_dialogues
-from train.ranking import add_rivals, losses, replies_of
+from train.ranking import TO_NOTHING, add_rivals, losses, replies_of
 from train.saved_model import load_base
 from train.sft import train_sft
 
@@ -41,9 +42,8 @@ def examples(layout):
 
 
 @pytest.fixture
-def nothing(layout) -> dict:
-    texts = [reply for _, turns in CONVERSATIONS for reply in turns[1::2]]
-    return {tuple(reply_ids(layout, text)): -10.0 - k for k, text in enumerate(texts)}
+def nothing(layout) -> list[int]:
+    return build_prompt(layout, NOBODY, [""], 500).ids
 
 
 def test_replies_are_found_with_their_end_tokens(layout, examples):
@@ -57,28 +57,34 @@ def test_rivals_come_from_other_examples_and_are_reproducible(examples, nothing)
     ranked = add_rivals(examples, nothing, 2, seed=3)
     for example in ranked:
         own = {tuple(reply) for reply in replies_of(example.example)[1]}
+        assert [contest[0] for contest in example.contests] == replies_of(example.example)[1]
         for contest in example.contests:
-            rivals = [tuple(reply.ids) for reply in contest[1:]]
-            assert len(set(rivals)) == 2 and not own & set(rivals)
-            assert [reply.nothing for reply in contest] == [nothing[tuple(reply.ids)] for reply in contest]
+            rivals = {tuple(reply) for reply in contest[1:]}
+            assert len(rivals) == 2 and not own & rivals
     assert add_rivals(examples, nothing, 2, seed=3) == ranked != add_rivals(examples, nothing, 2, seed=4)
+
+
+def test_too_few_replies_to_draw_from_are_named(examples, nothing):
+    with pytest.raises(UserError, match="--rivals 4 needs more different replies"):
+        add_rivals(examples, nothing, 4, seed=0)
 
 
 def test_a_row_with_branches_is_worth_what_separate_runs_are(chat_model, layout, examples, nothing):
     ranked = add_rivals(examples, nothing, 2, seed=0)
-    expected = torch.zeros(2)
+    nats = contests = 0.0
     for example, (persona, turns) in zip(ranked, CONVERSATIONS, strict=True):
         for k, contest in zip(range(1, len(turns), 2), example.contests, strict=True):
             prompt = build_prompt(layout, persona, turns[:k], 500).ids
-            values = torch.tensor([log_likelihood(chat_model, prompt, reply.ids) for reply in contest])
-            scores = values - torch.tensor([reply.nothing for reply in contest])
-            expected += torch.stack([-values[0], F.cross_entropy(scores, torch.tensor(0))])
+            in_context, to_nothing = (torch.tensor([log_likelihood(chat_model, p, reply) for reply in contest]) for p in (prompt, nothing))
+            nats -= in_context[0].item()
+            contests += (F.cross_entropy(in_context - to_nothing, torch.tensor(0)) - TO_NOTHING * to_nothing[0]).item()
     batch = collate([ranked[:2], ranked[2:]], rival_weight=0.5)
     assert batch["input_ids"].shape[1] == sum(len(example.ids) for example in ranked)
     with torch.no_grad():
         total, count = summed_loss(chat_model, batch)
+        assert losses(chat_model, batch)[0].item() == pytest.approx(nats, rel=1e-4)
     assert count == sum(example.supervised for example in examples)
-    assert total.item() == pytest.approx((expected[0] + 0.5 * expected[1]).item(), rel=1e-4)
+    assert total.item() == pytest.approx(nats + 0.5 * contests, rel=1e-4)
 
 
 def log_likelihood(model, prompt: list[int], reply: list[int]) -> float:
@@ -90,13 +96,19 @@ def log_likelihood(model, prompt: list[int], reply: list[int]) -> float:
 def test_the_right_reply_is_learnt(chat_model, layout, examples, nothing, tmp_path):
     model = copy.deepcopy(chat_model)
     ranked = add_rivals(examples, nothing, 2, seed=0)
-    batch = collate([ranked])
-    with torch.no_grad():
-        before = losses(model, batch)[1] / 6
+    before = right_share(model, ranked)
     train_sft(model, ranked, [], tmp_path, settings(epochs=12, rivals=2, rival_weight=5.0))
+    assert before < 1.0 == right_share(model.eval(), ranked)
+
+
+def right_share(model, ranked) -> float:
+    """Share of contests whose gold reply gains most from its context."""
+    batch = collate([ranked])
+    kept, ids = batch["choices"] != IGNORED, batch["choices"].clamp(min=0)
     with torch.no_grad():
-        after = losses(model.eval(), batch)[1] / 6
-    assert after < 0.2 * before
+        logits = model(**{n: batch[n] for n in ("input_ids", "position_ids", "attention_mask")}, logits_to_keep=batch["predicts"]).logits[0]
+    values = [(logits.log_softmax(-1)[batch[name], ids] * kept).sum(-1) for name in ("in_context", "to_nothing")]
+    return ((values[0] - values[1]).argmax(-1) == 0).float().mean().item()
 
 
 def test_an_adapter_goes_on_from_where_it_ended(chat_folder, tmp_path, capsys):

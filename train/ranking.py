@@ -2,13 +2,16 @@
 
 Run: `python -m train.finetune --data personachat --rivals 4 --out outputs/mine`
 
-    main      <system persona> <user hi> <assistant> hello you <end> <user ..> <assistant> not much <end>
-    rivals                                    `-> i sell shoes <end>                    `-> my cat <end>
-                                              `-> so am i <end>                         `-> oh no <end>
+    conversation   <system persona> <user hi> <assistant> hello you <end> <user ..> <assistant> not much <end>
+                                                        `-> i sell shoes <end>             `-> my cat <end>
+    nothing        <system> <user> <assistant> `-> hello you <end>
+                                               `-> not much <end>
+                                               `-> i sell shoes <end>  ..
 
-All stand in one row: a rival sees the conversation up to its branch, and itself. The score of a reply is what the context
+All stand in one row: a branch sees its trunk up to where it starts, and itself. The score of a reply is what the context
 adds to it, log p(reply | context) - log p(reply | nothing), as train.evaluate ranks candidates; the loss is the
-cross-entropy of the gold one among N + 1. The second term is computed once, with the model that training starts from.
+cross-entropy of the gold reply among N + 1. Both terms learn. The gold replies are also learnt as replies to nothing, so
+that the second term stays what people say at all.
 """
 
 import random
@@ -21,25 +24,28 @@ import torch.nn.functional as F
 from persona_bot.errors import UserError
 from train.examples import IGNORED, Example
 
-
-class Reply(NamedTuple):
-    """A reply's ids with its end token, and its log likelihood as a reply of nobody to nothing."""
-
-    ids: list[int]
-    nothing: float
+POOL = 2  # times N: from so many replies each conversation draws its rivals, because each is read once more, to nothing
+TO_NOTHING = 0.15  # nats of saying the gold reply to nothing, against nats of the contest
 
 
 class RankedExample(NamedTuple):
-    """A conversation, where its replies start, and for each of them the gold reply and its rivals."""
+    """A conversation, where its replies start, for each of them the gold reply and its rivals, and the prompt of nothing."""
 
     example: Example
     starts: list[int]
-    contests: list[list[Reply]]  # the gold reply first
+    contests: list[list[list[int]]]  # ids with their end token, the gold reply first
+    nothing: list[int]
 
     @property
     def ids(self) -> list[int]:
-        """All that a row must hold: the conversation, then every rival without its end token."""
-        return self.example.ids + [i for contest in self.contests for rival in contest[1:] for i in rival.ids[:-1]]
+        """All that a row must hold: both trunks and every branch, these without their end token."""
+        rivals = [i for contest in self.contests for rival in contest[1:] for i in rival[:-1]]
+        return self.example.ids + rivals + self.nothing + [i for reply in self.distinct for i in reply[:-1]]
+
+    @property
+    def distinct(self) -> list[tuple[int, ...]]:
+        """Every gold reply and every rival once."""
+        return list(dict.fromkeys(tuple(reply) for contest in self.contests for reply in contest))
 
     @property
     def targets(self) -> list[int]:
@@ -64,96 +70,114 @@ def replies_of(example: Example) -> tuple[list[int], list[list[int]]]:
     return starts, replies
 
 
-def add_rivals(examples: Sequence[Example], nothing: dict[tuple[int, ...], float], count: int, seed: int) -> list[RankedExample]:
-    """Each example with `count` replies of other examples against each of its own; `nothing`: log likelihood by ids.
+def add_rivals(examples: Sequence[Example], nothing: list[int], count: int, seed: int) -> list[RankedExample]:
+    """Each example with `count` replies of other examples against each of its own; `nothing`: ids of the prompt of nobody.
 
     Raises UserError where there are too few replies to draw from."""
     draw = random.Random(seed)
-    pool = sorted(nothing)
+    pool = sorted({tuple(reply) for example in examples for reply in replies_of(example)[1]})
     ranked = []
     for example in examples:
         starts, replies = replies_of(example)
         own = {tuple(reply) for reply in replies}
         if len(pool) < count + len(own):
             raise UserError(f"--rivals {count} needs more different replies than these dialogues have; lower it, or add dialogues.")
-        contests = []
-        for reply in replies:
-            rivals = [ids for ids in draw.sample(pool, count + len(own)) if ids not in own][:count]
-            contests.append([Reply(list(ids), nothing[tuple(ids)]) for ids in (reply, *rivals)])
-        ranked.append(RankedExample(example, starts, contests))
+        others = [ids for ids in draw.sample(pool, min(POOL * count + len(own), len(pool))) if ids not in own]
+        contests = [[reply, *map(list, draw.sample(others, count))] for reply in replies]
+        ranked.append(RankedExample(example, starts, contests, nothing))
     return ranked
 
 
-def collate_ranked(rows: Sequence[Sequence[RankedExample]]) -> dict[str, torch.Tensor]:
-    """Rows -> one row (1, T): ids, positions, targets of the gold replies, a mask (1, 1, T, T) and what ranking_loss reads.
+class Row:
+    """One row of trunks and their branches, as lists with an entry per position."""
 
-    choices (C, N + 1, L): index into the predictions (gold positions, then rival positions) of each token of each choice;
-    choice_ids: the ids there, IGNORED beyond a reply's end; nothing (C, N + 1). `predicts` (K,): positions of the predictions.
+    def __init__(self):
+        self.ids: list[int] = []
+        self.positions: list[int] = []
+        self.owners: list[tuple[int, int]] = []  # (trunk, branch), branch 0 the trunk itself
+        self.anchors: list[int] = []  # up to which position of its trunk a place may look
+        self.trunks = self.branches = 0
+
+    def trunk(self, ids: Sequence[int]) -> int:
+        """Adds a trunk; returns the place of its first id."""
+        start, self.trunks = len(self.ids), self.trunks + 1
+        self._add(ids, 0, 0, range(len(ids)))
+        return start
+
+    def branch(self, at: int, reply: Sequence[int]) -> list[int]:
+        """Adds a reply behind the newest trunk's place `at`; returns the places that predict its ids."""
+        start, position = len(self.ids), self.positions[at]
+        self.branches += 1
+        self._add(reply[:-1], self.branches, position + 1, [position] * (len(reply) - 1))
+        return [at, *range(start, len(self.ids))]
+
+    def _add(self, ids: Sequence[int], branch: int, position: int, anchors: Sequence[int]) -> None:
+        self.ids += ids
+        self.positions += range(position, position + len(ids))
+        self.owners += [(self.trunks, branch)] * len(ids)
+        self.anchors += anchors
+
+
+def collate_ranked(rows: Sequence[Sequence[RankedExample]]) -> dict[str, torch.Tensor]:
+    """Rows -> one row (1, T): ids, positions, targets of the gold replies, a mask (1, 1, T, T) and what `losses` reads.
+
+    predicts (K,): the places where something is predicted, and for each of C contests of N + 1 replies of up to L ids:
+    in_context, to_nothing (C, N + 1, L): which of the predictions, 0 beyond a reply's end; choices: the ids there, IGNORED
+    beyond the end.
     """
-    ids, positions, targets, owners, anchors = [], [], [], [], []
-    predicts_gold, rivals_at, contests = [], [], []
-    for number, (example, starts, rounds) in enumerate(e for row in rows for e in row):
-        base = len(ids)
-        ids += example.ids
-        positions += range(len(example.ids))
-        targets += example.targets
-        owners += [(number, 0)] * len(example.ids)
-        anchors += range(len(example.ids))
-        predicts_gold += [base + t for t, target in enumerate(example.targets) if target != IGNORED]
-        branch = 0
-        for start, contest in zip(starts, rounds, strict=True):
-            places = [[base + start - 1 + k for k in range(len(contest[0].ids))]]
-            for rival in contest[1:]:
-                branch += 1
-                new = range(len(ids), len(ids) + len(rival.ids) - 1)
-                places.append([base + start - 1, *new])
-                ids += rival.ids[:-1]
-                positions += range(start, start + len(new))
-                targets += [IGNORED] * len(new)
-                owners += [(number, branch)] * len(new)
-                anchors += [start - 1] * len(new)
-                rivals_at += new
-            contests.append((contest, places))
-    predicts = predicts_gold + rivals_at
+    row, targets, contests, in_context, to_nothing = Row(), [], [], [], []
+    for ranked in (r for examples in rows for r in examples):
+        start = row.trunk(ranked.example.ids)
+        targets += [IGNORED] * (start - len(targets)) + ranked.targets
+        for at, contest in zip(ranked.starts, ranked.contests, strict=True):
+            gold = [start + at - 1 + k for k in range(len(contest[0]))]
+            in_context.append([gold, *(row.branch(start + at - 1, rival) for rival in contest[1:])])
+        end = row.trunk(ranked.nothing) + len(ranked.nothing) - 1
+        alone = {reply: row.branch(end, reply) for reply in ranked.distinct}
+        to_nothing += [[alone[tuple(reply)] for reply in contest] for contest in ranked.contests]
+        contests += ranked.contests
+    targets += [IGNORED] * (len(row.ids) - len(targets))
+    predicts = sorted({place for group in in_context + to_nothing for places in group for place in places})
     index = {place: k for k, place in enumerate(predicts)}
-    longest = max(len(reply.ids) for contest, _ in contests for reply in contest)
-    pad = [0] * longest
+    longest = max(len(reply) for contest in contests for reply in contest)
+
+    def padded(groups: list, filler: int) -> torch.Tensor:
+        return torch.tensor([[(list(values) + [filler] * longest)[:longest] for values in group] for group in groups])
+
     labels = torch.tensor([targets])
     return {
-        "input_ids": torch.tensor([ids]),
-        "position_ids": torch.tensor([positions]),
-        "attention_mask": tree_mask(owners, positions, anchors),
+        "input_ids": torch.tensor([row.ids]),
+        "position_ids": torch.tensor([row.positions]),
+        "attention_mask": tree_mask(row.owners, row.positions, row.anchors),
         "labels": labels,
         "shift_labels": labels,
         "predicts": torch.tensor(predicts),
-        "choices": torch.tensor([[([index[p] for p in place] + pad)[:longest] for place in places] for _, places in contests]),
-        "choice_ids": torch.tensor([[(reply.ids + [IGNORED] * longest)[:longest] for reply in contest] for contest, _ in contests]),
-        "nothing": torch.tensor([[reply.nothing for reply in contest] for contest, _ in contests]),
+        "choices": padded(contests, IGNORED),
+        "in_context": padded([[[index[p] for p in places] for places in group] for group in in_context], 0),
+        "to_nothing": padded([[[index[p] for p in places] for places in group] for group in to_nothing], 0),
     }
 
 
 def tree_mask(owners: Sequence[tuple[int, int]], positions: Sequence[int], anchors: Sequence[int]) -> torch.Tensor:
-    """(1, 1, T, T), True where a position may look: its own branch up to itself, its conversation up to its anchor.
+    """(1, 1, T, T), True where a place may look: its own branch up to itself, its trunk up to its anchor.
 
-    `owners`: (conversation, branch) of each position, branch 0 the conversation itself.
+    `owners`: (trunk, branch) of each place, branch 0 the trunk itself, whose anchors do not matter.
     """
-    conversation, branch = torch.tensor(owners).T
+    trunk, branch = torch.tensor(owners).T
     place, position, anchor = torch.arange(len(owners)), torch.tensor(positions), torch.tensor(anchors)
-    same = conversation[:, None] == conversation[None]
     in_branch = (branch[:, None] == branch[None]) & (place[None] <= place[:, None])
-    in_main = (branch[None] == 0) & (position[None] <= anchor[:, None])
-    return (same & (in_branch | in_main))[None, None]
+    in_trunk = (branch[None] == 0) & (branch[:, None] != 0) & (position[None] <= anchor[:, None])
+    return ((trunk[:, None] == trunk[None]) & (in_branch | in_trunk))[None, None]
 
 
 def losses(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """(nats of the gold replies, summed; cross-entropy of the contests, summed; supervised tokens)."""
+    """(nats of the gold replies, summed; what the contests cost, summed; supervised tokens)."""
     names = ("input_ids", "position_ids", "attention_mask")
     logits = model(**{name: batch[name] for name in names}, logits_to_keep=batch["predicts"], use_cache=False).logits[0]
-    gold = batch["labels"][0]
-    gold = gold[gold != IGNORED]
     log_p = logits.float().log_softmax(-1)  # (K, vocabulary)
-    kept = batch["choice_ids"] != IGNORED
-    tokens = log_p[batch["choices"], batch["choice_ids"].clamp(min=0)] * kept  # (C, N + 1, L)
-    scores = tokens.sum(-1) - batch["nothing"]
-    first = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
-    return F.nll_loss(log_p[: len(gold)], gold, reduction="sum"), F.cross_entropy(scores, first, reduction="sum"), len(gold)
+    kept = batch["choices"] != IGNORED
+    ids = batch["choices"].clamp(min=0)
+    in_context, to_nothing = ((log_p[batch[name], ids] * kept).sum(-1) for name in ("in_context", "to_nothing"))  # (C, N + 1)
+    gold = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+    contests = F.cross_entropy(in_context - to_nothing, gold, reduction="sum") - TO_NOTHING * to_nothing[:, 0].sum()
+    return -in_context[:, 0].sum(), contests, int(kept[:, 0].sum())

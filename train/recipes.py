@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 from persona_bot.errors import UserError
@@ -52,7 +51,7 @@ def train_with_sft(options: argparse.Namespace, train: list[Dialogue], valid: li
     examples = dialogue_examples(layout, train, room, settings.both_sides, random.Random(settings.seed))
     checks = dialogue_examples(layout, valid[:CHECKED], room)
     if examples and settings.rivals:
-        examples, checks = with_rivals(model, layout, examples, checks, settings, training_arguments(settings, options.out, False).device)
+        examples = with_rivals(layout, examples, settings)
     if not examples:
         raise UserError(f"Not one exchange fits into {room} tokens with its persona; raise --row-length, or shorten the personas.")
     rows = pack(examples, settings.row_length)
@@ -69,23 +68,16 @@ def train_with_sft(options: argparse.Namespace, train: list[Dialogue], valid: li
     return {"base_model": base, "layout": layout.name, "settings": asdict(settings), "steps": trainer.state.global_step, "tokens": tokens}
 
 
-def with_rivals(model, layout, train: list, valid: list, settings, device) -> tuple[list, list]:
-    """Both with rivals drawn from all their replies; every reply is read once to know how likely it is anyway."""
-    import torch
-    from tqdm import tqdm
-
-    from persona_bot.checkpoint import Checkpoint
-    from train.candidates import nothing_likelihoods
-    from train.ranking import add_rivals, replies_of
+def with_rivals(layout, examples: list, settings) -> list:
+    """The examples, each reply with rivals from the others."""
+    from persona_bot.prompt import build_prompt
+    from train.likelihood import NOBODY
+    from train.ranking import add_rivals
 
     if layout.needs_token_types:
         raise UserError("--rivals needs a base with a chat template; recipe convai has a ranking head for the same end.")
-    checkpoint = Checkpoint(model.to(device).eval(), None, layout, "", device, settings.row_length)
-    replies = {tuple(reply): list(reply) for example in train + valid for reply in replies_of(example)[1]}
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-        nothing = nothing_likelihoods(checkpoint, replies, partial(tqdm, desc="replies", unit="x20", leave=False, disable=None))
-    model.train()
-    return tuple(add_rivals(examples, nothing, settings.rivals, settings.seed) for examples in (train, valid))
+    nothing = build_prompt(layout, NOBODY, [""], settings.row_length).ids
+    return add_rivals(examples, nothing, settings.rivals, settings.seed)
 
 
 def train_with_convai(options: argparse.Namespace, train: list[Dialogue], valid: list[Dialogue]) -> dict:
