@@ -8,14 +8,19 @@ Run: nothing by itself; engine.py drives it, `python -m benchmarks.chat` measure
 
 A row is quantized by its own largest number, so what a token gets never depends on who else is in the pass, nor on how
 much of a prompt was computed earlier.
+
+The layers are compiled by torch.jit.script, which needs no C++ compiler: a pass of some 1,500 small operations then runs
+outside of Python, a third faster for one visitor, and without its lock, which the page's own threads want meanwhile.
 """
 
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 GROWTH = 64  # positions by which the room for keys and values grows
 
@@ -41,14 +46,15 @@ class KeysValues:
         return new
 
 
-class Int8Linear:
+class Int8Linear(nn.Module):
     """x (N, inputs) float32 -> (N, outputs) float32, with int8 weights (a scale an output) and uint8 rows (a scale a row).
 
     For many rows oneDNN's kernel, the one that torch.compile uses for quantized models and that needs no compiler; for one
     row fbgemm's, which takes two thirds of the time. Both hold the weights in an order of their own.
     """
 
-    def __init__(self, weight: torch.Tensor):
+    def __init__(self, weight: Tensor):
+        super().__init__()
         rounded = torch.empty(weight.shape, dtype=torch.int8)
         self.scale = torch.empty(len(weight))
         for start in range(0, len(weight), 2048):  # bit by bit: the vocabulary's weights are large
@@ -63,8 +69,8 @@ class Int8Linear:
             quantized = torch._make_per_channel_quantized_tensor(rounded, self.scale.double(), self.zero, 0)
         self.for_one = torch.ops.quantized.linear_prepack(quantized, None)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if len(x) == 1:
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] == 1:
             return torch.ops.quantized.linear_dynamic(x, self.for_one, False)
         largest = x.abs().amax(1, keepdim=True).clamp_(min=1e-12)
         rows = (x * (127 / largest)).add_(128.5).to(torch.uint8)  # 128 stands for 0
@@ -74,27 +80,80 @@ class Int8Linear:
         return y.mul_(largest)
 
 
-class FloatLinear:
+class FloatLinear(nn.Module):
     """The same with the weights as they are, for CPUs without fast int8 products."""
 
-    def __init__(self, weight: torch.Tensor):
+    def __init__(self, weight: Tensor):
+        super().__init__()
         self.weight = weight.clone()
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.to(self.weight.dtype), self.weight).float()
 
 
-class Layer:
-    """The weights of one decoder layer, those with the same input joined."""
+class Norm(nn.Module):
+    """RMSNorm. Its weights are not multiplied into the matrix that follows: int8 would then cost twice as much quality."""
 
-    def __init__(self, layer, linear, size: int):
+    def __init__(self, weight: Tensor, epsilon: float):
+        super().__init__()
+        self.weight, self.epsilon = weight.float(), epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon) * self.weight
+
+
+class Layer(nn.Module):
+    """One decoder layer, the matrices with the same input joined."""
+
+    def __init__(self, layer, linear: type[nn.Module], heads: int, kv_heads: int, size: int, epsilon: float):
+        super().__init__()
         attention, mlp = layer.self_attn, layer.mlp
         query, key = (in_pairs(projection.weight, size) for projection in (attention.q_proj, attention.k_proj))
-        self.before_attention, self.before_mlp = layer.input_layernorm.weight.float(), layer.post_attention_layernorm.weight.float()
+        self.heads, self.kv_heads, self.size = heads, kv_heads, size
+        self.before_attention = Norm(layer.input_layernorm.weight, epsilon)
+        self.before_mlp = Norm(layer.post_attention_layernorm.weight, epsilon)
         self.query_key_value = linear(torch.cat([query, key, attention.v_proj.weight]))
         self.output = linear(attention.o_proj.weight)
         self.gate_up = linear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
         self.down = linear(mlp.down_proj.weight)
+
+    def forward(
+        self, x: Tensor, turns: Tensor, kept: list[Tensor], news: list[int], untils: list[int], masks: list[Tensor | None]
+    ) -> Tensor:
+        """x (N, hidden) -> (N, hidden). Of conversation i: `kept` of this layer, its new rows, its length with them, who sees whom."""
+        pairs = self.query_key_value(self.before_attention(x)).view(x.shape[0], -1, self.size // 2, 2)
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(2).to(kept[0].dtype)
+        seen: list[Tensor] = []
+        for i, rows in enumerate(turned.split(news)):
+            seen.append(self.attend(rows, kept[i], untils[i], masks[i]))
+        x = x + self.output(torch.cat(seen).float())
+        gate, up = self.gate_up(self.before_mlp(x)).chunk(2, -1)
+        return x + self.down(F.silu(gate).mul_(up))
+
+    def attend(self, turned: Tensor, kept: Tensor, until: int, mask: Tensor | None) -> Tensor:
+        """Writes the keys and values of n new positions behind the others, up to `until`; what they see, (n, heads * size)."""
+        new = turned.shape[0]
+        kept[:, :, until - new : until] = turned[:, self.heads :].unflatten(1, [2, self.kv_heads]).permute(1, 2, 0, 3)
+        keys, values = kept[0, None, :, :until], kept[1, None, :, :until]
+        query = turned[:, : self.heads].transpose(0, 1)[None]
+        alone = mask is None and new > 1  # a prompt with nothing before it
+        out = F.scaled_dot_product_attention(query, keys, values, mask, 0.0, alone, enable_gqa=True)
+        return out[0].transpose(0, 1).flatten(1)
+
+
+class Layers(nn.Module):
+    """All of them, one after the other."""
+
+    def __init__(self, layers: Sequence[Layer]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(
+        self, x: Tensor, turns: Tensor, kept: list[Tensor], news: list[int], untils: list[int], masks: list[Tensor | None]
+    ) -> Tensor:
+        for number, layer in enumerate(self.layers):
+            x = layer(x, turns, [of_all_layers[number] for of_all_layers in kept], news, untils, masks)
+        return x
 
 
 def in_pairs(weight: torch.Tensor, size: int) -> torch.Tensor:
@@ -123,24 +182,28 @@ class FastLlama:
     def __init__(self, model, max_positions: int, int8: bool):
         linear = Int8Linear if int8 else FloatLinear
         config, inner = model.config, model.model
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.size = getattr(config, "head_dim", None) or config.hidden_size // self.heads
-        self.epsilon = config.rms_norm_eps
+        heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.size = getattr(config, "head_dim", None) or config.hidden_size // heads
         self.embedding = inner.embed_tokens.weight.clone()  # a view would keep the whole file in memory
+        shape = (heads, self.kv_heads, self.size, config.rms_norm_eps)
         with ThreadPoolExecutor(2) as packers:  # packing runs outside of Python's lock
             head = packers.submit(lambda: linear(model.lm_head.weight))
-            self.layers = list(packers.map(lambda layer: Layer(layer, linear, self.size), inner.layers))
+            layers = list(packers.map(lambda layer: Layer(layer, linear, *shape), inner.layers))
             self.head = head.result()
+        self.norm = Norm(inner.norm.weight, config.rms_norm_eps)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.jit gets no new features; what is there suffices
+            self.layers = torch.jit.script(Layers(layers))
         cos, sin = inner.rotary_emb(torch.zeros(1), torch.arange(max_positions)[None])
-        self.norm = inner.norm.weight.float()
         half = self.size // 2
         turn = torch.complex(cos[0, :, None, :half].float(), sin[0, :, None, :half].float())  # (positions, 1, half)
-        turned = turn.expand(-1, self.heads + self.kv_heads, -1)
+        turned = turn.expand(-1, heads + self.kv_heads, -1)
         self.turns = torch.cat([turned, torch.ones_like(turn).expand(-1, self.kv_heads, -1)], dim=1)  # values do not turn
         self.kv_dtype = self.embedding.dtype
+        self.depth = len(layers)
 
     def new_cache(self) -> KeysValues:
-        return KeysValues(torch.empty(len(self.layers), 2, self.kv_heads, 0, self.size, dtype=self.kv_dtype))
+        return KeysValues(torch.empty(self.depth, 2, self.kv_heads, 0, self.size, dtype=self.kv_dtype))
 
     @torch.inference_mode()
     def forward(self, parts: Sequence[tuple[Sequence[int], KeysValues]], all_positions: bool = False) -> torch.Tensor:
@@ -148,39 +211,19 @@ class FastLlama:
 
         With `all_positions` the logits after every new id, (N, vocabulary). If it raises, no conversation has changed.
         """
-        spans, total = [], 0
         for ids, cache in parts:
             cache.make_room(len(ids))
-            mask = None if len(ids) == 1 or not cache.length else causal(cache.length, len(ids))
-            spans.append((total, total := total + len(ids), cache, cache.length + len(ids), mask))
-        places = [place for ids, cache in parts for place in range(cache.length, cache.length + len(ids))]
-        turns = self.turns[places]  # (N, heads + 2 kv_heads, half)
+        news = [len(ids) for ids, _ in parts]
+        untils = [cache.length + len(ids) for ids, cache in parts]
+        masks = [None if new == 1 or new == until else causal(until - new, new) for new, until in zip(news, untils, strict=True)]
+        places = [place for new, until in zip(news, untils, strict=True) for place in range(until - new, until)]
         x = self.embedding[[i for ids, _ in parts for i in ids]].float()  # (N, hidden)
-        for number, layer in enumerate(self.layers):
-            pairs = layer.query_key_value(self._normed(x, layer.before_attention)).view(total, -1, self.size // 2, 2)
-            turned = torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(2).to(self.kv_dtype)
-            seen = [self._attend(turned[start:end], cache.kept[number], until, mask) for start, end, cache, until, mask in spans]
-            x = x + layer.output((seen[0] if len(seen) == 1 else torch.cat(seen)).float())
-            gate, up = layer.gate_up(self._normed(x, layer.before_mlp)).chunk(2, dim=-1)
-            x = x + layer.down(F.silu(gate).mul_(up))
-        logits = self.head(self._normed(x if all_positions else x[[end - 1 for _, end, *_ in spans]], self.norm))
+        with torch.jit.optimized_execution(False):  # its first calls would compile for the shapes they happen to see
+            x = self.layers(x, self.turns[places], [cache.kept for _, cache in parts], news, untils, masks)
+        logits = self.head(self.norm(x if all_positions else x[[end - 1 for end in accumulate(news)]]))
         for ids, cache in parts:
             cache.length += len(ids)
         return logits
-
-    def _attend(self, turned: torch.Tensor, kept: torch.Tensor, until: int, mask: torch.Tensor | None) -> torch.Tensor:
-        """Writes the keys and values of n new positions behind the others, up to `until`; what they see, (n, heads * size)."""
-        new = len(turned)
-        kept[:, :, until - new : until] = turned[:, self.heads :].unflatten(1, (2, self.kv_heads)).permute(1, 2, 0, 3)
-        keys, values = kept[:, None, :, :until]
-        query = turned[:, : self.heads].transpose(0, 1)[None]
-        alone = mask is None and new > 1  # a prompt with nothing before it
-        out = F.scaled_dot_product_attention(query, keys, values, mask, is_causal=alone, enable_gqa=True)
-        return out[0].transpose(0, 1).flatten(1)
-
-    def _normed(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """RMSNorm. Its weights are not multiplied into the matrix that follows: int8 would then cost twice as much quality."""
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon) * weight
 
 
 def causal(known: int, new: int) -> torch.Tensor:

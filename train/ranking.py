@@ -25,7 +25,7 @@ from persona_bot.errors import UserError
 from train.examples import IGNORED, Example
 
 POOL = 2  # times N: from so many replies each conversation draws its rivals, because each is read once more, to nothing
-TO_NOTHING = 0.15  # nats of saying the gold reply to nothing, against nats of the contest
+TO_NOTHING = 0.05  # nats of saying the gold reply to nothing, against nats of the contest
 
 
 class RankedExample(NamedTuple):
