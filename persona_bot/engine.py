@@ -23,7 +23,7 @@ from persona_bot.llama import FastLlama, KeysValues
 
 MOST_AT_ONCE = 32  # conversations in a pass; a CPU gains nothing beyond
 MOST_NEW = 256  # ids in a pass: a long prompt takes several, between which the others get their tokens
-PATIENCE = 0.005  # seconds that a pass waits for those who are writing but have not asked yet
+PATIENCE = 0.04  # seconds after its logits in which a reply is expected to ask again, so that the next pass waits for it
 
 
 class Request:
@@ -46,21 +46,21 @@ class Engine:
         self.model = model
         self.passes = 0
         self.most_at_once = MOST_AT_ONCE
-        self._writing = 0  # replies in the making, each of which will ask again soon
+        self._expected: dict[int, float] = {}  # replies in the making, by their cache: until when a pass waits for them
         self._waiting: list[Request] = []
         self._leading = False
         self._changed = threading.Condition()
 
     @contextmanager
-    def writing(self):
-        """A reply in the making: passes wait a moment for it, so that several replies keep step."""
+    def writing(self, cache: KeysValues):
+        """A reply in the making: the next pass waits a moment for it, so that several replies keep step."""
         with self._changed:
-            self._writing += 1
+            self._expected[id(cache)] = 0.0
         try:
             yield
         finally:
             with self._changed:
-                self._writing -= 1
+                del self._expected[id(cache)]
                 self._changed.notify_all()
 
     def forward(self, ids: Sequence[int], cache: KeysValues) -> torch.Tensor:
@@ -68,6 +68,7 @@ class Engine:
         request = Request(ids, cache)
         with self._changed:
             self._waiting.append(request)
+            self._expect(request, 0.0)
             self._changed.notify_all()
         while not request.done:
             with self._changed:
@@ -81,6 +82,8 @@ class Engine:
                 self._run(batch)
             finally:
                 with self._changed:
+                    for served, _ in batch:
+                        self._expect(served, time.monotonic() + PATIENCE if served.done else 0.0)
                     self._waiting[:0] = [r for r, _ in batch if not r.done]  # longer prompts go on in the next pass
                     self._leading = False
                     self._changed.notify_all()
@@ -90,8 +93,7 @@ class Engine:
 
     def _gather(self) -> list[tuple[Request, int]]:
         """Who waits, and for how many ids there is room in this pass; takes them off the queue."""
-        until = time.monotonic() + PATIENCE
-        while len(self._waiting) < min(self._writing, self.most_at_once) and (left := until - time.monotonic()) > 0:
+        while len(self._waiting) < self.most_at_once and (left := max(self._expected.values(), default=0.0) - time.monotonic()) > 0:
             self._changed.wait(left)
         batch, room = [], MOST_NEW
         for request in self._waiting[: self.most_at_once]:
@@ -100,6 +102,10 @@ class Engine:
                 room -= batch[-1][1]
         del self._waiting[: len(batch)]
         return batch
+
+    def _expect(self, request: Request, until: float) -> None:
+        if id(request.cache) in self._expected:  # a caller without `writing` may never ask again
+            self._expected[id(request.cache)] = until
 
     def _run(self, batch: list[tuple[Request, int]]) -> None:
         """One pass. Where it fails, half the batch at a time is tried, so that one who cannot be served costs no other."""

@@ -171,7 +171,7 @@ def next_logits(checkpoint: Checkpoint, prompt: Prompt, ids: list[int]) -> Itera
     computed: list[int] = []  # what the cache is known to hold; a failed pass may have left it half filled
     with ExitStack() as left:
         if engine:
-            left.enter_context(engine.writing())
+            left.enter_context(engine.writing(cache))
         if cache is not None:
             left.callback(lambda: checkpoint.prefixes.give_back(computed, cache))
         while True:

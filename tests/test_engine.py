@@ -110,7 +110,7 @@ def test_stopping_one_leaves_the_others(checkpoint, monkeypatch):
         assert time.monotonic() - at < 0.5
     assert alone[3].startswith(text) and len(text) < len(alone[3])
     assert [other.result() for other in others] == alone[:3]
-    assert checkpoint.engine._writing == 0 and checkpoint.engine._waiting == []
+    assert checkpoint.engine._expected == {} and checkpoint.engine._waiting == []
 
 
 def test_a_visitor_who_pauses_holds_up_nobody(checkpoint):
