@@ -67,15 +67,16 @@ def wait(url: str, began: float) -> float:
 
 
 def crowd(url: str, count: int, seconds: float) -> dict:
-    """`count` visitors who ask again and again; replies that began within the time count whole."""
+    """`count` visitors who ask again and again for `seconds`; of a reply that goes on beyond them, its share within counts."""
     print(f"{count} visitors ..", file=sys.stderr)
-    results: list[tuple[float, float, str]] = []
+    results: list[tuple[float, float, str]] = []  # seconds to the first text, share within the time, the reply
     began = time.monotonic()
 
     def visit(number: int) -> None:
         turn = 0
-        while time.monotonic() - began < seconds:
-            results.append(ask(url, 1000 * number + turn))
+        while (left := began + seconds - time.monotonic()) > 0:
+            first, took, text = ask(url, 1000 * number + turn)
+            results.append((first, min(1.0, left / took), text))
             turn += 1
 
     threads = [threading.Thread(target=visit, args=(number,)) for number in range(count)]
@@ -83,12 +84,11 @@ def crowd(url: str, count: int, seconds: float) -> dict:
         thread.start()
     for thread in threads:
         thread.join()
-    took = time.monotonic() - began
     waits = sorted(first for first, _, _ in results)
     return {
         "replies": len(results),
         "empty": sum(not text for _, _, text in results),
-        "tokens_per_s": sum(len(tokenizer()(text).input_ids) for _, _, text in results) / took,
+        "tokens_per_s": sum(share * len(tokenizer()(text).input_ids) for _, share, text in results) / seconds,
         "first_text_s": statistics.median(waits),
         "first_text_s_95": waits[int(0.95 * (len(waits) - 1))],
         "first_text_s_most": waits[-1],

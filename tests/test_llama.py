@@ -56,6 +56,15 @@ def test_a_copy_of_keys_and_values_goes_its_own_way(llama, expected):
     assert torch.allclose(llama.forward([(IDS[30:], copied)])[0], expected[-1], atol=1e-4)
 
 
+def test_branches_see_what_came_before_and_themselves(llama):
+    cache, branches = llama.new_cache(), [IDS[50:53], [], IDS[60:80], IDS[9:10]]
+    llama.forward([(IDS[:50], cache)])
+    together = llama.forward_branches(branches, cache)
+    assert cache.length == 50
+    alone = [llama.forward([(branch, cache.copy(50))], all_positions=True) for branch in branches if branch]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-4)
+
+
 def test_a_pass_that_fails_changes_no_conversation(llama, expected, monkeypatch):
     cache = llama.new_cache()
     llama.forward([(IDS[:50], cache)])

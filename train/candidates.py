@@ -111,20 +111,18 @@ class Judge:
         return Verdict([value.sum().item() for value in values], head)
 
     def _with_engine(self, prompt: Prompt, replies: Sequence[list[int]]) -> Verdict:
-        """The prompt, then every candidate as a conversation that goes on from it, in one pass."""
+        """The prompt, then every candidate as a branch behind it, in one pass."""
         model, known = self.checkpoint.engine.model, min(common_length(self.cached, prompt.ids), len(prompt.ids) - 1)
         self.keys_values.length = known
-        first = model.forward([(prompt.ids[known:], self.keys_values)])[0].log_softmax(-1)
+        logits = model.forward([(prompt.ids[known:], self.keys_values)])
         self.cached = list(prompt.ids)
-        longer = [reply for reply in replies if len(reply) > 1]
-        parts = [(reply[:-1], self.keys_values.copy(len(prompt.ids))) for reply in longer]
-        rest = model.forward(parts, all_positions=True).log_softmax(-1) if parts else None
-        values, row = [], 0
-        for reply in replies:
-            later = sum(rest[row + k, i].item() for k, i in enumerate(reply[1:]))
-            values.append(first[reply[0]].item() + later)
-            row += len(reply) - 1
-        return Verdict(values, None)
+        later = [reply[:-1] for reply in replies]
+        if any(later):
+            logits = torch.cat([logits, model.forward_branches(later, self.keys_values)])
+        starts = accumulate(map(len, later), initial=1)  # row 0 predicts every reply's first id
+        rows = [0 if k == 0 else start + k - 1 for start, reply in zip(starts, replies, strict=False) for k in range(len(reply))]
+        values = logits[rows, [i for reply in replies for i in reply]] - logits.logsumexp(-1)[rows]
+        return Verdict([value.sum().item() for value in values.split([len(reply) for reply in replies])], None)
 
     def _one_by_one(self, prompt: Prompt, replies: Sequence[list[int]]) -> Verdict:
         """For models without a cache, or with attention that is not plain: slow."""
