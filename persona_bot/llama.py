@@ -57,11 +57,11 @@ class Int8Linear(nn.Module):
         super().__init__()
         rounded = torch.empty(weight.shape, dtype=torch.int8)
         self.scale = torch.empty(len(weight))
-        for start in range(0, len(weight), 2048):  # bit by bit: the vocabulary's weights are large
-            some = weight[start : start + 2048].float()
+        for start in range(0, len(weight), 256):  # so few rows stay in the CPU's cache
+            some = weight[start : start + 256].float()
             scale = some.abs().amax(1).clamp_(min=1e-12).div_(127)
-            self.scale[start : start + 2048] = scale
-            rounded[start : start + 2048] = (some / scale[:, None]).round_()
+            self.scale[start : start + 256] = scale
+            rounded[start : start + 256] = some.div_(scale[:, None]).round_()
         self.zero = torch.zeros(len(weight), dtype=torch.long)
         self.for_many = torch.ops.onednn.qlinear_prepack(rounded, None)
         with warnings.catch_warnings():
