@@ -4,6 +4,7 @@ Run: `python app.py`, or `python app.py --help` for its options; MODEL_ID and MO
 """
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+gc.disable()  # imports make a million objects for good; to look through them again and again takes a sixth of the time
 
 import gradio as gr
 
@@ -21,6 +23,9 @@ from persona_bot.endpoint import Endpoint
 from persona_bot.errors import UserError
 from persona_bot.generation import LIMITS, Settings
 from persona_bot.persona import persona_text
+
+gc.freeze()
+gc.enable()
 
 AT_ONCE = 16  # replies that are written at the same time, in shared passes; further ones wait in the queue
 PAGE = Path(__file__).parent / "page"
@@ -169,7 +174,10 @@ def main() -> None:
             model.load(options.model, options.device)
         print(*launch(options.host, options.port, options.share, options.waiting), sep="\n", flush=True)
         if not early:
+            gc.disable()
             model.load(options.model, options.device)
+            gc.freeze()
+            gc.enable()
         print(f"Ready: {model.checkpoint.name} on {model.place()}.", flush=True)
         if model.state() == "unreachable":
             print(model.checkpoint.problem, file=sys.stderr, flush=True)
