@@ -90,6 +90,7 @@ with gr.Blocks(title="Persona bot", fill_width=True, analytics_enabled=False) as
                     setting("max_tokens", "Longest reply", 1, "In tokens; it ends with a sentence if it can."),
                     setting("repetition_penalty", "Repetition penalty", 0.01, "Above 1 avoids words that the reply has already."),
                     setting("no_repeat_ngram", "No run of words twice", 1, "Of so many tokens, in the whole chat; 0 is off."),
+                    setting("best_of", "Best of", 1, "Writes so many replies and shows the one that fits best; above 1 nothing streams."),
                     gr.Number(None, label="Seed", info="A whole number makes the reply repeatable; empty is random.", precision=0),
                 ]
 

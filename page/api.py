@@ -30,6 +30,7 @@ def answer(
     max_tokens: int = DEFAULTS.max_tokens,
     repetition_penalty: float = DEFAULTS.repetition_penalty,
     seed: int | None = None,
+    best_of: int = DEFAULTS.best_of,
 ) -> str:  # of one streamed value; gr.api documents it
     """Streams the persona's reply as it grows. `persona` holds one sentence an item; `turns` alternate, yours first and last."""
     try:
@@ -39,7 +40,7 @@ def answer(
         for turn in turns:
             check_message(turn)
         who = parse_persona("\n".join(persona))
-        settings = Settings(temperature, top_p, top_k, min_tokens, max_tokens, repetition_penalty, seed=seed)
+        settings = Settings(temperature, top_p, top_k, min_tokens, max_tokens, repetition_penalty, best_of=best_of, seed=seed)
         if not model.ready.is_set():
             raise UserError("The model is still loading; try again in a moment.")
         shown = 0.0

@@ -53,6 +53,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     sampling.add_argument("--min-tokens", type=int, help="no reply ends before")
     sampling.add_argument("--max-tokens", type=int, help="every reply ends there")
     sampling.add_argument("--repetition-penalty", type=float, help="above 1 avoids words that the reply already has")
+    sampling.add_argument("--best-of", type=int, help="write so many replies and show the one that fits best; nothing streams then")
     options = parser.parse_args(arguments)
     if options.seed is None:
         options.seed = random.randrange(1_000_000)
@@ -64,7 +65,7 @@ def load(options: argparse.Namespace):
     from persona_bot.checkpoint import load_checkpoint  # torch takes seconds to import: not for --help or a mistyped persona
     from persona_bot.generation import Settings
 
-    names = ("temperature", "top_p", "top_k", "min_tokens", "max_tokens", "repetition_penalty", "seed")
+    names = ("temperature", "top_p", "top_k", "min_tokens", "max_tokens", "repetition_penalty", "best_of", "seed")
     settings = Settings(**{name: value for name in names if (value := getattr(options, name)) is not None})
     if options.endpoint:
         from persona_bot.endpoint import Endpoint

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import httpx
 
+from persona_bot.best_of import BestReply
 from persona_bot.checkpoint import Checkpoint
 from persona_bot.errors import UserError
 from persona_bot.generation import SENTENCE_END, Settings, stream_reply
@@ -138,7 +139,11 @@ def begin_reply(
     model: Endpoint | Checkpoint, persona: Persona, turns: Sequence[str], settings: Settings, stop: threading.Event | None = None
 ):
     """The reply's stream, wherever the model runs; raises UserError here or while iterating."""
-    return (RemoteReply if isinstance(model, Endpoint) else stream_reply)(model, persona, turns, settings, stop)
+    if settings.best_of == 1:
+        return (RemoteReply if isinstance(model, Endpoint) else stream_reply)(model, persona, turns, settings, stop)
+    if isinstance(model, Endpoint):
+        raise UserError("The best of several replies needs the model on this machine; set best_of to 1.")
+    return BestReply(model, persona, turns, settings, stop)
 
 
 class RemoteReply:

@@ -27,6 +27,7 @@ from persona_bot.checkpoint import Checkpoint
 from persona_bot.engine import as_user_error
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
+from persona_bot.prefix_cache import Cache
 from persona_bot.prompt import Prompt, build_prompt, first_that_may_fit
 from persona_bot.sampler import FINISH_WITHIN, Sampler
 
@@ -38,6 +39,7 @@ LIMITS = {  # field: (lowest, highest), both allowed
     "max_tokens": (4, 200),
     "repetition_penalty": (1.0, 2.0),
     "no_repeat_ngram": (0, 10),
+    "best_of": (1, 8),
     "seed": (0, 2**32 - 1),
     "deadline": (0.0, 600.0),
 }
@@ -55,6 +57,7 @@ class Settings:
     max_tokens: int = 60
     repetition_penalty: float = 1.1  # on the words of this reply only
     no_repeat_ngram: int = 3  # no run of so many tokens twice, in this reply or from an earlier one; 0: off
+    best_of: int = 1  # replies to choose from (best_of.py); with more than one nothing streams
     seed: int | None = None
     deadline: float = 60.0  # seconds, then the reply ends with what it has
 
@@ -166,8 +169,7 @@ def next_logits(checkpoint: Checkpoint, prompt: Prompt, ids: list[int]) -> Itera
     What a recent conversation has in common with this prompt is not computed again, where the architecture has a cache.
     """
     engine = checkpoint.engine
-    empty = engine.model.new_cache if engine else partial(DynamicCache, config=checkpoint.model.config)
-    cache, done = checkpoint.prefixes.take(prompt.ids, empty) if checkpoint.has_cache else (None, 0)
+    cache, done = checkpoint.prefixes.take(prompt.ids, partial(new_cache, checkpoint)) if checkpoint.has_cache else (None, 0)
     computed: list[int] = []  # what the cache is known to hold; a failed pass may have left it half filled
     with ExitStack() as left:
         if engine:
@@ -181,6 +183,11 @@ def next_logits(checkpoint: Checkpoint, prompt: Prompt, ids: list[int]) -> Itera
             logits = forward(checkpoint, sequence[done:], types and types[done:], cache)
             computed, done = sequence, len(sequence) if cache is not None else 0
             yield logits
+
+
+def new_cache(checkpoint: Checkpoint) -> Cache:
+    """An empty one, as the checkpoint's passes want it."""
+    return checkpoint.engine.model.new_cache() if checkpoint.engine else DynamicCache(config=checkpoint.model.config)
 
 
 @torch.inference_mode()

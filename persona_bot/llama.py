@@ -58,7 +58,7 @@ class Int8Linear(nn.Module):
         rounded = torch.empty(weight.shape, dtype=torch.int8)
         self.scale = torch.empty(len(weight))
         for start in range(0, len(weight), 256):  # so few rows stay in the CPU's cache
-            some = weight[start : start + 256].float()
+            some = weight.detach()[start : start + 256].to(torch.float32, copy=True)
             scale = some.abs().amax(1).clamp_(min=1e-12).div_(127)
             self.scale[start : start + 256] = scale
             rounded[start : start + 256] = some.div_(scale[:, None]).round_()

@@ -20,9 +20,13 @@ WORTH = 8  # tokens; a shorter common beginning is computed anew
 
 
 class PrefixCache:
-    """A few recent caches, least recently used first. Safe for threads; what is taken belongs to the taker alone."""
+    """A few recent caches, least recently used first. Safe for threads; what is taken belongs to the taker alone.
 
-    def __init__(self):
+    With `lends`, what is taken also stays, for others who go on from the same place.
+    """
+
+    def __init__(self, lends: bool = False):
+        self._lends = lends
         self._entries: list[tuple[list[int], Cache]] = []
         self._lock = threading.Lock()
 
@@ -35,7 +39,7 @@ class PrefixCache:
                 return empty(), 0
             count = min(lengths[best], len(ids) - 1)
             known, cache = self._entries[best]
-            if 2 * count >= len(known):  # it is this conversation, going on; else another with the same persona, which stays
+            if 2 * count >= len(known) and not self._lends:  # this conversation, going on; else another with the same persona, which stays
                 del self._entries[best]
         return first_positions(cache, count, empty), count
 

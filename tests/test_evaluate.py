@@ -16,14 +16,15 @@ from persona_bot.checkpoint import Checkpoint, save_layout
 from persona_bot.engine import Engine
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings, stream_reply
+from persona_bot.judge import NOBODY, Judge, can_share, reply_ids
 from persona_bot.llama import FastLlama
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, find_layout
 from train import talk
-from train.candidates import Judge, can_share, candidate_hits, nothing_likelihoods
+from train.candidates import candidate_hits, nothing_likelihoods
 from train.dialogues import Dialogue, Utterance
 from train.evaluate import Wanted, evaluate, evaluate_folder, main, parse
-from train.likelihood import NOBODY, gold_nats, log_likelihoods, reply_ids, rows_of
+from train.likelihood import gold_nats, log_likelihoods, rows_of
 from train.scores import baselines, mean, other_personas
 
 TURNS = ["hello , how are you ?", "fine ! i keep bees .", "do they sting ?", "they do , but i like them .", "any pets ?", "a parrot ."]

@@ -27,7 +27,7 @@ from persona_bot.prompt import find_layout
 from tests.conftest import WAITING
 
 PERSONA = "i am a baker.\ni like bread."
-VALUES = [0.7, 0.9, 0, 1, 40, 1.1, 0, 7]  # the settings of the page, in its order
+VALUES = [0.7, 0.9, 0, 1, 40, 1.1, 0, 1, 7]  # the settings of the page, in its order
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ class Visitor:
 
 def expected(checkpoint: Checkpoint, turns: list[str], seed: int = 7) -> str:
     persona = Persona("", tuple(PERSONA.splitlines()))
-    return "".join(stream_reply(checkpoint, persona, turns, Settings(0.7, 0.9, 0, 1, 40, 1.1, 0, seed)))
+    return "".join(stream_reply(checkpoint, persona, turns, Settings(0.7, 0.9, 0, 1, 40, 1.1, 0, 1, seed)))
 
 
 # The endpoint for programs

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 
 from persona_bot.checkpoint import load_checkpoint
 from persona_bot.errors import UserError
+from persona_bot.judge import NOBODY, reply_ids
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, find_layout
 from tests.sft_tiny import settings
 from train import finetune
 from train.examples import IGNORED, conversation_example
-from train.likelihood import NOBODY, reply_ids
 from train.packed_trainer import collate, summed_loss
 from train.questions import make_dialogues
 from train.ranking import TO_NOTHING, add_rivals, losses, replies_of

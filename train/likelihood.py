@@ -8,19 +8,15 @@ Run: `python -m train.evaluate --model M --data FILE --only nats,swap`.
 A reply's likelihood includes its end token, and what stands before it is exactly the chat's prompt for the same turns.
 """
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
-
 from persona_bot.checkpoint import Checkpoint
+from persona_bot.judge import forward, reply_ids, token_log_likelihoods, types_of
 from persona_bot.persona import Persona
-from persona_bot.prompt import Layout, Prompt, build_prompt
+from persona_bot.prompt import build_prompt
 from train.dialogues import Dialogue
 
-NOBODY = Persona("", ())
 Progress = Callable[[Iterable], Iterable]  # tqdm, or anything that passes its items on
 
 
@@ -30,16 +26,6 @@ class Row(NamedTuple):
     ids: list[int]
     token_types: list[int] | None
     spans: list[tuple[int, int]]
-
-
-def reply_ids(layout: Layout, text: str) -> list[int]:
-    """A reply's ids with its end token, as a training example supervises them."""
-    ids = next(part.ids for part in reversed(layout.segments(NOBODY, ["", text], open_reply=False)) if part.is_reply)
-    return ids if ids[-1:] == [layout.end_id] else [*ids, layout.end_id]
-
-
-def types_of(layout: Layout, prompt: Prompt, reply: Sequence[int]) -> list[int] | None:
-    return prompt.token_types and [*prompt.token_types, *[layout.speaker1] * len(reply)]
 
 
 def rows_of(checkpoint: Checkpoint, dialogue: Dialogue, sentences: Sequence[str]) -> list[Row]:
@@ -76,30 +62,3 @@ def log_likelihoods(checkpoint: Checkpoint, row: Row) -> list[float]:
     logits, _ = forward(checkpoint, row.ids, row.token_types, keep=[t - 1 for t in scored])  # each id is predicted at the one before
     values = token_log_likelihoods(logits, [row.ids[t] for t in scored])
     return [part.sum().item() for part in values.split([end - start for start, end in row.spans])]
-
-
-def token_log_likelihoods(logits: torch.Tensor, targets: Sequence[int]) -> torch.Tensor:
-    """(n, vocabulary) logits and n ids -> (n,) log likelihoods, in float32."""
-    return -F.cross_entropy(logits.float(), torch.tensor(targets, device=logits.device), reduction="none")
-
-
-@torch.inference_mode()
-def forward(
-    checkpoint: Checkpoint, ids: list[int], token_types: list[int] | None, keep: Sequence[int], ends: Sequence[int] = (), **inputs
-) -> tuple[torch.Tensor, list[float] | None]:
-    """Logits (len(keep), vocabulary) at the positions `keep`; with a ranking head also its scores at the positions `ends`."""
-    model, device = checkpoint.model, checkpoint.device
-    if checkpoint.engine:
-        fast = checkpoint.engine.model
-        return fast.forward([(ids, fast.new_cache())], all_positions=True)[list(keep)], None
-    inputs["input_ids"] = torch.tensor([ids], device=device)
-    if token_types:
-        inputs["token_type_ids"] = torch.tensor([token_types], device=device)
-    wanted = torch.tensor(keep, device=device)
-    if checkpoint.ranking_head:
-        hidden = model.transformer(**inputs).last_hidden_state[0]  # (T, width)
-        head = model.multiple_choice_head(hidden[ends, None]).flatten().tolist() if ends else None
-        return model.lm_head(hidden[wanted]), head
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        return model(**inputs, logits_to_keep=wanted).logits[0], None
-    return model(**inputs).logits[0, wanted], None

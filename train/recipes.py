@@ -70,8 +70,8 @@ def train_with_sft(options: argparse.Namespace, train: list[Dialogue], valid: li
 
 def with_rivals(layout, examples: list, settings) -> list:
     """The examples, each reply with rivals from the others."""
+    from persona_bot.judge import NOBODY
     from persona_bot.prompt import build_prompt
-    from train.likelihood import NOBODY
     from train.ranking import add_rivals
 
     if layout.needs_token_types:

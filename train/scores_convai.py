@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from persona_bot.checkpoint import Checkpoint
 from persona_bot.errors import UserError
+from persona_bot.judge import Judge
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt
-from train.candidates import Judge
 from train.dialogues import Dialogue
 from train.scores import mean
 

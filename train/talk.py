@@ -2,7 +2,7 @@
 
 Run: `python -m train.evaluate --model M --data FILE --only replies,selfchat,probes`.
 
-Every reply comes from `stream_reply` and has a seed of its own, so a run can be repeated reply by reply.
+Every reply comes from `begin_reply` and has a seed of its own, so a run can be repeated reply by reply.
 """
 
 import json
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from persona_bot.checkpoint import Checkpoint
-from persona_bot.generation import Settings, stream_reply
+from persona_bot.endpoint import begin_reply
+from persona_bot.generation import Settings
 from persona_bot.persona import Persona, load_presets
 from train.dialogues import Dialogue
 from train.scores import probe_passes
@@ -59,7 +60,7 @@ class Answer(NamedTuple):
 
 def say(checkpoint: Checkpoint, persona: Persona, turns: Sequence[str], settings: Settings, seed: int) -> str:
     """One reply, whole."""
-    return "".join(stream_reply(checkpoint, persona, turns, replace(settings, seed=seed, deadline=NO_HURRY)))
+    return "".join(begin_reply(checkpoint, persona, turns, replace(settings, seed=seed, deadline=NO_HURRY)))
 
 
 def together(checkpoint: Checkpoint, function: Callable, items: Iterable, progress: Progress) -> list:
