@@ -23,6 +23,8 @@ FORBIDDEN = {  # package: what nothing in it may import, at the top of a module 
 ORDERS = [  # none of these reaches one that stands to its right, not even through others
     ["persona_bot.errors", "persona_bot.persona", "persona_bot.prompt", "persona_bot.checkpoint", "persona_bot.generation"],
     ["persona_bot.errors", "persona_bot.download", "persona_bot.checkpoint"],
+    ["persona_bot.checkpoint", "persona_bot.judge", "persona_bot.best_of", "persona_bot.endpoint"],
+    ["persona_bot.judge", "train.likelihood", "train.candidates", "train.evaluate"],
     ["persona_bot.generation", "persona_bot.openai_protocol", "persona_bot.endpoint", "persona_bot.__main__"],
     ["persona_bot.persona", "persona_bot.prompt", "train.dialogues", "train.examples", "train.sft", "train.finetune"],
     ["train.dialogues", "train.examples", "train.convai", "train.finetune"],

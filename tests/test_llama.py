@@ -88,6 +88,12 @@ class TestInt8:
         assert torch.allclose(linear(x)[3:5], linear(x[3:5]), rtol=1e-5)
         assert ((linear(x[:1]) - exact[:1]).norm() / exact[:1].norm()) < 0.02
 
+    def test_the_weights_it_is_made_of_stay_as_they_are(self):
+        weight = torch.randn(8, 4)
+        before = weight.clone()
+        Int8Linear(weight)
+        assert torch.equal(weight, before)
+
     def test_a_row_of_zeros(self):
         assert torch.equal(Int8Linear(torch.randn(8, 4))(torch.zeros(2, 4)), torch.zeros(2, 8))
 
