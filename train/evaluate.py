@@ -43,7 +43,7 @@ class Wanted:
     baselines: bool = False
     replies: int = 300  # turns of the file that are answered
     self_chats: int = 20  # chats, each of twice SELF_CHAT_TURNS replies
-    probe_times: int = 2  # how often each recall probe is asked
+    probe_times: int = 4  # how often each recall probe is asked
     settings: Settings = Settings()
     seed: int = 0
     replies_out: Path | None = None
@@ -177,7 +177,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("replies that are sampled")
     group.add_argument("--replies", type=int, default=300, help="how many turns of the file are answered (default: %(default)s)")
     group.add_argument("--self-chats", type=int, default=20, help=f"chats of twice {SELF_CHAT_TURNS} replies (default: %(default)s)")
-    group.add_argument("--probe-times", type=int, default=2, help="how often each recall probe is asked (default: %(default)s)")
+    group.add_argument("--probe-times", type=int, default=4, help="how often each recall probe is asked (default: %(default)s)")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a decoding setting other than the app's")
     group.add_argument("--seed", type=int, default=0)
     group.add_argument("--replies-out", type=Path, metavar="OUT", help="write the replies to the file's turns here, to be read")
