@@ -98,7 +98,7 @@ def crowd(url: str, count: int, seconds: float) -> dict:
 def ask(url: str, seed: int) -> tuple[float, float, str]:
     """(seconds to the first text, to the last, the reply), through the page's documented API."""
     began, first, text = time.monotonic(), None, ""
-    data = [PERSONA, [*TURNS, QUESTIONS[0]], 0.7, 0.9, 0, 20, 60, 1.1, seed]
+    data = [PERSONA, [*TURNS, QUESTIONS[0]], 0.7, 0.9, 0, 20, 60, 1.1, seed, 1]
     with httpx.Client(timeout=300, verify=False) as http:  # reading the certificates anew would cost more than a reply
         started = http.post(f"{url}/gradio_api/call/chat", json={"data": data})
         started.raise_for_status()

@@ -357,7 +357,7 @@ def test_the_page_opens_at_once_and_answers_through_the_endpoint(peer):
         address = app.stdout.readline().strip().rstrip("/")
         assert app.stdout.readline() == "Ready: tiny/baker on another machine.\n"
         assert httpx.get(f"{address}/healthz").json() == {"status": "ready"}
-        call = {"data": [["i am a baker."], ["hi!"], *[value for value in (0.7, 0.9, 0, 6, 60, 1.1, None)]]}
+        call = {"data": [["i am a baker."], ["hi!"], 0.7, 0.9, 0, 6, 60, 1.1, None, 1]}
         name = httpx.post(f"{address}/gradio_api/call/chat", json=call).json()["event_id"]
         lines = httpx.get(f"{address}/gradio_api/call/chat/{name}", timeout=30).text
         assert 'data: ["i bake bread."]' in lines
