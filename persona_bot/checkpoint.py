@@ -126,7 +126,7 @@ def check_files(folder: Path) -> None:
     if not weights:
         raise UserError(f"{folder} is no checkpoint: it holds no *.safetensors or *.gguf file; name a folder that train.finetune wrote.")
     for file, expected in read_layout_file(folder).get("sha256", {}).items():
-        if not (folder / file).is_file() or _sha256(folder / file) != expected:
+        if not (folder / file).is_file() or sha256(folder / file) != expected:
             raise UserError(f"{folder / file} is damaged or was swapped: its sha256 is not the recorded one; download or train it again.")
 
 
@@ -195,7 +195,7 @@ def _keep(model, layout: Layout, ready: Path) -> None:
 
 def save_layout(folder: Path, layout: Layout) -> None:
     """Writes the layout's name and the sha256 of the weights beside a checkpoint, for load_checkpoint to check."""
-    sums = {file.name: _sha256(file) for file in sorted(folder.glob("*.safetensors"))}
+    sums = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
     marker = {"layout": layout.name, "max_turns": layout.max_turns, "sha256": sums}
     (folder / LAYOUT_FILE).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
 
@@ -244,7 +244,7 @@ def _read_json(path: Path) -> dict | None:
     return content
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

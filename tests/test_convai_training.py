@@ -250,7 +250,7 @@ def test_kills_at_every_point_of_a_save_lose_nothing(base, data, tmp_path, whole
         return call
 
     def run(moment: int):
-        for module, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree"), (convai_state, "save_file"), (saving, "_sha256")):
+        for module, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree"), (convai_state, "save_file"), (saving, "sha256")):
             setattr(module, name, killing(getattr(module, name), moment))
         train(base, data, tmp_path / "out", hooks=Hooks(on_message=lambda text: None), resume=True, save_best_model=False)
 

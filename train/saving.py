@@ -6,7 +6,6 @@ Run: nothing by itself; both recipes save through it. A kill at any moment leave
     outputs/checkpoint-200/           whole; manifest.json holds the sha256 of every file
 """
 
-import hashlib
 import json
 import os
 import re
@@ -14,7 +13,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from persona_bot.checkpoint import LAYOUT_FILE
+from persona_bot.checkpoint import LAYOUT_FILE, sha256
 from persona_bot.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -27,7 +26,7 @@ def write_folder_atomically(target: Path, write: Callable[[Path], None]) -> None
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         write(new)
-        sums = {file.relative_to(new).as_posix(): _sha256(file) for file in _files(new)}
+        sums = {file.relative_to(new).as_posix(): sha256(file) for file in _files(new)}
         (new / MANIFEST).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
         _sync(new)
         if target.exists():
@@ -78,7 +77,7 @@ def is_good(folder: Path) -> bool:
     """Whether a folder holds exactly the files of its manifest, unchanged."""
     try:
         sums = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return bool(sums) and all(_sha256(folder / name) == expected for name, expected in sums.items())
+        return bool(sums) and all(sha256(folder / name) == expected for name, expected in sums.items())
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -120,11 +119,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
