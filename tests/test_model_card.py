@@ -87,6 +87,12 @@ def test_each_licence_is_named_once():
     assert "HuggingFaceTB/SmolLM2-135M-Instruct: apache-2.0" in text
 
 
+def test_training_that_went_on_names_all_commands_and_data():
+    text = card({"data": ["questions.json"], "goes_on_from": {**FACTS, "command": "the first one", "data": ["synthetic_a.json"]}})
+    assert text.index(FACTS["command"]) < text.index("It goes on from:") < text.index("the first one")
+    assert "Synthetic-Persona-Chat (Google): CC-BY 4.0" in text and "this project's own templates" in text
+
+
 def test_the_card_holds_everything_in_order():
     text = card()
     parts = ["# bot", "from transformers import pipeline", "EXAMPLE PROMPT", FACTS["command"]]

@@ -128,5 +128,7 @@ def test_an_adapter_goes_on_from_where_it_ended(chat_folder, tmp_path, capsys):
     assert f"base {chat_folder}, layout chat" in capsys.readouterr().out
     config = json.loads((tmp_path / "second" / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["base_model_name_or_path"]) == (4, str(chat_folder))
+    first, second = (json.loads((tmp_path / run / "training.json").read_text()) for run in ("first", "second"))
+    assert second["goes_on_from"] == first and "goes_on_from" not in first
     files = [tmp_path / run / "adapter" / "adapter_model.safetensors" for run in ("first", "second")]
     assert files[0].read_bytes() != files[1].read_bytes()

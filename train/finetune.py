@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> None:
     facts |= {"recipe": options.recipe, "data": [Path(d).name for d in options.data], "train_dialogues": len(train)}
     facts |= {"valid_dialogues": len(valid), "minutes": minutes(options.out, started), "machine": machine()}
     facts |= {"command": "python -m train.finetune " + " ".join(public_arguments(options.given))}
-    facts |= {"base_model": public_arguments([facts["base_model"]])[0]}
+    facts |= {"base_model": public_arguments([facts["base_model"]])[0]} | earlier_facts(options.model)
     score_and_describe(options, valid, facts)
     if options.publish:
         from train.publish import publish
@@ -134,6 +134,15 @@ def read_data(options: argparse.Namespace) -> tuple[list[Dialogue], list[Dialogu
     if not train:
         raise UserError("Nothing is left to train on; name a file with at least two dialogues, or a larger --limit.")
     return train, valid
+
+
+def earlier_facts(model: str | None) -> dict:
+    """{"goes_on_from": training.json} of an adapter's folder, or of the folder around it, whose training goes on."""
+    folder = Path(model or "")
+    if not model or not (folder / "adapter_config.json").is_file():
+        return {}
+    file = next((f for f in (folder / "training.json", folder.absolute().parent / "training.json") if f.is_file()), None)
+    return {"goes_on_from": json.loads(file.read_text(encoding="utf-8"))} if file else {}
 
 
 def score_and_describe(options: argparse.Namespace, valid: list[Dialogue], facts: dict) -> None:

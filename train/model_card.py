@@ -46,6 +46,7 @@ DATA = (  # the first that fits is it
     Source("synthetic", "Synthetic-Persona-Chat (Google)", "CC-BY 4.0", "google/Synthetic-Persona-Chat"),
     Source("personachat", "Persona-Chat (ParlAI; XPersona's English part)", "MIT", "bavard/personachat_truecased"),
     Source("example_dialogues", "this project's example dialogues", "as this project"),
+    Source("questions", "questions made from this project's own templates (train/questions.py)", "as this project"),
 )
 
 
@@ -85,7 +86,7 @@ def card_text(facts: Mapping, report: Mapping, example: str, samples: str, repo_
 def metadata(facts: Mapping, report: Mapping, title: str) -> ModelCardData:
     """What the Hub reads."""
     base = find_source(BASES, facts["base_model"])
-    sources = [find_source(DATA, name) for name in facts["data"]]
+    sources = [find_source(DATA, name) for name in all_data(facts)]
     adapter = bool(facts.get("adapter_only"))
     return ModelCardData(
         model_name=title,
@@ -146,7 +147,8 @@ def layout_section(layout: str, example: str) -> str:
 
 
 def training_section(facts: Mapping) -> str:
-    """Command, time, machine, data and settings."""
+    """Command, time, machine, data and settings; then the same of the training that it goes on from, if any."""
+    earlier = facts.get("goes_on_from")
     data = ", ".join(f"`{name}`" for name in facts["data"])
     units = {"train_dialogues": "dialogues", "tokens": "tokens an epoch", "steps": "steps"}
     counts = [f"{facts[key]:,} {unit}" for key, unit in units.items() if key in facts]
@@ -158,6 +160,7 @@ def training_section(facts: Mapping) -> str:
             f"- data: {data}; {', '.join(counts)}",
             f"- time: {facts['minutes']:g} minutes on {facts['machine']}",
             *([f"- settings: {settings}"] if settings else []),
+            *(["", "It goes on from:", "", training_section(earlier)] if earlier else []),
         ]
     )
 
@@ -182,11 +185,17 @@ def licence_section(facts: Mapping) -> str:
     """One line for the base and for each kind of data."""
     base = find_source(BASES, facts["base_model"])
     lines = [f"- {facts['base_model']}: {base.licence if base else 'see its own card; the same terms bind this checkpoint'}"]
-    for name in facts["data"]:
+    for name in all_data(facts):
         source = find_source(DATA, name)
         line = f"- {source.title}: {source.licence}" if source else f"- {name}: not known here; ask whoever published this checkpoint"
         lines += [line] if line not in lines else []
     return "\n".join(lines)
+
+
+def all_data(facts: Mapping) -> list[str]:
+    """The files of this training and of those it went on from."""
+    earlier = facts.get("goes_on_from")
+    return [*facts["data"], *(all_data(earlier) if earlier else [])]
 
 
 def find_source(sources: Sequence[Source], name: str) -> Source | None:
