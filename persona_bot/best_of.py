@@ -18,11 +18,12 @@ from dataclasses import replace
 from functools import partial
 
 from persona_bot.checkpoint import Checkpoint
-from persona_bot.generation import Settings, new_cache, next_logits, stream_reply
+from persona_bot.generation import Settings, new_cache, next_tokens, stream_reply
 from persona_bot.judge import Judge, prompt_of_nothing, reply_ids
 from persona_bot.persona import Persona
 from persona_bot.prefix_cache import Cache, PrefixCache
 from persona_bot.prompt import Prompt, build_prompt
+from persona_bot.sampler import Sampler
 
 APART = 1_000_003  # between the seeds of drafts, so that they are not those of the next reply
 TICK = 0.05  # seconds between looks at whether the visitor has left
@@ -48,7 +49,7 @@ class BestReply:
         prompt = build_prompt(checkpoint.layout, persona, turns, checkpoint.max_positions - settings.max_tokens)
         self.prompt_tokens, self.dropped_turns = len(prompt.ids), prompt.dropped
         self._halt = threading.Event()
-        shared = replace(checkpoint, prefixes=PrefixCache(lends=True))
+        shared = replace(checkpoint, prefixes=PrefixCache())
         seed = random.randrange(2**32) if settings.seed is None else settings.seed
         one = [replace(settings, best_of=1, seed=(seed + APART * k) % 2**32) for k in range(settings.best_of)]
         drafts = [stream_reply(shared, persona, turns, each, self._halt) for each in one]
@@ -85,7 +86,7 @@ class BestReply:
     @staticmethod
     def _read(checkpoint: Checkpoint, prompt: Prompt) -> tuple[list[int], Cache | None]:
         """(ids, their keys and values): the prompt without its last id, of which only what is new is computed."""
-        reading = next_logits(checkpoint, prompt, [])
+        reading = next_tokens(checkpoint, prompt, Sampler(checkpoint.layout, Settings(), []))
         next(reading)
         reading.close()  # gives the keys and values to the visitors' cache
         cache, count = checkpoint.prefixes.take(prompt.ids, partial(new_cache, checkpoint))

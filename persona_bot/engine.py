@@ -1,42 +1,52 @@
-"""Forward passes for several visitors at once: whoever needs the next logits asks, and all who ask share one pass.
+"""Forward passes for several visitors at once: one pass gives every reply in the making its next token.
 
-Run: nothing by itself; generation.py asks it for every token, `python -m benchmarks.chat` measures it.
+Run: nothing by itself; generation.py takes the tokens from it, `python -m benchmarks.chat` measures it.
 
-    thread of visitor 1: sample, ask --.                       .--> logits
-    thread of visitor 2: sample, ask ---+-- one of them leads --+--> logits
-    thread of visitor 3: sample, ask --'    the pass for all    '--> logits
+    thread of visitor 1: waits for its next token --.                                      .--> token
+    thread of visitor 2: waits for its next token --+-- one of them leads a pass for all ---+--> token
+    thread of visitor 3: shows its newest token                  and draws                 '--> token, when it comes
 
-There is no thread of the engine's own that could die: the first to ask leads a pass for those who wait, then the next
-does. Who stops asking is out of the batch at once.
+There is no thread of the engine's own that could die: whoever finds no token of its own leads a pass. Who is slow to
+fetch its tokens holds up nobody, since the passes go on with its reply; who leaves is out of the batch at once.
 """
 
 import threading
-import time
-from collections.abc import Sequence
-from contextlib import contextmanager
-
-import torch
+from collections.abc import Iterator, Sequence
 
 from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
 from persona_bot.llama import FastLlama, KeysValues
+from persona_bot.sampler import Sampler
 
-MOST_AT_ONCE = 32  # conversations in a pass; a CPU gains nothing beyond
-MOST_NEW = 256  # ids in a pass: a long prompt takes several, between which the others get their tokens
-PATIENCE = 0.04  # seconds after its logits in which a reply is expected to ask again, so that the next pass waits for it
+MOST_AT_ONCE = 32  # replies in a pass; a CPU gains nothing beyond
+MOST_NEW = 256  # ids in a pass: a long prompt takes several, in which the others get their tokens, too
 
 
 class Request:
-    """New ids behind what a conversation's cache holds, and what became of them."""
+    """A reply in the making: what its cache holds, what comes next, and the tokens drawn so far."""
 
-    def __init__(self, ids: Sequence[int], cache: KeysValues):
-        self.ids, self.cache = list(ids), cache
-        self.logits: torch.Tensor | None = None
+    def __init__(self, prompt: Sequence[int], known: int, cache: KeysValues, sampler: Sampler):
+        """`cache` holds the first `known` ids of the prompt."""
+        self.known, self.new = list(prompt[:known]), list(prompt[known:])
+        self.cache, self.sampler = cache, sampler
+        self.reply: list[int] = []
+        self.fetched = 0  # how many of them the visitor has
         self.error: Exception | None = None
 
     @property
-    def done(self) -> bool:
-        return self.logits is not None or self.error is not None
+    def goes_on(self) -> bool:
+        return self.error is None and not self.sampler.is_last(self.reply)
+
+    def advance(self, count: int, logits) -> None:
+        """After a pass over the first `count` new ids: draws the next token where that were all."""
+        self.known += self.new[:count]
+        self.new = self.new[count:]
+        if not self.new:
+            try:
+                self.reply.append(self.sampler.pick(logits, self.reply))
+                self.new = self.reply[-1:]
+            except Exception as error:
+                self.error = error
 
 
 class Engine:
@@ -46,35 +56,29 @@ class Engine:
         self.model = model
         self.passes = 0
         self.most_at_once = MOST_AT_ONCE
-        self._expected: dict[int, float] = {}  # replies in the making, by their cache: until when a pass waits for them
-        self._waiting: list[Request] = []
+        self._queue: list[Request] = []  # replies that go on, the next to be served first
+        self._running: list[Request] = []  # those in the pass that runs now
         self._leading = False
         self._changed = threading.Condition()
 
-    @contextmanager
-    def writing(self, cache: KeysValues):
-        """A reply in the making: the next pass waits a moment for it, so that several replies keep step."""
+    def tokens(self, request: Request) -> Iterator[int]:
+        """The reply's tokens as they are drawn; raises what went wrong for this one. Closing it takes the reply out of the batch."""
         with self._changed:
-            self._expected[id(cache)] = 0.0
+            self._queue.append(request)
         try:
-            yield
+            while request.goes_on or has_news(request):
+                yield self._next(request)
         finally:
             with self._changed:
-                del self._expected[id(cache)]
-                self._changed.notify_all()
+                self._changed.wait_for(lambda: request not in self._running)  # its cache is then its owner's again
+                if request in self._queue:
+                    self._queue.remove(request)
 
-    def forward(self, ids: Sequence[int], cache: KeysValues) -> torch.Tensor:
-        """Logits (vocabulary,) float32 after `ids`, which the cache then holds too; raises what the pass raised for them."""
-        request = Request(ids, cache)
-        with self._changed:
-            self._waiting.append(request)
-            self._expect(request, 0.0)
-            self._changed.notify_all()
-        while not request.done:
+    def _next(self, request: Request) -> int:
+        while True:
             with self._changed:
-                while self._leading and not request.done:
-                    self._changed.wait()
-                if request.done:
+                self._changed.wait_for(lambda: has_news(request) or not self._leading)
+                if has_news(request):
                     break
                 self._leading = True
                 batch = self._gather()
@@ -82,35 +86,35 @@ class Engine:
                 self._run(batch)
             finally:
                 with self._changed:
-                    for served, _ in batch:
-                        self._expect(served, time.monotonic() + PATIENCE if served.done else 0.0)
-                    self._waiting[:0] = [r for r, _ in batch if not r.done]  # longer prompts go on in the next pass
+                    served = [r for r, _ in batch if r.goes_on]
+                    reading = [r for r in served if len(r.new) > 1]  # longer prompts go on in the next pass
+                    self._queue = reading + self._queue + [r for r in served if len(r.new) == 1]
+                    self._running = []
                     self._leading = False
                     self._changed.notify_all()
-        if request.error is not None:
+        if request.fetched == len(request.reply):
             raise request.error
-        return request.logits
+        request.fetched += 1
+        return request.reply[request.fetched - 1]
 
     def _gather(self) -> list[tuple[Request, int]]:
-        """Who waits, and for how many ids there is room in this pass; takes them off the queue."""
-        while len(self._waiting) < self.most_at_once and (left := max(self._expected.values(), default=0.0) - time.monotonic()) > 0:
-            self._changed.wait(left)
-        batch, room = [], MOST_NEW
-        for request in self._waiting[: self.most_at_once]:
-            if room:
-                batch.append((request, min(room, len(request.ids))))
-                room -= batch[-1][1]
-        del self._waiting[: len(batch)]
-        return batch
+        """Who is served in this pass, and how many ids of each; takes them off the queue.
 
-    def _expect(self, request: Request, until: float) -> None:
-        if id(request.cache) in self._expected:  # a caller without `writing` may never ask again
-            self._expected[id(request.cache)] = until
+        One id for everyone first; prompts share the rest of the room in the order in which they came."""
+        candidates, batch = self._queue[: self.most_at_once], []
+        room = MOST_NEW - len(candidates)
+        for request in candidates:
+            count = min(1 + room, len(request.new))
+            room -= count - 1
+            batch.append((request, count))
+        self._queue = self._queue[len(candidates) :]
+        self._running = candidates
+        return batch
 
     def _run(self, batch: list[tuple[Request, int]]) -> None:
         """One pass. Where it fails, half the batch at a time is tried, so that one who cannot be served costs no other."""
         try:
-            logits = self.model.forward([(request.ids[:count], request.cache) for request, count in batch])
+            logits = self.model.forward([(request.new[:count], request.cache) for request, count in batch])
             self.passes += 1
         except Exception as error:
             if len(batch) == 1:
@@ -122,8 +126,11 @@ class Engine:
             self._run(batch[len(batch) // 2 :])
             return
         for (request, count), row in zip(batch, logits, strict=True):
-            request.ids = request.ids[count:]
-            request.logits = None if request.ids else row
+            request.advance(count, row)
+
+
+def has_news(request: Request) -> bool:
+    return request.fetched < len(request.reply) or request.error is not None
 
 
 def as_user_error(error: Exception) -> UserError:

@@ -15,16 +15,14 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import partial
-from itertools import islice
 
 import torch
 from transformers import DynamicCache
 
 from persona_bot.checkpoint import Checkpoint
-from persona_bot.engine import as_user_error
+from persona_bot.engine import Request, as_user_error
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prefix_cache import Cache
@@ -99,10 +97,9 @@ class ReplyStream:
 
     def _run(self, checkpoint, prompt, settings, stop, earlier) -> Iterator[str]:
         started = time.monotonic()
-        sampler = Sampler(checkpoint, settings, earlier)
+        sampler = Sampler(checkpoint.layout, settings, earlier)
         ids: list[int] = []
-        for logits in islice(next_logits(checkpoint, prompt, ids), settings.max_tokens):
-            token = sampler.pick(logits, ids)
+        for token in next_tokens(checkpoint, prompt, sampler):
             self.seconds = time.monotonic() - started
             self.finish = self._finish(token, checkpoint, settings, stop)
             if self.finish:
@@ -163,26 +160,35 @@ def context_use(checkpoint: Checkpoint, persona: Persona, turns: Sequence[str], 
     return (sum(len(part.ids) for part in parts), room) if len(kept) == len(turns) else (room, room)
 
 
-def next_logits(checkpoint: Checkpoint, prompt: Prompt, ids: list[int]) -> Iterator[torch.Tensor]:
-    """Logits (vocabulary,) in float32 on the CPU for the token after the prompt and `ids`, which the caller extends.
+def next_tokens(checkpoint: Checkpoint, prompt: Prompt, sampler: Sampler) -> Iterator[int]:
+    """The reply's tokens one by one, its end token too; nothing comes after `sampler.is_last`.
 
     What a recent conversation has in common with this prompt is not computed again, where the architecture has a cache.
     """
-    engine = checkpoint.engine
     cache, done = checkpoint.prefixes.take(prompt.ids, partial(new_cache, checkpoint)) if checkpoint.has_cache else (None, 0)
+    if checkpoint.engine:
+        request = Request(prompt.ids, done, cache, sampler)
+        try:
+            yield from checkpoint.engine.tokens(request)
+        except RuntimeError as error:
+            raise as_user_error(error) from error
+        finally:
+            checkpoint.prefixes.give_back(request.known, cache)
+        return
+    ids: list[int] = []
     computed: list[int] = []  # what the cache is known to hold; a failed pass may have left it half filled
-    with ExitStack() as left:
-        if engine:
-            left.enter_context(engine.writing(cache))
-        if cache is not None:
-            left.callback(lambda: checkpoint.prefixes.give_back(computed, cache))
-        while True:
+    try:
+        while not sampler.is_last(ids):
             sequence = prompt.ids + ids
             types = prompt.token_types and prompt.token_types + [checkpoint.layout.speaker1] * len(ids)
             computed = []
             logits = forward(checkpoint, sequence[done:], types and types[done:], cache)
             computed, done = sequence, len(sequence) if cache is not None else 0
-            yield logits
+            ids.append(sampler.pick(logits, ids))
+            yield ids[-1]
+    finally:
+        if cache is not None:
+            checkpoint.prefixes.give_back(computed, cache)
 
 
 def new_cache(checkpoint: Checkpoint) -> Cache:
@@ -192,18 +198,9 @@ def new_cache(checkpoint: Checkpoint) -> Cache:
 
 @torch.inference_mode()
 def forward(checkpoint: Checkpoint, ids: list[int], token_types: list[int] | None, cache) -> torch.Tensor:
-    """One pass over `ids` behind what the cache holds; the logits of the last position, (vocabulary,) float32 on the CPU."""
-    try:
-        logits = checkpoint.engine.forward(ids, cache) if checkpoint.engine else forward_alone(checkpoint, ids, token_types, cache)
-    except RuntimeError as error:
-        raise as_user_error(error) from error
-    if logits.max().isnan():  # a maximum is no number where any is none, and takes a sixth of the time of looking at each
-        raise UserError("The model computed no valid number for the next word; its weights may be damaged, so load another checkpoint.")
-    return logits
+    """One pass over `ids` behind what the cache holds; the logits of the last position, (vocabulary,) float32 on the CPU.
 
-
-def forward_alone(checkpoint: Checkpoint, ids: list[int], token_types: list[int] | None, cache) -> torch.Tensor:
-    """The same through transformers, for every architecture and device."""
+    Through transformers, for every architecture and device."""
     inputs = {"input_ids": torch.tensor([ids], device=checkpoint.device)}
     if token_types:
         inputs["token_type_ids"] = torch.tensor([token_types], device=checkpoint.device)
@@ -211,4 +208,7 @@ def forward_alone(checkpoint: Checkpoint, ids: list[int], token_types: list[int]
         inputs["logits_to_keep"] = 1  # the vocabulary is the widest layer: only the last position is asked for
     if cache is not None:
         inputs |= {"past_key_values": cache, "use_cache": True}
-    return checkpoint.model(**inputs).logits[0, -1].float().cpu()
+    try:
+        return checkpoint.model(**inputs).logits[0, -1].float().cpu()
+    except RuntimeError as error:
+        raise as_user_error(error) from error

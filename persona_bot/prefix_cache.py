@@ -20,13 +20,9 @@ WORTH = 8  # tokens; a shorter common beginning is computed anew
 
 
 class PrefixCache:
-    """A few recent caches, least recently used first. Safe for threads; what is taken belongs to the taker alone.
+    """A few recent caches, least recently used first. Safe for threads: what is here is only read, a taker gets a copy."""
 
-    With `lends`, what is taken also stays, for others who go on from the same place.
-    """
-
-    def __init__(self, lends: bool = False):
-        self._lends = lends
+    def __init__(self):
         self._entries: list[tuple[list[int], Cache]] = []
         self._lock = threading.Lock()
 
@@ -37,10 +33,9 @@ class PrefixCache:
             best = max(range(len(lengths)), key=lengths.__getitem__, default=None)
             if best is None or lengths[best] < WORTH:
                 return empty(), 0
-            count = min(lengths[best], len(ids) - 1)
-            known, cache = self._entries[best]
-            if 2 * count >= len(known) and not self._lends:  # this conversation, going on; else another with the same persona, which stays
-                del self._entries[best]
+            self._entries.append(self._entries.pop(best))
+            cache = self._entries[-1][1]
+        count = min(lengths[best], len(ids) - 1)
         return first_positions(cache, count, empty), count
 
     def clear(self) -> None:
@@ -48,10 +43,13 @@ class PrefixCache:
             self._entries.clear()
 
     def give_back(self, ids: Sequence[int], cache: Cache) -> None:
-        """Keeps a cache of exactly these ids, unless its layers hold something else (a sliding window)."""
+        """Keeps a cache of exactly these ids, instead of those of a beginning of them; its giver no longer writes to it.
+
+        Not where its layers hold something else (a sliding window)."""
         if not ids or len(ids) > MAX_TOKENS or held(cache) != {len(ids)}:
             return
         with self._lock:
+            self._entries = [entry for entry in self._entries if common_length(entry[0], ids) < len(entry[0])]
             self._entries.append((list(ids), cache))
             while sum(len(known) for known, _ in self._entries) > MAX_TOKENS:
                 del self._entries[0]

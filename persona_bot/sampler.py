@@ -5,9 +5,11 @@ Run: nothing by itself; generation.py picks every token with it.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
-from persona_bot.checkpoint import Checkpoint
+from persona_bot.errors import UserError
+from persona_bot.prompt import Layout
 
 FINISH_WITHIN = 16  # tokens before max_tokens from which on a reply stops at the end of its sentence ..
 URGENCY = 0.5  # .. and is drawn towards one: so much is added to the logits of . ! ? for each token over
@@ -20,23 +22,27 @@ class Sampler:
     `settings` are generation.Settings.
     """
 
-    def __init__(self, checkpoint: Checkpoint, settings, earlier: list[int]):
+    def __init__(self, layout: Layout, settings, earlier: list[int]):
         self.settings = settings
-        self.encode, self.decode = checkpoint.layout.encode, checkpoint.layout.decode
+        self.encode, self.decode = layout.encode, layout.decode
         self.earlier = earlier  # the persona's earlier replies, each with its end token
         self.start: list[int] = []  # what stands for the reply's first token in the search for repeated runs
-        self.stop_ids = sorted(checkpoint.layout.stop_ids)
-        self.never = sorted(checkpoint.layout.control_ids - checkpoint.layout.stop_ids)
-        self.sentence_ends = sorted({checkpoint.layout.encode(mark)[-1] for mark in ".!?"})
-        self.generator = torch.Generator()
-        self.generator.manual_seed(settings.seed) if settings.seed is not None else self.generator.seed()
+        self.stop_ids = sorted(layout.stop_ids)
+        self.never = sorted(layout.control_ids - layout.stop_ids)
+        self.sentence_ends = sorted({layout.encode(mark)[-1] for mark in ".!?"})
+        self.random = np.random.default_rng(settings.seed)
 
     def pick(self, logits: torch.Tensor, ids: list[int]) -> int:
-        """The next token after the reply's `ids`, from the model's logits (vocabulary,)."""
-        scores = logits.clone()
-        scores[self.never] = -torch.inf
+        """The next token after the reply's `ids`, from the model's logits (vocabulary,) float32 on the CPU.
+
+        In NumPy but for the softmax: its small steps cost a tenth of torch's, and sixteen visitors wait for each other's.
+        """
+        scores = logits.numpy().copy()
+        if np.isnan(scores.max()):  # no number where any is none
+            raise UserError("The model computed no valid number for the next word; its weights may be damaged, so load another checkpoint.")
+        scores[self.never] = -np.inf
         if len(ids) < self.settings.min_tokens:
-            scores[self.stop_ids] = -torch.inf
+            scores[self.stop_ids] = -np.inf
         over = len(ids) - max(self.settings.max_tokens - FINISH_WITHIN, self.settings.min_tokens)
         if over > 0:
             scores[self.sentence_ends] += URGENCY * over
@@ -46,40 +52,47 @@ class Sampler:
         if self.settings.no_repeat_ngram:
             if len(ids) == 1:
                 self.start = self._as_inside(ids[0])
-            scores[repeating(self.earlier + self.start + ids[1:], self.settings.no_repeat_ngram)] = -torch.inf
+            scores[repeating(self.earlier + self.start + ids[1:], self.settings.no_repeat_ngram)] = -np.inf
         if self.settings.temperature == 0:
             return int(scores.argmax())
-        probabilities, tokens = self.choices(scores)
-        return int(tokens[torch.multinomial(probabilities, 1, generator=self.generator)])
+        weights, tokens = self.choices(scores)
+        shares = weights.cumsum(dtype=np.float64)
+        return int(tokens[np.searchsorted(shares, self.random.random() * shares[-1], side="right")])
+
+    def is_last(self, ids: Sequence[int]) -> bool:
+        """Whether nothing comes after the reply's newest token."""
+        return len(ids) >= self.settings.max_tokens or (bool(ids) and ids[-1] in self.stop_ids)
 
     def _as_inside(self, first: int) -> list[int]:
         """The reply's first token as it would stand inside a text: many tokenizers have another one for a word at the very start."""
         return self.encode(f" {self.decode([first])}")
 
-    def choices(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def choices(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(weights, tokens) to draw from: temperature, then top-k, then top-p, as transformers has them.
 
         Sorting the whole vocabulary would take as long as a third of the forward pass, so it is done only where needed.
         """
-        probabilities = (scores / self.settings.temperature).softmax(-1)
-        if self.settings.top_k:
-            likeliest, tokens = probabilities.topk(min(self.settings.top_k, len(scores)))
-            likeliest = likeliest / likeliest.sum()
+        probabilities = (torch.from_numpy(scores) / self.settings.temperature).softmax(-1).numpy()
+        few = self.settings.top_k and min(self.settings.top_k, len(scores))
+        if few:
+            likely = np.argpartition(probabilities, len(scores) - few)[-few:]
         else:
-            likely = (probabilities > LIKELY).nonzero()[:, 0]
-            likeliest, order = probabilities[likely].sort(descending=True, stable=True)
-            tokens = likely[order]
-            if likeliest.sum() < self.settings.top_p:
-                likeliest, tokens = probabilities.sort(descending=True, stable=True)
-        before = likeliest.cumsum(0) - likeliest
-        count = int((before < self.settings.top_p).sum())
-        tokens, order = tokens[:count].sort()  # else two that are about as likely would swap places, and the seed draw the other
-        return likeliest[:count][order], tokens
+            likely = np.flatnonzero(probabilities > LIKELY)
+            if probabilities[likely].sum() < self.settings.top_p:
+                likely = np.arange(len(scores))
+        tokens = likely[np.argsort(-probabilities[likely], kind="stable")]
+        weights = probabilities[tokens]
+        before = weights.cumsum() - weights
+        most = self.settings.top_p * weights.sum() if few else self.settings.top_p
+        tokens = np.sort(
+            tokens[: (before < most).sum()]
+        )  # else two that are about as likely would swap places, and the seed draw the other
+        return probabilities[tokens], tokens
 
 
-def penalized(scores: torch.Tensor, penalty: float) -> torch.Tensor:
+def penalized(scores: np.ndarray, penalty: float) -> np.ndarray:
     """The logits of what was said already, made less likely (CTRL, Keskar et al. 2019, section 4.1)."""
-    return torch.where(scores < 0, scores * penalty, scores / penalty)
+    return np.where(scores < 0, scores * penalty, scores / penalty)
 
 
 def repeating(ids: Sequence[int], size: int) -> list[int]:

@@ -97,7 +97,7 @@ def test_a_draft_that_fails_is_told_in_one_sentence(chat_model, chat_tokenizer, 
     def broken(*_, **__):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("persona_bot.generation.forward_alone", broken)
+    monkeypatch.setattr(checkpoint.model, "forward", broken)
     with pytest.raises(UserError, match="The model failed during the reply"):
         list(reply)
 

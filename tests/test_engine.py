@@ -6,17 +6,19 @@ Run: `python -m pytest tests/test_engine.py`
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 import torch
 
 from persona_bot.checkpoint import Checkpoint
-from persona_bot.engine import MOST_NEW, Engine
+from persona_bot.engine import MOST_NEW, Engine, Request
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings, stream_reply
 from persona_bot.llama import FastLlama
 from persona_bot.persona import Persona
 from persona_bot.prompt import find_layout
+from persona_bot.sampler import Sampler
 
 LENGTH = {"min_tokens": 20, "max_tokens": 24}
 
@@ -110,22 +112,73 @@ def test_stopping_one_leaves_the_others(checkpoint, monkeypatch):
         assert time.monotonic() - at < 0.5
     assert alone[3].startswith(text) and len(text) < len(alone[3])
     assert [other.result() for other in others] == alone[:3]
-    assert checkpoint.engine._expected == {} and checkpoint.engine._waiting == []
+    assert checkpoint.engine._queue == checkpoint.engine._running == []
 
 
-def test_a_visitor_who_pauses_holds_up_nobody(checkpoint):
-    paused = iter(stream_reply(checkpoint, persona(1), ["hello!"], Settings(**LENGTH)))
-    next(paused)
-    started = time.monotonic()
-    reply(checkpoint, 2)
-    assert time.monotonic() - started < 5
-    assert len("".join(paused)) > 0
+def test_a_visitor_who_pauses_holds_up_nobody_and_is_written_for_meanwhile(checkpoint):
+    alone = [reply(checkpoint, number) for number in (1, 2)]
+    paused = iter(stream_reply(checkpoint, persona(1), ["hello, 1 times!"], Settings(seed=1, **LENGTH)))
+    first = next(paused)
+    assert reply(checkpoint, 2) == alone[1]
+    before = checkpoint.engine.passes
+    assert first + "".join(paused) == alone[0]
+    assert checkpoint.engine.passes == before  # the other's passes had written all of it
 
 
-def test_a_long_prompt_takes_several_passes(checkpoint):
-    ids = [50 + k % 90 for k in range(MOST_NEW + 40)]
-    cache, engine = checkpoint.engine.model.new_cache(), checkpoint.engine
-    logits = engine.forward(ids, cache)
-    assert (engine.passes, cache.length) == (2, len(ids))
-    whole = engine.model.forward([(ids, engine.model.new_cache())])[0]
-    assert torch.allclose(logits, whole, atol=1e-4)
+def test_who_leaves_takes_the_keys_and_values_along(checkpoint):
+    """Whatever was written ahead, the next turn finds a cache that fits."""
+    leaver = iter(stream_reply(checkpoint, persona(1), ["hello!"], Settings(seed=1, **LENGTH)))
+    next(leaver)
+    with ThreadPoolExecutor(4) as visitors:
+        others = [visitors.submit(reply, checkpoint, number) for number in range(2, 6)]
+        leaver.close()
+        assert all(other.result() for other in others)
+    assert checkpoint.engine._queue == checkpoint.engine._running == []
+    assert [cache.length for _, cache in checkpoint.prefixes._entries] == [len(ids) for ids, _ in checkpoint.prefixes._entries]
+    checkpoint.prefixes.clear()
+    cold = reply(checkpoint, 1)
+    assert reply(checkpoint, 1) == cold
+
+
+def test_a_draw_that_fails_costs_no_other(checkpoint, monkeypatch):
+    alone = [reply(checkpoint, number) for number in range(8)]
+    real = Sampler.pick
+
+    def pick(sampler, logits, ids):
+        if sampler.settings.seed == 5 and len(ids) == 3:
+            raise UserError("No word fits.")
+        return real(sampler, logits, ids)
+
+    monkeypatch.setattr(Sampler, "pick", pick)
+    with ThreadPoolExecutor(8) as visitors:
+        outcomes = [visitors.submit(reply, checkpoint, number) for number in range(8)]
+    assert [str(outcome.exception()) for outcome in outcomes if outcome.exception()] == ["No word fits."]
+    assert [outcome.result() for k, outcome in enumerate(outcomes) if k != 5] == [a for k, a in enumerate(alone) if k != 5]
+
+
+def test_a_long_prompt_takes_several_passes_in_which_the_others_go_on(checkpoint):
+    fast, engine = checkpoint.engine.model, checkpoint.engine
+    greedy = Settings(temperature=0, min_tokens=20, max_tokens=30, repetition_penalty=1, no_repeat_ngram=0)
+    short, long = [60, 61, 62], [50 + k % 90 for k in range(MOST_NEW + 40)]
+
+    def request(ids: list[int]) -> Request:
+        return Request(ids, 0, fast.new_cache(), Sampler(checkpoint.layout, greedy, []))
+
+    writing, reading = request(short), request(long)
+    written = engine.tokens(writing)
+    next(written)
+    with closing(engine.tokens(reading)) as read:
+        before = engine.passes
+        first = next(read)
+        assert engine.passes - before == 2
+        assert len(writing.reply) == 3  # one before, and one in each of the two passes
+    whole = fast.forward([(long, fast.new_cache())])[0]
+    assert first == Sampler(checkpoint.layout, greedy, []).pick(whole, [])
+    assert len(list(written)) == 29 - (writing.reply[-1] in checkpoint.layout.stop_ids) * (30 - len(writing.reply))
+
+
+def test_more_replies_than_a_pass_holds_all_get_their_turn(checkpoint):
+    checkpoint.engine.most_at_once = 3
+    alone = [reply(checkpoint, number) for number in range(10)]
+    with ThreadPoolExecutor(10) as visitors:
+        assert list(visitors.map(lambda number: reply(checkpoint, number), range(10))) == alone

@@ -4,6 +4,7 @@ import copy
 import random
 import threading
 import time
+from itertools import islice
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopK
 
 from persona_bot.checkpoint import Checkpoint
 from persona_bot.errors import UserError
-from persona_bot.generation import LIMITS, Settings, context_use, next_logits, stream_reply
+from persona_bot.generation import LIMITS, Settings, context_use, next_tokens, stream_reply
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, find_layout
 from persona_bot.sampler import Sampler, penalized, repeating
@@ -63,13 +64,8 @@ def greedy_reference(checkpoint: Checkpoint, persona: Persona, turns: list[str],
 def test_the_cache_changes_nothing(kind, request, environmentalist):
     checkpoint = request.getfixturevalue(kind)
     prompt = build_prompt(checkpoint.layout, environmentalist, TURNS, 200)
-    sampler = Sampler(checkpoint, Settings(temperature=0, min_tokens=59, repetition_penalty=1, no_repeat_ngram=0), [])
-    ids: list[int] = []
-    for logits in next_logits(checkpoint, prompt, ids):
-        ids.append(sampler.pick(logits, ids))
-        if len(ids) == 12:
-            break
-    assert ids == greedy_reference(checkpoint, environmentalist, TURNS, 12)
+    sampler = Sampler(checkpoint.layout, Settings(temperature=0, min_tokens=59, repetition_penalty=1, no_repeat_ngram=0), [])
+    assert list(islice(next_tokens(checkpoint, prompt, sampler), 12)) == greedy_reference(checkpoint, environmentalist, TURNS, 12)
 
 
 @pytest.mark.parametrize("kind", ["chat", "convai"])
@@ -127,12 +123,8 @@ def test_no_run_of_tokens_twice(chat, environmentalist):
     prompt = build_prompt(chat.layout, environmentalist, TURNS, 200)
     earlier = chat.layout.encode("i am fine, thank you!")
     for seed in range(5):
-        sampler = Sampler(chat, Settings(temperature=0.3, no_repeat_ngram=2, seed=seed, min_tokens=40), earlier)
-        ids: list[int] = []
-        for logits in next_logits(chat, prompt, ids):
-            ids.append(sampler.pick(logits, ids))
-            if len(ids) == 40:
-                break
+        sampler = Sampler(chat.layout, Settings(temperature=0.3, no_repeat_ngram=2, seed=seed, min_tokens=40), earlier)
+        ids = list(islice(next_tokens(chat, prompt, sampler), 40))
         pairs = list(zip(earlier + ids, (earlier + ids)[1:], strict=False))
         assert len(pairs) == len(set(pairs))
 
@@ -249,8 +241,8 @@ def test_the_shortest_must_be_below_the_longest():
 @pytest.mark.parametrize(("temperature", "top_k", "top_p"), [(0.7, 0, 0.9), (1.0, 5, 1.0), (2.0, 0, 0.99), (0.5, 40, 0.6), (1.3, 0, 1.0)])
 def test_what_is_drawn_from_is_what_transformers_draws_from(chat, temperature, top_k, top_p):
     scores = torch.randn(5_000, generator=torch.Generator().manual_seed(1)) * 2
-    sampler = Sampler(chat, Settings(temperature=temperature, top_k=top_k, top_p=top_p), [])
-    weights, tokens = sampler.choices(scores)
+    sampler = Sampler(chat.layout, Settings(temperature=temperature, top_k=top_k, top_p=top_p), [])
+    weights, tokens = map(torch.from_numpy, sampler.choices(scores.numpy()))
     warped = TemperatureLogitsWarper(temperature)(None, scores[None])
     warped = TopKLogitsWarper(top_k)(None, warped) if top_k else warped
     expected = TopPLogitsWarper(top_p)(None, warped).softmax(-1)[0] if top_p < 1 else warped.softmax(-1)[0]
@@ -277,5 +269,5 @@ def test_the_penalty_is_that_of_transformers():
     scores, ids = torch.linspace(-3, 3, 9), [0, 3, 3, 8]
     theirs = RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor([ids]), scores[None].clone())[0]
     said = list(set(ids))
-    scores[said] = penalized(scores[said], 1.3)
+    scores[said] = torch.from_numpy(penalized(scores[said].numpy(), 1.3))
     assert torch.equal(scores, theirs)

@@ -99,6 +99,21 @@ def test_streams_that_run_at_once_never_share_a_cache(checkpoint, environmentali
     assert [stream.text for stream in streams] == [expected] * 3
 
 
+def test_what_many_visitors_begin_with_is_computed_once(checkpoint, environmentalist):
+    list(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY))
+    counts = passes(checkpoint)
+    running = [iter(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY)) for _ in range(3)]
+    assert all([next(pieces, None) for pieces in running])  # all three begin before the first gives anything back
+    assert set(counts) == {1}
+
+
+def test_a_conversation_that_goes_on_takes_one_place(checkpoint, environmentalist):
+    converse(checkpoint, environmentalist, QUESTIONS[:1], warm=True)
+    places = len(checkpoint.prefixes._entries)
+    converse(checkpoint, environmentalist, QUESTIONS[:1], warm=True)
+    assert places == len(checkpoint.prefixes._entries) == 1
+
+
 def test_a_failed_pass_leaves_nothing_behind(checkpoint, environmentalist):
     original = checkpoint.model.forward
 
