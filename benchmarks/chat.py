@@ -184,7 +184,8 @@ def llama_cpp():
     import torch
     from llama_cpp import Llama
 
-    from persona_bot.checkpoint import BASE_MODEL, find_base
+    from persona_bot.checkpoint import find_base
+    from persona_bot.weights import BASE_MODEL
 
     _, ids = prompt_ids()
     file = next(find_base(BASE_MODEL).glob("*.gguf"))

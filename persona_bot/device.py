@@ -3,11 +3,15 @@
 Run: nothing by itself; checkpoint.py asks it, and `python app.py --device cpu` overrules it.
 """
 
+import ctypes
 import os
+import sys
 
 import torch
 
 from persona_bot.errors import UserError
+
+M_MMAP_THRESHOLD = -3  # mallopt(3)
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -39,6 +43,15 @@ def use_half_the_cores() -> None:
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+
+
+def give_memory_back() -> None:
+    """Large blocks return to the system as soon as they are freed, where the C library is glibc.
+
+    Left alone it keeps blocks of up to 32 MB for each thread that had some: 0.35 GB after 64 visitors.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 
 import torch
-from transformers import DynamicCache
+from transformers.cache_utils import DynamicCache
 
 from persona_bot.checkpoint import Checkpoint
 from persona_bot.engine import Request, as_user_error

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from transformers import DynamicCache
+from transformers.cache_utils import DynamicCache
 
 from persona_bot.checkpoint import Checkpoint
 from persona_bot.persona import Persona

@@ -6,22 +6,25 @@ Run: nothing by itself; engine.py drives it, `python -m benchmarks.chat` measure
     linear layers         all N rows at once: on a CPU 16 rows cost about what one costs, since the weights are read once
     attention             visitor by visitor, each with its own keys and values
 
-A row is quantized by its own largest number, so what a token gets never depends on who else is in the pass, nor on how
-much of a prompt was computed earlier.
+What a token gets never depends on who else is in the pass, nor on how much of a prompt was computed earlier.
 
 The layers are compiled by torch.jit.script, which needs no C++ compiler: a pass of some 1,500 small operations then runs
 outside of Python, a third faster for one visitor, and without its lock, which the page's own threads want meanwhile.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from persona_bot.linear import FloatLinear, Int8Linear
+
+STEADY = ("linear", "llama3", "yarn")  # scaled rotations that do not change while a text grows
 GROWTH = 64  # positions by which the room for keys and values grows
 
 
@@ -46,51 +49,6 @@ class KeysValues:
         return new
 
 
-class Int8Linear(nn.Module):
-    """x (N, inputs) float32 -> (N, outputs) float32, with int8 weights (a scale an output) and uint8 rows (a scale a row).
-
-    For many rows oneDNN's kernel, the one that torch.compile uses for quantized models and that needs no compiler; for one
-    row fbgemm's, which takes two thirds of the time. Both hold the weights in an order of their own.
-    """
-
-    def __init__(self, weight: Tensor):
-        super().__init__()
-        rounded = torch.empty(weight.shape, dtype=torch.int8)
-        self.scale = torch.empty(len(weight))
-        for start in range(0, len(weight), 256):  # so few rows stay in the CPU's cache
-            some = weight.detach()[start : start + 256].to(torch.float32, copy=True)
-            scale = some.abs().amax(1).clamp_(min=1e-12).div_(127)
-            self.scale[start : start + 256] = scale
-            rounded[start : start + 256] = some.div_(scale[:, None]).round_()
-        self.zero = torch.zeros(len(weight), dtype=torch.long)
-        self.for_many = torch.ops.onednn.qlinear_prepack(rounded, None)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch plans to move quantized tensors elsewhere; the pinned release has them
-            quantized = torch._make_per_channel_quantized_tensor(rounded, self.scale.double(), self.zero, 0)
-        self.for_one = torch.ops.quantized.linear_prepack(quantized, None)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[0] == 1:
-            return torch.ops.quantized.linear_dynamic(x, self.for_one, False)
-        largest = x.abs().amax(1, keepdim=True).clamp_(min=1e-12)
-        rows = (x * (127 / largest)).add_(128.5).to(torch.uint8)  # 128 stands for 0
-        y = torch.ops.onednn.qlinear_pointwise(
-            rows, 1 / 127, 128, self.for_many, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
-        )
-        return y.mul_(largest)
-
-
-class FloatLinear(nn.Module):
-    """The same with the weights as they are, for CPUs without fast int8 products."""
-
-    def __init__(self, weight: Tensor):
-        super().__init__()
-        self.weight = weight.clone()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.to(self.weight.dtype), self.weight).float()
-
-
 class Norm(nn.Module):
     """RMSNorm. Its weights are not multiplied into the matrix that follows: int8 would then cost twice as much quality."""
 
@@ -105,17 +63,17 @@ class Norm(nn.Module):
 class Layer(nn.Module):
     """One decoder layer, the matrices with the same input joined."""
 
-    def __init__(self, layer, linear: type[nn.Module], heads: int, kv_heads: int, size: int, epsilon: float):
+    def __init__(self, weight: Callable[[str], Tensor], linear: type[nn.Module], heads: int, kv_heads: int, size: int, epsilon: float):
+        """`weight` gives this layer's tensors by the names that Llama checkpoints have for them."""
         super().__init__()
-        attention, mlp = layer.self_attn, layer.mlp
-        query, key = (in_pairs(projection.weight, size) for projection in (attention.q_proj, attention.k_proj))
+        query, key = (in_pairs(weight(f"self_attn.{name}_proj"), size) for name in "qk")
         self.heads, self.kv_heads, self.size = heads, kv_heads, size
-        self.before_attention = Norm(layer.input_layernorm.weight, epsilon)
-        self.before_mlp = Norm(layer.post_attention_layernorm.weight, epsilon)
-        self.query_key_value = linear(torch.cat([query, key, attention.v_proj.weight]))
-        self.output = linear(attention.o_proj.weight)
-        self.gate_up = linear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
-        self.down = linear(mlp.down_proj.weight)
+        self.before_attention = Norm(weight("input_layernorm"), epsilon)
+        self.before_mlp = Norm(weight("post_attention_layernorm"), epsilon)
+        self.query_key_value = linear(torch.cat([query, key, weight("self_attn.v_proj")]))
+        self.output = linear(weight("self_attn.o_proj"))
+        self.gate_up = linear(torch.cat([weight("mlp.gate_proj"), weight("mlp.up_proj")]))
+        self.down = linear(weight("mlp.down_proj"))
 
     def forward(
         self, x: Tensor, turns: Tensor, kept: list[Tensor], news: list[int], untils: list[int], masks: list[Tensor | None]
@@ -166,39 +124,46 @@ def in_pairs(weight: torch.Tensor, size: int) -> torch.Tensor:
     return weight.view(-1, 2, size // 2, weight.shape[-1]).transpose(1, 2).reshape(weight.shape)
 
 
-def can_run(model) -> bool:
-    """Whether `model` is a plain Llama on a CPU: what this file computes, and nothing else."""
-    config = model.config
-    plain = config.model_type == "llama" and config.hidden_act == "silu" and not (config.attention_bias or config.mlp_bias)
-    return plain and next(model.parameters()).device.type == "cpu"
+def can_run(config) -> bool:
+    """Whether this is the configuration of a plain Llama: what this file computes, and nothing else."""
+    if config.model_type != "llama" or config.hidden_act != "silu" or config.attention_bias or config.mlp_bias:
+        return False
+    return config.rope_parameters["rope_type"] in ("default", *STEADY) and getattr(config, "quantization_config", None) is None
 
 
-def has_fast_int8() -> bool:
-    """Whether this CPU multiplies int8 in one instruction (AVX512-VNNI, AVX-VNNI or AMX)."""
-    return getattr(torch.cpu, "_is_vnni_supported", lambda: False)() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+def needed_tensors(config) -> list[str]:
+    """The names that `FastLlama` asks for."""
+    of_a_layer = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
+    of_a_layer += ["input_layernorm", "post_attention_layernorm"]
+    outside = ["model.embed_tokens", "model.norm"] + ([] if config.tie_word_embeddings else ["lm_head"])
+    layers = [f"model.layers.{number}.{name}" for number in range(config.num_hidden_layers) for name in of_a_layer]
+    return [f"{name}.weight" for name in outside + layers]
 
 
 class FastLlama:
-    """A Llama's weights, taken out of a transformers model, and the pass over them."""
+    """A Llama's weights and the pass over them."""
 
-    def __init__(self, model, max_positions: int, int8: bool):
+    def __init__(self, config, tensors: Mapping[str, Tensor], max_positions: int, int8: bool):
+        """`config` is transformers', and `tensors` have the names of its LlamaForCausalLM; they are copied, not kept."""
         linear = Int8Linear if int8 else FloatLinear
-        config, inner = model.config, model.model
         heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        self.embedding = inner.embed_tokens.weight.clone()  # a view would keep the whole file in memory
         shape = (heads, self.kv_heads, self.size, config.rms_norm_eps)
+        self.embedding = tensors["model.embed_tokens.weight"].clone()  # a view would keep the whole file in memory
+        head = self.embedding if config.tie_word_embeddings else tensors["lm_head.weight"]
+
+        def layer(number: int) -> Layer:
+            return Layer(lambda name: tensors[f"model.layers.{number}.{name}.weight"], linear, *shape)
+
         with ThreadPoolExecutor(2) as packers:  # packing runs outside of Python's lock
-            head = packers.submit(lambda: linear(model.lm_head.weight))
-            layers = list(packers.map(lambda layer: Layer(layer, linear, *shape), inner.layers))
-            self.head = head.result()
-        self.norm = Norm(inner.norm.weight, config.rms_norm_eps)
+            packed = packers.submit(linear, head)
+            layers = list(packers.map(layer, range(config.num_hidden_layers)))
+            self.head = packed.result()
+        self.norm = Norm(tensors["model.norm.weight"], config.rms_norm_eps)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.jit gets no new features; what is there suffices
             self.layers = torch.jit.script(Layers(layers))
-        cos, sin = inner.rotary_emb(torch.zeros(1), torch.arange(max_positions)[None])
-        half = self.size // 2
-        turn = torch.complex(cos[0, :, None, :half].float(), sin[0, :, None, :half].float())  # (positions, 1, half)
+        turn = rotations(config, self.size, max_positions)[:, None]  # (positions, 1, half)
         turned = turn.expand(-1, heads + self.kv_heads, -1)
         self.turns = torch.cat([turned, torch.ones_like(turn).expand(-1, self.kv_heads, -1)], dim=1)  # values do not turn
         self.kv_dtype = self.embedding.dtype
@@ -241,6 +206,17 @@ class FastLlama:
         x = self.embedding[ids].float()
         with torch.jit.optimized_execution(False):  # its first calls would compile for the shapes they happen to see
             return self.layers(x, self.turns[places], kept, news, untils, masks)
+
+
+def rotations(config, size: int, positions: int) -> torch.Tensor:
+    """(positions, size / 2) complex numbers that turn the pairs of a head at each position (RoPE, Su et al. 2021)."""
+    kind = config.rope_parameters["rope_type"]
+    if kind == "default":
+        frequencies, scale = config.rope_parameters["rope_theta"] ** -(torch.arange(0, size, 2) / size), 1.0
+    else:
+        frequencies, scale = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
+    angles = torch.arange(positions).float()[:, None] * frequencies.float()
+    return torch.polar(torch.full_like(angles, scale), angles)
 
 
 def causal(known: int, new: int) -> torch.Tensor:

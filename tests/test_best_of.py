@@ -26,7 +26,7 @@ SETTINGS = Settings(seed=5, best_of=4, min_tokens=3, max_tokens=12)
 def checkpoint(request, chat_model, chat_tokenizer, convai_model, convai_tokenizer) -> Checkpoint:
     convai = request.param == "convai"
     model, tokenizer = (convai_model, convai_tokenizer) if convai else (chat_model, chat_tokenizer)
-    engine = Engine(FastLlama(chat_model, 512, int8=False)) if request.param == "engine" else None
+    engine = Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False)) if request.param == "engine" else None
     room = 256 if convai else 512
     return Checkpoint(model, tokenizer, find_layout(tokenizer), "tiny", torch.device("cpu"), room, engine=engine)
 
@@ -57,7 +57,7 @@ def test_it_is_the_draft_that_gains_most_from_the_conversation(checkpoint, envir
 
 
 def test_the_prompt_is_read_once_and_known_at_the_next_turn(chat_model, chat_tokenizer, environmentalist):
-    engine = Engine(FastLlama(chat_model, 512, int8=False))
+    engine = Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False))
     checkpoint = Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512, engine=engine)
     real, read = engine.model.forward, []
 

@@ -3,25 +3,31 @@
 import json
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from persona_bot import checkpoint as module
-from persona_bot.checkpoint import check_files, load_checkpoint, save_layout
+from persona_bot import checkpoint as checkpoint_module
+from persona_bot import weights as module
+from persona_bot.checkpoint import load_checkpoint
 from persona_bot.device import pick_device
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings, stream_reply
+from persona_bot.linear import has_fast_int8
 from persona_bot.prompt import find_layout
+from persona_bot.weights import check_files, save_layout
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PREPARED", tmp_path / "prepared")
-    monkeypatch.setattr(module, "best_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(checkpoint_module, "best_dtype", lambda device: torch.float32)
 
 
 @pytest.fixture
@@ -80,6 +86,49 @@ def test_the_second_start_reads_what_the_first_prepared(adapter_folder, monkeypa
     monkeypatch.setattr(module, "merge_adapter", None)  # a second merge would fail
     second = load_checkpoint(str(adapter_folder), "cpu").model.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def say(checkpoint, persona) -> str:
+    return "".join(stream_reply(checkpoint, persona, ["hello, how are you?"], Settings(seed=3)))
+
+
+@pytest.mark.parametrize("kind", ["adapter_folder", "chat_folder"])
+def test_a_chat_starts_from_the_tensors_alone_and_says_the_same(kind, request, environmentalist, monkeypatch):
+    folder = str(request.getfixturevalue(kind))
+    first = say(load_checkpoint(folder, "cpu", for_chat=True), environmentalist)  # an adapter is merged and kept
+    plain = load_checkpoint(folder, "cpu")
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    second = load_checkpoint(folder, "cpu", for_chat=True)
+    assert first == say(second, environmentalist)
+    assert second.model.config.model_type == "llama" and not hasattr(second.model, "parameters")
+    if not has_fast_int8():
+        assert first == say(plain, environmentalist)
+
+
+def test_a_second_start_does_not_wait_for_the_model_class(smollm2_tokenizer, monkeypatch):
+    """Nor for its configuration's: 2 of 9 seconds."""
+    monkeypatch.undo()  # the real cache
+    load_checkpoint(None, "cpu")
+    code = "import sys; from persona_bot.checkpoint import load_checkpoint; load_checkpoint(None, 'cpu', for_chat=True); "
+    code += "print([name for name in sys.modules if name in ('transformers.models', 'torch._dynamo', 'peft')])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert ended.stdout == "[]\n", ended.stderr
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_chat_refuses_broken_files_in_one_sentence(chat_folder, tmp_path, name):
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    (folder / name).write_text("{")
+    with pytest.raises(UserError, match="(cannot be loaded as a checkpoint|is not valid JSON).*download or train") as caught:
+        load_checkpoint(str(folder), "cpu", for_chat=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_chat_whose_tensors_have_other_names_is_refused(chat_folder, tmp_path):
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    save_file({"norm.weight": torch.ones(3)}, folder / "model.safetensors")
+    with pytest.raises(UserError, match="has no tensor model.embed_tokens.weight"):
+        load_checkpoint(str(folder), "cpu", for_chat=True)
 
 
 def test_damaged_prepared_weights_are_made_anew(adapter_folder):

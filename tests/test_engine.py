@@ -25,7 +25,7 @@ LENGTH = {"min_tokens": 20, "max_tokens": 24}
 
 @pytest.fixture
 def checkpoint(chat_model, chat_tokenizer) -> Checkpoint:
-    engine = Engine(FastLlama(chat_model, 512, int8=False))
+    engine = Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False))
     return Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512, engine=engine)
 
 

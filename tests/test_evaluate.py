@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
-from persona_bot.checkpoint import Checkpoint, save_layout
+from persona_bot.checkpoint import Checkpoint
 from persona_bot.engine import Engine
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings, stream_reply
@@ -20,6 +20,7 @@ from persona_bot.judge import NOBODY, Judge, can_share, reply_ids
 from persona_bot.llama import FastLlama
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, find_layout
+from persona_bot.weights import save_layout
 from train import talk
 from train.candidates import candidate_hits, nothing_likelihoods
 from train.dialogues import Dialogue, Utterance
@@ -136,7 +137,7 @@ def judged(any_checkpoint):
 
 def test_candidates_through_the_engine_score_as_each_alone(chat_model, chat_tokenizer):
     plain = Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", chat_model.device, 512)
-    served = dataclasses.replace(plain, engine=Engine(FastLlama(chat_model, 512, int8=False)))
+    served = dataclasses.replace(plain, engine=Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False)))
     judge, alone = Judge(served), Judge(plain)
     for utterance in BEEKEEPER.utterances:
         prompt = build_prompt(plain.layout, Persona("", BEEKEEPER.personality), utterance.history, 200)

@@ -17,10 +17,11 @@ import torch
 from gradio_client import Client
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from persona_bot.checkpoint import BASE_WHEEL, load_checkpoint
+from persona_bot.checkpoint import load_checkpoint
 from persona_bot.generation import Settings, stream_reply
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, system_text
+from persona_bot.weights import BASE_WHEEL
 from tests.hub_server import Hub, use
 from train import evaluate, finetune, model_card, publish, recipes
 from train.progress import read_log

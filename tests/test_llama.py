@@ -9,14 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from persona_bot.llama import FastLlama, FloatLinear, Int8Linear, can_run, causal, has_fast_int8
+from persona_bot.linear import FloatLinear, Int8Linear, has_fast_int8
+from persona_bot.llama import FastLlama, can_run, causal
 
 IDS = list(range(40, 120))
 
 
 @pytest.fixture
 def llama(chat_model) -> FastLlama:
-    return FastLlama(chat_model, 512, int8=False)
+    return FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False)
 
 
 @pytest.fixture
@@ -98,15 +99,35 @@ class TestInt8:
         assert torch.equal(Int8Linear(torch.randn(8, 4))(torch.zeros(2, 4)), torch.zeros(2, 8))
 
     def test_the_model_says_nearly_the_same(self, chat_model, expected):
-        llama = FastLlama(chat_model, 512, int8=True)
+        llama = FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=True)
         found = llama.forward([(IDS, llama.new_cache())], all_positions=True)
         assert F.cross_entropy(found, expected.softmax(-1)) < F.cross_entropy(expected, expected.softmax(-1)) * 1.01
 
 
 def test_which_models_it_can_run(chat_model, convai_model):
-    biased = copy.deepcopy(chat_model)
-    biased.config.mlp_bias = True
-    assert (can_run(chat_model), can_run(convai_model), can_run(biased)) == (True, False, False)
+    biased, growing = copy.deepcopy(chat_model.config), copy.deepcopy(chat_model.config)
+    biased.mlp_bias = True
+    growing.rope_parameters = {**growing.rope_parameters, "rope_type": "dynamic", "factor": 2.0}
+    assert [can_run(config) for config in (chat_model.config, convai_model.config, biased, growing)] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"rope_type": "linear", "factor": 4.0},
+        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    ],
+    ids=lambda kind: kind["rope_type"],
+)
+def test_scaled_rotations_are_those_of_transformers(chat_model, kind):
+    config = copy.deepcopy(chat_model.config)
+    config.rope_parameters = {"rope_theta": 10_000.0, **kind}
+    model = type(chat_model)(config).eval()
+    llama = FastLlama(config, model.state_dict(), 512, int8=False)
+    with torch.no_grad():
+        expected = model(torch.tensor([IDS])).logits[0]
+    assert torch.allclose(llama.forward([(IDS, llama.new_cache())], all_positions=True), expected, atol=1e-4)
 
 
 def test_the_mask():

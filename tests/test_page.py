@@ -34,7 +34,7 @@ VALUES = [0.7, 0.9, 0, 1, 40, 1.1, 0, 1, 7]  # the settings of the page, in its 
 def checkpoint(chat_model, chat_tokenizer) -> Checkpoint:
     """A tiny model of our own, so that a test may slow it down or break it."""
     own = copy.deepcopy(chat_model)
-    engine = Engine(FastLlama(own, 512, int8=False))
+    engine = Engine(FastLlama(own.config, own.state_dict(), 512, int8=False))
     return Checkpoint(own, chat_tokenizer, find_layout(chat_tokenizer), "tiny", own.device, 512, engine=engine)
 
 

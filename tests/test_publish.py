@@ -17,9 +17,10 @@ from huggingface_hub import snapshot_download
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from persona_bot.checkpoint import load_checkpoint, save_layout
+from persona_bot.checkpoint import load_checkpoint
 from persona_bot.errors import UserError
 from persona_bot.prompt import find_layout
+from persona_bot.weights import save_layout
 from tests.hub_server import Hub, use
 from train import publish as publishing
 from train import space

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, TrainerCallback
 
-from persona_bot import checkpoint as checkpoint_module
+from persona_bot import weights
 from persona_bot.checkpoint import Checkpoint, load_checkpoint
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings, stream_reply
@@ -133,7 +133,7 @@ def test_an_architecture_that_mixes_conversations_is_refused(llama, examples):
 
 @pytest.fixture
 def no_cache(monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoint_module, "PREPARED", tmp_path / "prepared")
+    monkeypatch.setattr(weights, "PREPARED", tmp_path / "prepared")
 
 
 @pytest.mark.parametrize("bf16", [False, True])

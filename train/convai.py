@@ -34,13 +34,14 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from persona_bot.checkpoint import Checkpoint, check_files, find_folder, save_layout
+from persona_bot.checkpoint import Checkpoint, find_folder
 from persona_bot.device import pick_device
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings, stream_reply
 from persona_bot.persona import Persona, random_persona
 from persona_bot.prompt import ConvaiLayout
 from persona_bot.sampler import FINISH_WITHIN
+from persona_bot.weights import check_files, save_layout
 from train.convai_examples import ConvaiExamples
 from train.convai_loop import ConvaiTraining, Hooks
 from train.convai_settings import check_args, check_target

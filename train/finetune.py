@@ -23,7 +23,7 @@ from train.recipes import is_main_process, train_with_convai, train_with_sft
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line. Settings of recipe sft are in the result where they were given only. Raises UserError."""
-    from persona_bot.checkpoint import BASE_MODEL
+    from persona_bot.weights import BASE_MODEL
     from train.sft import SftSettings, field_types
 
     usage = "python -m train.finetune --data FILE --out FOLDER [options]; --help lists them"

@@ -37,7 +37,7 @@ def is_main_process() -> bool:
 
 def train_with_sft(options: argparse.Namespace, train: list[Dialogue], valid: list[Dialogue]) -> dict:
     """Recipe sft from base to saved checkpoint; returns the facts for training.json."""
-    from persona_bot.checkpoint import BASE_MODEL
+    from persona_bot.weights import BASE_MODEL
     from train import sft
     from train.examples import dialogue_examples, pack
     from train.packed_trainer import training_arguments

@@ -9,18 +9,10 @@ from pathlib import Path
 
 import torch
 
-from persona_bot.checkpoint import (
-    check_files,
-    find_base,
-    load_model,
-    load_prepared,
-    load_tokenizer,
-    quiet_libraries,
-    read_layout_file,
-    save_layout,
-)
+from persona_bot.checkpoint import find_base, load_tokenizer, quiet_libraries
 from persona_bot.errors import UserError
 from persona_bot.prompt import CONVAI_TOKENS, Layout, find_layout
+from persona_bot.weights import check_files, load_model, load_prepared, read_layout_file, save_layout
 from train.saving import write_files_atomically, write_folder_atomically
 from train.sft import SftSettings, add_lora
 

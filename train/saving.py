@@ -13,8 +13,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from persona_bot.checkpoint import LAYOUT_FILE, sha256
 from persona_bot.errors import UserError
+from persona_bot.weights import LAYOUT_FILE, sha256
 
 MANIFEST = "manifest.json"
 

@@ -42,7 +42,7 @@ def browser():
 
 @pytest.fixture(scope="session")
 def tiny(chat_model, chat_tokenizer) -> Checkpoint:
-    engine = Engine(FastLlama(chat_model, 512, int8=False))
+    engine = Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False))
     return Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "a tiny model", chat_model.device, 512, engine=engine)
 
 
