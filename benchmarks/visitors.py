@@ -1,4 +1,4 @@
-"""Many visitors: replies through the real page's API by 1, 4, 16 and 64 people at once.
+"""Many visitors: replies through the real page's API by 1, 4, 16, 64 and 100 people at once.
 
 Run: `python -m benchmarks.visitors` (minutes; `--json OUT` keeps the figures), or `make bench` for all
 
@@ -22,7 +22,7 @@ import httpx
 
 from benchmarks.chat import PERSONA, QUESTIONS, TURNS
 
-CROWDS = (1, 4, 16, 64)
+CROWDS = (1, 4, 16, 64, 100)
 APP = Path(__file__).parent.parent / "app.py"
 
 
@@ -70,13 +70,17 @@ def crowd(url: str, count: int, seconds: float) -> dict:
     """`count` visitors who ask again and again for `seconds`; of a reply that goes on beyond them, its share within counts."""
     print(f"{count} visitors ..", file=sys.stderr)
     results: list[tuple[float, float, str]] = []  # seconds to the first text, share within the time, the reply
+    lost: list[Exception] = []
     began = time.monotonic()
 
     def visit(number: int) -> None:
         turn = 0
         while (left := began + seconds - time.monotonic()) > 0:
-            first, took, text = ask(url, 1000 * number + turn)
-            results.append((first, min(1.0, left / took), text))
+            try:
+                first, took, text = ask(url, 1000 * number + turn)
+                results.append((first, min(1.0, left / took), text))
+            except (RuntimeError, httpx.HTTPError) as error:
+                lost.append(error)
             turn += 1
 
     threads = [threading.Thread(target=visit, args=(number,)) for number in range(count)]
@@ -87,7 +91,7 @@ def crowd(url: str, count: int, seconds: float) -> dict:
     waits = sorted(first for first, _, _ in results)
     return {
         "replies": len(results),
-        "empty": sum(not text for _, _, text in results),
+        "lost": len(lost) + sum(not text for _, _, text in results),
         "tokens_per_s": sum(share * len(tokenizer()(text).input_ids) for _, share, text in results) / seconds,
         "first_text_s": statistics.median(waits),
         "first_text_s_95": waits[int(0.95 * (len(waits) - 1))],
@@ -130,12 +134,12 @@ def table(report: dict) -> str:
     lines = [
         f"page after {report['page_s']:.1f} s, ready after {report['ready_s']:.1f} s, {report['memory_gb']:.2f} GB, {os.cpu_count()} cores"
     ]
-    lines.append(f"{'visitors':>8}{'tokens/s':>10}{'x one':>7}{'first text':>12}{'95 %':>8}{'longest':>9}{'replies':>9}{'empty':>7}")
+    lines.append(f"{'visitors':>8}{'tokens/s':>10}{'x one':>7}{'first text':>12}{'95 %':>8}{'longest':>9}{'replies':>9}{'lost':>6}")
     one = report["crowds"][CROWDS[0]]["tokens_per_s"]
     for count, c in report["crowds"].items():
         lines.append(
             f"{count:>8}{c['tokens_per_s']:>10.1f}{c['tokens_per_s'] / one:>7.1f}{c['first_text_s']:>10.2f} s{c['first_text_s_95']:>6.2f} s"
-            f"{c['first_text_s_most']:>7.2f} s{c['replies']:>9}{c['empty']:>7}"
+            f"{c['first_text_s_most']:>7.2f} s{c['replies']:>9}{c['lost']:>6}"
         )
     return "\n".join(lines)
 
