@@ -67,7 +67,7 @@ def wait(url: str, began: float) -> float:
 
 
 def crowd(url: str, count: int, seconds: float) -> dict:
-    """`count` visitors who ask again and again for `seconds`; of a reply that goes on beyond them, its share within counts."""
+    """`count` visitors who ask again and again for `seconds`; of a reply that is written beyond them, its share within counts."""
     print(f"{count} visitors ..", file=sys.stderr)
     results: list[tuple[float, float, str]] = []  # seconds to the first text, share within the time, the reply
     lost: list[Exception] = []
@@ -78,7 +78,8 @@ def crowd(url: str, count: int, seconds: float) -> dict:
         while (left := began + seconds - time.monotonic()) > 0:
             try:
                 first, took, text = ask(url, 1000 * number + turn)
-                results.append((first, min(1.0, left / took), text))
+                within = (left - first) / max(took - first, 1e-3)  # of the time from its first text to its last
+                results.append((first, min(max(within, 0.0), 1.0), text))
             except (RuntimeError, httpx.HTTPError) as error:
                 lost.append(error)
             turn += 1
