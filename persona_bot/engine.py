@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 
 from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
-from persona_bot.llama import FastLlama, KeysValues
+from persona_bot.keys_values import KeysValues
+from persona_bot.llama import FastLlama
 from persona_bot.sampler import Sampler
 
 MOST_AT_ONCE = 32  # replies in a pass; a CPU gains nothing beyond
@@ -63,6 +64,7 @@ class Engine:
 
     def tokens(self, request: Request) -> Iterator[int]:
         """The reply's tokens as they are drawn; raises what went wrong for this one. Closing it takes the reply out of the batch."""
+        self.model.seats.take(request.cache, len(request.known) + len(request.new) + request.sampler.settings.max_tokens)
         with self._changed:
             self._queue.append(request)
         try:
@@ -73,6 +75,7 @@ class Engine:
                 self._changed.wait_for(lambda: request not in self._running)  # its cache is then its owner's again
                 if request in self._queue:
                     self._queue.remove(request)
+            self.model.seats.leave(request.cache)
 
     def _next(self, request: Request) -> int:
         while True:

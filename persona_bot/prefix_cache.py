@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from transformers.cache_utils import DynamicCache
 
-from persona_bot.llama import KeysValues
+from persona_bot.keys_values import KeysValues
 
 Cache = DynamicCache | KeysValues
 
