@@ -8,15 +8,11 @@ import threading
 import torch
 
 GROWTH = 64  # positions by which the room for keys and values grows
-STEP = 16  # positions: what is attended to is padded to a multiple
 SEATS, SEAT = 32, 512  # how many conversations lie side by side, and with how many positions at most
 
 
 class KeysValues:
-    """Keys and values of one conversation: `kept` (layers, 1, 2 * heads, room, head size), of which `length` positions count.
-
-    The others hold numbers, too: they are attended to with weight 0.
-    """
+    """Keys and values of one conversation: `kept` (layers, 1, 2 * heads, room, head size), of which `length` positions count."""
 
     def __init__(self, kept: torch.Tensor, length: int = 0):
         self.kept, self.length = kept, length
@@ -24,12 +20,12 @@ class KeysValues:
 
     def make_room(self, count: int) -> None:
         """Room for `count` more positions."""
-        if padded(self.length + count) > self.kept.shape[3]:
+        if self.length + count > self.kept.shape[3]:
             self.kept = self.copy(self.length, count + GROWTH).kept
 
     def copy(self, count: int, more: int = GROWTH) -> "KeysValues":
         """The first `count` positions, with room for some more."""
-        new = KeysValues(self.kept.new_zeros(*self.kept.shape[:3], padded(count + more), self.kept.shape[4]), count)
+        new = KeysValues(self.kept.new_empty(*self.kept.shape[:3], count + more, self.kept.shape[4]), count)
         new.kept[:, :, :, :count] = self.kept[:, :, :, :count]
         return new
 
@@ -41,7 +37,8 @@ class Seats:
     """
 
     def __init__(self, layers: int, heads: int, size: int, dtype: torch.dtype):
-        self.kept = torch.zeros(layers, SEATS, 2 * heads, SEAT, size, dtype=dtype)  # the system gives memory as it is written
+        # zeros, which what is not written yet is attended to with weight 0; the system gives memory as it is written
+        self.kept = torch.zeros(layers, SEATS, 2 * heads, SEAT, size, dtype=dtype)
         self._free = list(range(SEATS))
         self._lock = threading.Lock()
 
@@ -62,7 +59,3 @@ class Seats:
             cache.kept, seat, cache.seat = cache.copy(cache.length, 0).kept, cache.seat, None
             with self._lock:
                 self._free.append(seat)
-
-
-def padded(positions: int) -> int:
-    return -(-positions // STEP) * STEP

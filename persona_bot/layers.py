@@ -70,9 +70,9 @@ class Layer(nn.Module):
         """Writes the keys and values of n new positions behind the others, up to `until`; what they see, (1, heads, n, size)."""
         new = turned.shape[2]
         kept[:, :, until - new : until] = turned[:, self.heads :]
-        known = kept[:, :, : until if mask is None else mask.shape[-1]]
+        known = kept[:, :, :until]
         keys, values = known[:, : self.kv_heads], known[:, self.kv_heads :]
-        return F.scaled_dot_product_attention(turned[:, : self.heads], keys, values, mask, 0.0, mask is None, enable_gqa=True)
+        return F.scaled_dot_product_attention(turned[:, : self.heads], keys, values, mask, 0.0, mask is None and new > 1, enable_gqa=True)
 
     def attend_together(self, turned: Tensor, side_by_side: Tensor, seats: Tensor, places: Tensor, bias: Tensor) -> Tensor:
         """The same for one new position of each of these seats: (seats, heads, size). In one go, because with 16 visitors

@@ -7,8 +7,8 @@ Run: nothing by itself; engine.py drives it, `python -m benchmarks.chat` measure
     attention             once for all who add one token and have a seat, whose keys and values lie side by side;
                           for every other visitor alone
 
-What a token gets never depends on who else is in the pass: a row is quantized by itself, and what it attends to is
-padded to a multiple of 16 positions in any company, which keeps every sum in the same order.
+What a token gets does not depend on who else is in the pass, but for rounding: a row is quantized by itself, and one
+row takes other kernels than many.
 
 The layers are compiled by torch.jit.script, which needs no C++ compiler: a pass of some 1,500 small operations then runs
 outside of Python, a third faster for one visitor, and without its lock, which the page's own threads want meanwhile.
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from persona_bot.keys_values import KeysValues, Seats, padded
+from persona_bot.keys_values import KeysValues, Seats
 from persona_bot.layers import Layer, Layers, Norm
 from persona_bot.linear import FloatLinear, Int8Linear
 
@@ -91,8 +91,7 @@ class FastLlama:
         seated = [k for k, (ids, cache) in enumerate(parts) if len(ids) == 1 and cache.seat is not None]
         seated = seated if len(seated) > 1 else []  # one alone is faster alone
         alone = [k for k in range(len(parts)) if k not in seated]
-        masks = [self._mask(len(ids), cache.length + len(ids)) for ids, cache in (parts[k] for k in alone)]
-        x = self._layers([parts[k] for k in seated], [parts[k] for k in alone], masks)
+        x = self._layers([parts[k] for k in seated], [parts[k] for k in alone])
         counts = [len(parts[k][0]) for k in seated + alone]
         ends = dict(zip(seated + alone, accumulate(counts), strict=True))
         rows = [row for k, (ids, _) in enumerate(parts) for row in range(ends[k] - (len(ids) if all_positions else 1), ends[k])]
@@ -107,14 +106,17 @@ class FastLlama:
         ids = [i for branch in branches for i in branch]
         cache.make_room(len(ids))
         owner = torch.tensor([number for number, branch in enumerate(branches) for _ in branch])
-        mask = causal(cache.length, len(ids))
+        mask = torch.ones(len(ids), cache.length + len(ids), dtype=torch.bool).tril(cache.length)
         mask[:, cache.length :] &= owner[:, None] == owner[None]
         places = [cache.length + k for branch in branches for k in range(len(branch))]
-        return self.head(self.norm(self._layers([], [(ids, cache)], [mask], places)))
+        return self.head(self.norm(self._layers([], [(ids, cache)], mask, places)))
 
-    def _layers(self, seated: Sequence[Part], alone: Sequence[Part], masks: list, places: Sequence[int] | None = None) -> Tensor:
-        """What `Layers` makes of the new ids, (N, hidden), at these positions (default: behind what is known)."""
+    def _layers(
+        self, seated: Sequence[Part], alone: Sequence[Part], mask: Tensor | None = None, places: Sequence[int] | None = None
+    ) -> Tensor:
+        """What `Layers` makes of the new ids, (N, hidden); with a mask and positions of their own if there are any."""
         parts = [*seated, *alone]
+        masks = [mask if mask is not None else causal(cache.length, len(new)) for new, cache in alone]
         ids = [i for new, _ in parts for i in new]
         places = places or [place for new, cache in parts for place in range(cache.length, cache.length + len(new))]
         seats, untils = torch.tensor([cache.seat for _, cache in seated], dtype=torch.long), torch.tensor(places[: len(seated)])
@@ -132,18 +134,12 @@ class FastLlama:
                 masks,
             )
 
-    def _mask(self, new: int, until: int) -> Tensor | None:
-        """Who of `new` positions sees which; None where each sees what is before it."""
-        if new == 1:
-            return self._bias(torch.zeros(1, dtype=torch.long), torch.tensor([until]))
-        return None if new == until else causal(until - new, new)
-
     def _bias(self, seats: Tensor, untils: Tensor) -> Tensor:
         """(seats from the first on, 1, 1, positions): 0 for the first `untils` positions of these seats, else -inf."""
         if not len(seats):
             return self.seats.kept.new_zeros(0, 1, 1, 0)
         known = torch.ones(int(seats.max()) + 1, dtype=torch.long).index_copy_(0, seats, untils)
-        hidden = torch.arange(padded(int(untils.max()))) >= known[:, None]
+        hidden = torch.arange(int(untils.max())) >= known[:, None]
         return self.seats.kept.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None, None]
 
 
@@ -158,6 +154,7 @@ def rotations(config, size: int, positions: int) -> torch.Tensor:
     return torch.polar(torch.full_like(angles, scale), angles)
 
 
-def causal(known: int, new: int) -> torch.Tensor:
-    """(new, known + new), True where a new position may look: everything known, and new ones up to itself."""
-    return torch.ones(new, known + new, dtype=torch.bool).tril(known)
+def causal(known: int, new: int) -> torch.Tensor | None:
+    """(new, known + new), True where a new position may look: everything known, and new ones up to itself. None where that is
+    plain: a single new position, or nothing known before."""
+    return None if new == 1 or not known else torch.ones(new, known + new, dtype=torch.bool).tril(known)

@@ -106,10 +106,10 @@ def test_stopping_one_leaves_the_others(checkpoint, monkeypatch):
         others = [visitors.submit(reply, checkpoint, number) for number in range(3)]
         stopped = visitors.submit(reply, checkpoint, 3, stop)
         time.sleep(0.15)
+        before = checkpoint.engine.passes
         stop.set()
-        at = time.monotonic()
-        text = stopped.result(timeout=5)
-        assert time.monotonic() - at < 0.5
+        text = stopped.result(timeout=30)
+        assert checkpoint.engine.passes - before <= 4  # it sees it at its next token, and the next pass may have begun without it
     assert alone[3].startswith(text) and len(text) < len(alone[3])
     assert [other.result() for other in others] == alone[:3]
     assert checkpoint.engine._queue == checkpoint.engine._running == []
