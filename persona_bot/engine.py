@@ -33,10 +33,11 @@ class Request:
         self.reply: list[int] = []
         self.fetched = 0  # how many of them the visitor has
         self.error: Exception | None = None
+        self.left = False  # the visitor has
 
     @property
     def goes_on(self) -> bool:
-        return self.error is None and not self.sampler.is_last(self.reply)
+        return self.error is None and not self.left and not self.sampler.is_last(self.reply)
 
     def advance(self, count: int, logits) -> None:
         """After a pass over the first `count` new ids: draws the next token where that were all."""
@@ -72,9 +73,10 @@ class Engine:
                 yield self._next(request)
         finally:
             with self._changed:
-                self._changed.wait_for(lambda: request not in self._running)  # its cache is then its owner's again
+                request.left = True  # no further pass takes it
                 if request in self._queue:
                     self._queue.remove(request)
+                self._changed.wait_for(lambda: request not in self._running)  # its cache is then its owner's again
             self.model.seats.leave(request.cache)
 
     def _next(self, request: Request) -> int:
