@@ -3,7 +3,6 @@
 Run: `python app.py`, or `python app.py --help` for its options; MODEL_ID and MODEL_ENDPOINT are like --model and --endpoint.
 """
 
-import argparse
 import gc
 import os
 import signal
@@ -14,6 +13,12 @@ from pathlib import Path
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 gc.disable()  # imports make a million objects for good; to look through them again and again takes a sixth of the time
 
+from page import command_line
+
+if __name__ == "__main__":  # the model loads while Gradio is imported, which takes as long
+    options = command_line.parse()
+    loading = command_line.begin_to_load(options)
+
 import gradio as gr
 
 from page import api, events, markup, model, server
@@ -23,9 +28,6 @@ from persona_bot.endpoint import Endpoint
 from persona_bot.errors import UserError
 from persona_bot.generation import LIMITS, Settings
 from persona_bot.persona import persona_text
-
-gc.freeze()
-gc.enable()
 
 AT_ONCE = 16  # replies that are written at the same time, in shared passes; further ones wait in the queue
 PAGE = Path(__file__).parent / "page"
@@ -153,32 +155,17 @@ def launch(host: str | None = None, port: int | None = None, share: bool = False
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Opens a page to chat with a persona.")
-    chosen = parser.add_argument_group("the model")
-    chosen.add_argument("--model", default=os.environ.get("MODEL_ID"), help="Hub repository[@revision] or folder; else the default model")
-    chosen.add_argument("--device", help="cuda, mps or cpu; else the best there is")
-    chosen.add_argument(
-        "--endpoint", default=os.environ.get("MODEL_ENDPOINT"), help="address of an OpenAI-compatible server that runs the model instead"
-    )
-    door = parser.add_argument_group("the page")
-    door.add_argument("--host", help="address to listen on; 0.0.0.0 lets other machines in")
-    door.add_argument("--port", type=int, help="else the first free one from 7860 on")
-    door.add_argument("--share", action="store_true", help="also open a public link, for a week")
-    door.add_argument("--waiting", type=int, default=128, help="how many replies may wait in the queue")
-    options = parser.parse_args()
     signal.signal(signal.SIGTERM, server.close)
     try:
-        early = bool(options.endpoint) or model.loads_before_the_page(options.device)
         if options.endpoint:
             model.use(Endpoint(options.endpoint, options.model))
-        elif early:
+        elif loading is None:
             model.load(options.model, options.device)
         print(*launch(options.host, options.port, options.share, options.waiting), sep="\n", flush=True)
-        if not early:
-            gc.disable()
-            model.load(options.model, options.device)
-            gc.freeze()
-            gc.enable()
+        if loading:
+            model.use(loading.result())
+        gc.freeze()
+        gc.enable()
         print(f"Ready: {model.checkpoint.name} on {model.place()}.", flush=True)
         if model.state() == "unreachable":
             print(model.checkpoint.problem, file=sys.stderr, flush=True)
@@ -192,3 +179,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+else:  # imported: by tests, and by who embeds the page
+    gc.freeze()
+    gc.enable()

@@ -15,7 +15,6 @@ except ImportError:
 import gradio as gr
 
 from persona_bot.checkpoint import Checkpoint, load_checkpoint
-from persona_bot.device import pick_device
 from persona_bot.endpoint import Endpoint, begin_reply
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings, context_use
@@ -62,11 +61,6 @@ def state() -> str:
     if not ready.is_set():
         return "loading"
     return "unreachable" if is_remote() and checkpoint.problem else "ready"
-
-
-def loads_before_the_page(device: str | None) -> bool:
-    """True on an accelerator, where loading takes seconds and ZeroGPU wants the weights in place before the launch."""
-    return pick_device(device).type != "cpu"
 
 
 def write(persona: Persona, turns: list[str], settings: Settings, stop: threading.Event) -> Iterator[Progress]:

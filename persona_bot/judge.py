@@ -39,7 +39,7 @@ class Judge:
     def __init__(self, checkpoint: Checkpoint):
         self.checkpoint = checkpoint
         self.cached: list[int] = []  # the ids whose keys and values the cache holds
-        self.cache = DynamicCache(config=checkpoint.model.config) if can_share(checkpoint) else None
+        self.cache = DynamicCache(config=checkpoint.model.config) if not checkpoint.engine and can_share(checkpoint) else None
         self.keys_values = checkpoint.engine.model.new_cache() if checkpoint.engine else None
 
     def score(self, prompt: Prompt, replies: Sequence[list[int]]) -> Verdict:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from persona_bot.best_of import APART, BestReply
-from persona_bot.checkpoint import Checkpoint
+from persona_bot.checkpoint import Checkpoint, load_checkpoint
 from persona_bot.endpoint import Endpoint, begin_reply
 from persona_bot.engine import Engine
 from persona_bot.errors import UserError
@@ -105,3 +105,9 @@ def test_a_draft_that_fails_is_told_in_one_sentence(chat_model, chat_tokenizer, 
 def test_a_server_elsewhere_cannot_choose(environmentalist):
     with pytest.raises(UserError, match="set best_of to 1"):
         begin_reply(object.__new__(Endpoint), environmentalist, TURNS, SETTINGS)
+
+
+def test_a_chat_without_a_transformers_model_can_choose(chat_folder, environmentalist):
+    checkpoint = load_checkpoint(str(chat_folder), "cpu", for_chat=True)
+    reply = BestReply(checkpoint, environmentalist, TURNS, SETTINGS)
+    assert "".join(reply) == reply.text in reply.drafts and len(reply.drafts) == 4
