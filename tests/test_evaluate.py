@@ -16,13 +16,13 @@ from persona_bot.checkpoint import Checkpoint
 from persona_bot.engine import Engine
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings, stream_reply
-from persona_bot.judge import NOBODY, Judge, can_share, reply_ids
+from persona_bot.judge import NOBODY, Judge, can_share, prompt_of_nothing, reply_ids
 from persona_bot.llama import FastLlama
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, find_layout
 from persona_bot.weights import save_layout
 from train import talk
-from train.candidates import candidate_hits, nothing_likelihoods
+from train.candidates import candidate_hits, likelihoods_behind
 from train.dialogues import Dialogue, Utterance
 from train.evaluate import Wanted, evaluate, evaluate_folder, main, parse
 from train.likelihood import gold_nats, log_likelihoods, rows_of
@@ -182,7 +182,7 @@ def test_the_ranking_head_scores_as_the_double_heads_model_itself(double):
 def test_nothing_is_an_empty_persona_and_a_silent_partner(any_checkpoint):
     layout = any_checkpoint.layout
     texts = [f"{k} {text}" for k in range(7) for text in OTHERS]  # more than fit in one pass
-    values = nothing_likelihoods(any_checkpoint, {text: reply_ids(layout, text) for text in texts})
+    values = likelihoods_behind(any_checkpoint, prompt_of_nothing(any_checkpoint), {text: reply_ids(layout, text) for text in texts})
     expected = [plain_log_likelihood(any_checkpoint, NOBODY, [""], tidy_for(any_checkpoint, text)) for text in texts]
     assert [values[text] for text in texts] == pytest.approx(expected, rel=1e-4)
 
@@ -190,16 +190,21 @@ def test_nothing_is_an_empty_persona_and_a_silent_partner(any_checkpoint):
 def test_hits_rank_the_gold_reply_by_each_measure(any_checkpoint):
     dialogues = [dialogue_of("i sing .", turns=TURNS[:2]), BANKER]
     hits = candidate_hits(any_checkpoint, dialogues)
-    over, per_token = [], []
-    for dialogue in dialogues:
+    over, over_anything, per_token = [], [], []
+    for dialogue, other in zip(dialogues, reversed(dialogues), strict=True):
+        middle = other.utterances[len(other.utterances) // 2].history
         for history, texts in dialogue.utterances:
             shown = [tidy_for(any_checkpoint, text) for text in texts]
             given = [plain_log_likelihood(any_checkpoint, Persona("", dialogue.personality), history, text) for text in shown]
             bare = [plain_log_likelihood(any_checkpoint, NOBODY, [""], text) for text in shown]
+            elsewhere = [plain_log_likelihood(any_checkpoint, Persona("", other.personality), middle, text) for text in shown]
             gains = [a - b for a, b in zip(given, bare, strict=True)]
+            more = [a - (b + c) / 2 for a, b, c in zip(given, bare, elsewhere, strict=True)]
+            over_anything.append(more.index(max(more)) == len(texts) - 1)
             rates = [a / (len(any_checkpoint.layout.encode(text)) + 1) for a, text in zip(given, shown, strict=True)]
             over.append(gains.index(max(gains)) == len(texts) - 1)
             per_token.append(rates.index(max(rates)) == len(texts) - 1)
+    assert hits["over_anything"] == mean(over_anything)
     assert hits["over_nothing"] == mean(over) and hits["per_token"] == mean(per_token)
     assert ("ranking_head" in hits) is any_checkpoint.ranking_head
 

@@ -24,7 +24,8 @@ from train.score_table import MEANINGS, markdown_table
 from train.talk import transcripts
 
 SAMPLES = 3  # presets that are asked the six questions
-IN_MODEL_INDEX = ("nats_per_reply", "bits_per_character", "hits_over_nothing", "hits_per_token", "hits_ranking_head", "recall_probes")
+IN_MODEL_INDEX = ("nats_per_reply", "bits_per_character", "recall_probes")
+IN_MODEL_INDEX += ("hits_over_anything", "hits_over_nothing", "hits_per_token", "hits_ranking_head")
 
 
 class Source(NamedTuple):

@@ -27,6 +27,9 @@ MEANINGS = {
     "nats_per_word_as_written": Meaning("nats per word, as written", 3.26, None, 2),
     "bits_per_character_as_written": Meaning("bits per character, as written", 1.16, None, 2),
     "persona_swap_gain": Meaning("persona-swap gain", None, None, 2, "nats per reply; above 0: the persona is used"),
+    "hits_over_anything": Meaning(
+        "hits@1, likelihood over anything", note="as the next line, half of what is taken off measured behind other chats"
+    ),
     "hits_over_nothing": Meaning("hits@1, likelihood over nothing", note="log p(reply given context) - log p(reply given nothing)"),
     "hits_per_token": Meaning("hits@1, likelihood per token", note="log p(reply given context) / tokens"),
     "hits_ranking_head": Meaning("hits@1, ranking head", 0.787),
