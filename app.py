@@ -172,9 +172,18 @@ def main() -> None:
         server.wait_for_the_end()
     except UserError as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
+        leave(2)
     except KeyboardInterrupt:
-        pass
+        leave(0)
+
+
+def leave(code: int) -> None:
+    """Ends the process; at once while the model still loads, because torch aborts when Python goes before its threads."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if loading and not loading.done():
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Run: nothing by itself; `app.py` hands `middleware` and `routes` to `launch(app_kwargs=...)`.
 """
 
-import sys
+import os
 import threading
 import time
 
@@ -96,7 +96,7 @@ def close(*_) -> None:
     """What SIGTERM does: new work is refused and `wait_for_the_end` returns; while the model still loads, all ends at once."""
     closing.set()
     if not model.ready.is_set():
-        sys.exit(0)
+        os._exit(0)  # not sys.exit: torch aborts when Python goes before a thread that loads
 
 
 def wait_for_the_end() -> None:

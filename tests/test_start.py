@@ -51,6 +51,15 @@ def test_sigterm_lets_a_running_reply_finish_and_exits_0(chat_folder, free_port)
     assert "hi!" not in output + errors and last not in output + errors
 
 
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_it_can_be_ended_while_the_model_loads(free_port, told):
+    process = start(port=free_port)
+    assert process.stdout.readline() == f"http://127.0.0.1:{free_port}/\n"  # the page is there, the model most likely not
+    process.send_signal(told)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+
+
 def test_a_port_that_is_taken_is_told(free_port):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", free_port))
