@@ -54,32 +54,25 @@ def test_a_hundred_interleaved_replies_are_what_each_is_alone(checkpoint):
 
 def test_one_that_fails_costs_no_other(checkpoint, monkeypatch):
     alone = [reply(checkpoint, number) for number in range(8)]
-    real, bad = checkpoint.engine.model.forward, set()
+    tokens, forward, of_three = checkpoint.engine.tokens, checkpoint.engine.model.forward, []
 
-    def forward(parts):
-        if any(id(cache) in bad for _, cache in parts):
+    def tokens_for(request):
+        if request.sampler.settings.seed == 3:
+            of_three.append(request.cache)
+        return tokens(request)
+
+    def broken_for_three(parts):
+        if any(cache is bad for _, cache in parts for bad in of_three):
             raise RuntimeError("broken")
-        return real(parts)
+        return forward(parts)
 
-    make, made = checkpoint.engine.model.new_cache, []
-
-    def new_cache():
-        made.append(make())
-        if len(made) == 4:
-            bad.add(id(made[-1]))
-        return made[-1]
-
-    monkeypatch.setattr(checkpoint.engine.model, "forward", forward)
-    monkeypatch.setattr(checkpoint.engine.model, "new_cache", new_cache)
-    checkpoint.prefixes._entries.clear()
+    monkeypatch.setattr(checkpoint.engine, "tokens", tokens_for)
+    monkeypatch.setattr(checkpoint.engine.model, "forward", broken_for_three)
     with ThreadPoolExecutor(8) as visitors:
         outcomes = [visitors.submit(reply, checkpoint, number) for number in range(8)]
-    failed = [k for k, outcome in enumerate(outcomes) if outcome.exception()]
-    assert len(failed) == 1 and isinstance(outcomes[failed[0]].exception(), UserError)
-    assert [outcome.result() for k, outcome in enumerate(outcomes) if k not in failed] == [
-        a for k, a in enumerate(alone) if k not in failed
-    ]
-    assert reply(checkpoint, 3) == alone[3] or failed == [3]
+    assert isinstance(outcomes[3].exception(), UserError)
+    others = [number for number in range(8) if number != 3]
+    assert [outcomes[number].result() for number in others] == [alone[number] for number in others]
 
 
 def test_out_of_memory_lowers_the_batch_and_goes_on(checkpoint, monkeypatch):
