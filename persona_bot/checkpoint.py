@@ -11,7 +11,6 @@ Only safetensors and GGUF are read; pickled weights and code that comes with a c
 
 import importlib.util
 import os
-import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -173,4 +172,3 @@ def _guard(folder: Path, step, *arguments):
 def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # peft asks by an old name

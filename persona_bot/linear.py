@@ -5,8 +5,6 @@ Run: nothing by itself; llama.py is made of them.
 A row of the input is quantized by its own largest number, so its output does not depend on the other rows.
 """
 
-import warnings
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,9 +28,7 @@ class Int8Linear(nn.Module):
             rounded[start : start + 256] = some.div_(scale[:, None]).round_()
         self.zero = torch.zeros(len(weight), dtype=torch.long)
         self.for_many = torch.ops.onednn.qlinear_prepack(rounded, None)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch plans to move quantized tensors elsewhere; the pinned release has them
-            quantized = torch._make_per_channel_quantized_tensor(rounded, self.scale.double(), self.zero, 0)
+        quantized = torch._make_per_channel_quantized_tensor(rounded, self.scale.double(), self.zero, 0)
         self.for_one = torch.ops.quantized.linear_prepack(quantized, None)
 
     def forward(self, x: Tensor) -> Tensor:

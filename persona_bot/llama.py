@@ -14,7 +14,6 @@ The layers are compiled by torch.jit.script, which needs no C++ compiler: a pass
 outside of Python, a third faster for one visitor, and without its lock, which the page's own threads want meanwhile.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
@@ -69,9 +68,7 @@ class FastLlama:
             layers = list(packers.map(layer, range(config.num_hidden_layers)))
             self.head = packed.result()
         self.norm = Norm(tensors["model.norm.weight"], config.rms_norm_eps)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.jit gets no new features; what is there suffices
-            self.layers = torch.jit.script(Layers(layers))
+        self.layers = torch.jit.script(Layers(layers))
         turn = rotations(config, self.size, max_positions)[:, None]  # (positions, 1, half)
         turned = turn.expand(-1, heads + self.kv_heads, -1)
         self.turns = torch.cat([turned, torch.ones_like(turn).expand(-1, self.kv_heads, -1)], dim=1)  # values do not turn

@@ -12,14 +12,14 @@ import json
 import os
 import shutil
 import tempfile
-import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 import transformers
 from huggingface_hub.constants import HF_HOME
-from safetensors.torch import load_file
+from safetensors import safe_open
 
 from persona_bot.errors import UserError
 from persona_bot.llama import can_run, needed_tensors
@@ -68,9 +68,7 @@ def merge_adapter(model, folder: Path):
     """The base with the LoRA adapter folded in, so that it costs nothing when chatting."""
     from peft import PeftModel  # 2 s to import: only where an adapter is used
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names that the two libraries are changing: nothing a user can act on
-        return PeftModel.from_pretrained(model, folder, is_trainable=False).merge_and_unload()
+    return PeftModel.from_pretrained(model, folder, is_trainable=False).merge_and_unload()
 
 
 def prepared_folder(folder: Path, base: Path) -> Path:
@@ -100,7 +98,28 @@ def load_prepared(folder: Path, base: Path, layout: Layout, dtype: torch.dtype):
     return model.to(dtype)
 
 
-def load_tensors(folder: Path, dtype: torch.dtype) -> tuple[SimpleNamespace, dict[str, torch.Tensor]] | None:
+class TensorFile(Mapping):
+    """The tensors of a safetensors file by name, each read when it is asked for, so that they are never in memory all at once."""
+
+    def __init__(self, path: Path, dtype: torch.dtype):
+        self.path, self.dtype = path, dtype
+        with safe_open(path, "pt") as file:
+            self.names = frozenset(file.keys())
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self.names:
+            raise KeyError(name)
+        with safe_open(self.path, "pt") as file:  # anew: the pages that a handle has read stay with it
+            return file.get_tensor(name).to(self.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def load_tensors(folder: Path, dtype: torch.dtype) -> tuple[SimpleNamespace, TensorFile] | None:
     """(config, tensors by name) of a plain Llama as transformers 5 saves one in a single file; None for anything else.
 
     Without transformers' classes for it and its configuration, which take 2 s to import."""
@@ -113,7 +132,7 @@ def load_tensors(folder: Path, dtype: torch.dtype) -> tuple[SimpleNamespace, dic
         return None
     if config.rope_parameters["rope_type"] != "default":  # those read more of the configuration
         return None
-    tensors = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
+    tensors = TensorFile(folder / "model.safetensors", dtype)
     if missing := [name for name in needed_tensors(config) if name not in tensors]:
         raise UserError(f"{folder} has no tensor {missing[0]}; download or train the checkpoint again.")
     return config, tensors
