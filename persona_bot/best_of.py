@@ -88,7 +88,9 @@ class BestReply:
         """(ids, their keys and values): the prompt without its last id, of which only what is new is computed."""
         reading = next_tokens(checkpoint, prompt, Sampler(checkpoint.layout, Settings(), []))
         next(reading)
-        reading.close()  # gives the keys and values to the visitors' cache
+        reading.close()
+        if checkpoint.engine:
+            checkpoint.engine.settle()  # then the visitors' cache has the keys and values
         cache, count = checkpoint.prefixes.take(prompt.ids, partial(new_cache, checkpoint))
         return prompt.ids[:count], cache
 

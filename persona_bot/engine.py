@@ -7,11 +7,11 @@ Run: nothing by itself; generation.py takes the tokens from it, `python -m bench
     thread of visitor 3: shows its newest token                  and draws                 '--> token, when it comes
 
 There is no thread of the engine's own that could die: whoever finds no token of its own leads a pass. Who is slow to
-fetch its tokens holds up nobody, since the passes go on with its reply; who leaves is out of the batch at once.
+fetch its tokens holds up nobody, since the passes go on with its reply; who leaves is in no further pass.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
@@ -26,10 +26,10 @@ MOST_NEW = 256  # ids in a pass: a long prompt takes several, in which the other
 class Request:
     """A reply in the making: what its cache holds, what comes next, and the tokens drawn so far."""
 
-    def __init__(self, prompt: Sequence[int], known: int, cache: KeysValues, sampler: Sampler):
-        """`cache` holds the first `known` ids of the prompt."""
+    def __init__(self, prompt: Sequence[int], known: int, cache: KeysValues, sampler: Sampler, give_back: Callable | None = None):
+        """`cache` holds the first `known` ids of the prompt; `give_back(ids, cache)` gets it after the reply, with all its ids."""
         self.known, self.new = list(prompt[:known]), list(prompt[known:])
-        self.cache, self.sampler = cache, sampler
+        self.cache, self.sampler, self.give_back = cache, sampler, give_back
         self.reply: list[int] = []
         self.fetched = 0  # how many of them the visitor has
         self.error: Exception | None = None
@@ -58,6 +58,7 @@ class Engine:
         self.model = model
         self.passes = 0
         self.most_at_once = MOST_AT_ONCE
+        self._members: list[Request] = []  # all whose cache is the engine's, those who left but did not move out among them
         self._queue: list[Request] = []  # replies that go on, the next to be served first
         self._running: list[Request] = []  # those in the pass that runs now
         self._leading = False
@@ -67,17 +68,27 @@ class Engine:
         """The reply's tokens as they are drawn; raises what went wrong for this one. Closing it takes the reply out of the batch."""
         self.model.seats.take(request.cache, len(request.known) + len(request.new) + request.sampler.settings.max_tokens)
         with self._changed:
+            self._members.append(request)
             self._queue.append(request)
         try:
             while request.goes_on or has_news(request):
                 yield self._next(request)
         finally:
-            with self._changed:
-                request.left = True  # no further pass takes it
-                if request in self._queue:
-                    self._queue.remove(request)
-                self._changed.wait_for(lambda: request not in self._running)  # its cache is then its owner's again
+            # Nothing else, and nothing that could wait: the garbage collector may be who closes this, in any thread that
+            # happens to make an object, whatever locks that thread holds. (A pass draws, and needs the tokenizer's.)
+            request.left = True
+
+    def settle(self) -> None:
+        """Lets those who left move out, after the pass that they may be in. Whoever needs a seat or a cache calls it before."""
+        with self._changed:
+            self._changed.wait_for(lambda: not any(request.left for request in self._running))
+            gone = [request for request in self._members if request.left]
+            self._members = [request for request in self._members if request not in gone]
+            self._queue = [request for request in self._queue if request not in gone]
+        for request in gone:
             self.model.seats.leave(request.cache)
+            if request.give_back:
+                request.give_back(request.known, request.cache)
 
     def _next(self, request: Request) -> int:
         while True:
@@ -106,13 +117,14 @@ class Engine:
         """Who is served in this pass, and how many ids of each; takes them off the queue.
 
         One id for everyone first; prompts share the rest of the room in the order in which they came."""
-        candidates, batch = self._queue[: self.most_at_once], []
+        waiting = [request for request in self._queue if not request.left]
+        candidates, batch = waiting[: self.most_at_once], []
         room = MOST_NEW - len(candidates)
         for request in candidates:
             count = min(1 + room, len(request.new))
             room -= count - 1
             batch.append((request, count))
-        self._queue = self._queue[len(candidates) :]
+        self._queue = waiting[len(candidates) :]
         self._running = candidates
         return batch
 

@@ -165,15 +165,14 @@ def next_tokens(checkpoint: Checkpoint, prompt: Prompt, sampler: Sampler) -> Ite
 
     What a recent conversation has in common with this prompt is not computed again, where the architecture has a cache.
     """
+    if checkpoint.engine:
+        checkpoint.engine.settle()  # so that the turn before has given back what it read
     cache, done = checkpoint.prefixes.take(prompt.ids, partial(new_cache, checkpoint)) if checkpoint.has_cache else (None, 0)
     if checkpoint.engine:
-        request = Request(prompt.ids, done, cache, sampler)
         try:
-            yield from checkpoint.engine.tokens(request)
+            yield from checkpoint.engine.tokens(Request(prompt.ids, done, cache, sampler, checkpoint.prefixes.give_back))
         except RuntimeError as error:
             raise as_user_error(error) from error
-        finally:
-            checkpoint.prefixes.give_back(request.known, cache)
         return
     ids: list[int] = []
     computed: list[int] = []  # what the cache is known to hold; a failed pass may have left it half filled

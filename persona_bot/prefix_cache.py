@@ -7,6 +7,7 @@ turns thus invalidate exactly what follows the change, and no conversation has t
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from transformers.cache_utils import DynamicCache
@@ -24,11 +25,13 @@ class PrefixCache:
 
     def __init__(self):
         self._entries: list[tuple[list[int], Cache]] = []
+        self._returned: deque[tuple[list[int], Cache]] = deque()  # not among them yet
         self._lock = threading.Lock()
 
     def take(self, ids: Sequence[int], empty: Callable[[], Cache]) -> tuple[Cache, int]:
         """(a cache of the first n ids, n), with n below len(ids) so that there is something left to compute."""
         with self._lock:
+            self._file_returned()
             lengths = [common_length(known, ids) for known, _ in self._entries]
             best = max(range(len(lengths)), key=lengths.__getitem__, default=None)
             if best is None or lengths[best] < WORTH:
@@ -40,19 +43,29 @@ class PrefixCache:
 
     def clear(self) -> None:
         with self._lock:
+            self._returned.clear()
             self._entries.clear()
+
+    def entries(self) -> list[tuple[list[int], Cache]]:
+        with self._lock:
+            self._file_returned()
+            return list(self._entries)
 
     def give_back(self, ids: Sequence[int], cache: Cache) -> None:
         """Keeps a cache of exactly these ids, instead of those of a beginning of them; its giver no longer writes to it.
 
-        Not where its layers hold something else (a sliding window)."""
-        if not ids or len(ids) > MAX_TOKENS or held(cache) != {len(ids)}:
-            return
-        with self._lock:
+        Not where its layers hold something else (a sliding window). Takes no lock, because the garbage collector may be who
+        ends a reply, in a thread that holds it; whoever takes next files it."""
+        if ids and len(ids) <= MAX_TOKENS and held(cache) == {len(ids)}:
+            self._returned.append((list(ids), cache))
+
+    def _file_returned(self) -> None:
+        while self._returned:
+            ids, cache = self._returned.popleft()
             self._entries = [entry for entry in self._entries if common_length(entry[0], ids) < len(entry[0])]
-            self._entries.append((list(ids), cache))
-            while sum(len(known) for known, _ in self._entries) > MAX_TOKENS:
-                del self._entries[0]
+            self._entries.append((ids, cache))
+        while sum(len(known) for known, _ in self._entries) > MAX_TOKENS:
+            del self._entries[0]
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:

@@ -15,6 +15,7 @@ from persona_bot.checkpoint import Checkpoint
 from persona_bot.engine import MOST_NEW, Engine, Request
 from persona_bot.errors import UserError
 from persona_bot.generation import Settings, stream_reply
+from persona_bot.keys_values import SEATS
 from persona_bot.llama import FastLlama
 from persona_bot.persona import Persona
 from persona_bot.prompt import find_layout
@@ -105,7 +106,8 @@ def test_stopping_one_leaves_the_others(checkpoint, monkeypatch):
         assert checkpoint.engine.passes - before <= 4  # it sees it at its next token, and the next pass may have begun without it
     assert alone[3].startswith(text) and len(text) < len(alone[3])
     assert [other.result() for other in others] == alone[:3]
-    assert checkpoint.engine._queue == checkpoint.engine._running == []
+    checkpoint.engine.settle()
+    assert checkpoint.engine._queue == checkpoint.engine._running == checkpoint.engine._members == []
 
 
 def test_a_visitor_who_pauses_holds_up_nobody_and_is_written_for_meanwhile(checkpoint):
@@ -126,11 +128,43 @@ def test_who_leaves_takes_the_keys_and_values_along(checkpoint):
         others = [visitors.submit(reply, checkpoint, number) for number in range(2, 6)]
         leaver.close()
         assert all(other.result() for other in others)
-    assert checkpoint.engine._queue == checkpoint.engine._running == []
-    assert [cache.length for _, cache in checkpoint.prefixes._entries] == [len(ids) for ids, _ in checkpoint.prefixes._entries]
+    checkpoint.engine.settle()
+    assert checkpoint.engine._queue == checkpoint.engine._running == checkpoint.engine._members == []
+    assert [cache.length for _, cache in checkpoint.prefixes.entries()] == [len(ids) for ids, _ in checkpoint.prefixes.entries()]
     checkpoint.prefixes.clear()
     cold = reply(checkpoint, 1)
     assert reply(checkpoint, 1) == cold
+
+
+def test_ending_a_reply_never_waits(checkpoint, monkeypatch):
+    """The garbage collector ends a reply in whatever thread it runs, here one that holds a lock which the pass is waiting for."""
+    lock, inside = threading.Lock(), threading.Event()
+    real = Sampler.pick
+
+    def pick(sampler, logits, ids):
+        if len(ids) == 5:
+            inside.set()
+            with lock:
+                pass
+        return real(sampler, logits, ids)
+
+    monkeypatch.setattr(Sampler, "pick", pick)
+    alone = reply(checkpoint, 1)
+    inside.clear()
+    given_up = iter(stream_reply(checkpoint, persona(0), ["hello!"], Settings(seed=0, **LENGTH)))
+    next(given_up)
+    with ThreadPoolExecutor(2) as threads:
+        lock.acquire()
+        other = threads.submit(reply, checkpoint, 1)
+        assert inside.wait(30) and checkpoint.engine._running  # both are in the pass that draws now
+        ended = threads.submit(given_up.close)
+        try:
+            assert ended.result(10) is None
+        finally:
+            lock.release()
+        assert other.result(30) == alone
+    checkpoint.engine.settle()
+    assert checkpoint.engine._members == [] and len(checkpoint.engine.model.seats._free) == SEATS
 
 
 def test_a_draw_that_fails_costs_no_other(checkpoint, monkeypatch):

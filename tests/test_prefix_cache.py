@@ -109,9 +109,9 @@ def test_what_many_visitors_begin_with_is_computed_once(checkpoint, environmenta
 
 def test_a_conversation_that_goes_on_takes_one_place(checkpoint, environmentalist):
     converse(checkpoint, environmentalist, QUESTIONS[:1], warm=True)
-    places = len(checkpoint.prefixes._entries)
+    places = len(checkpoint.prefixes.entries())
     converse(checkpoint, environmentalist, QUESTIONS[:1], warm=True)
-    assert places == len(checkpoint.prefixes._entries) == 1
+    assert places == len(checkpoint.prefixes.entries()) == 1
 
 
 def test_a_failed_pass_leaves_nothing_behind(checkpoint, environmentalist):
@@ -124,7 +124,7 @@ def test_a_failed_pass_leaves_nothing_behind(checkpoint, environmentalist):
     checkpoint.model.forward = broken
     with pytest.raises(UserError):
         list(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY))
-    assert checkpoint.prefixes._entries == []
+    assert checkpoint.prefixes.entries() == []
 
 
 def test_memory_is_bounded(chat_model, chat_tokenizer, environmentalist):
@@ -133,7 +133,7 @@ def test_memory_is_bounded(chat_model, chat_tokenizer, environmentalist):
         list(
             stream_reply(checkpoint, Persona("", (f"{number} is my lucky number.",) * 4), ["hello!"], Settings(max_tokens=4, min_tokens=0))
         )
-    held = sum(len(ids) for ids, _ in checkpoint.prefixes._entries)
+    held = sum(len(ids) for ids, _ in checkpoint.prefixes.entries())
     assert MAX_TOKENS / 2 < held <= MAX_TOKENS
 
 

@@ -1,0 +1,138 @@
+"""Sixteen replies at once in one process: our engine beside transformers' continuous batching.
+
+Run: `python -m benchmarks.together` (two minutes), or `make bench` for all
+
+    ours        the page's own path, a thread for each visitor: int8 weights, its sampler
+    continuous  transformers' ContinuousBatchingManager on the same weights in bfloat16, which sorts out who comes when by itself
+
+Each writes 20 tokens behind prompts of about 100, all asked for at the same moment; rounds take turns and medians count.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from benchmarks.chat import PERSONA, QUESTIONS, TOKENS, TURNS, prompt_ids
+
+COUNT = 16
+ENGINES = ("ours", "continuous")
+ROUNDS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=3, help="processes of each; the median counts (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=max(1, os.cpu_count() // 2), help="of every engine (default: half the cores)")
+    parser.add_argument("--child", choices=ENGINES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(options.child, options.threads)))
+        return
+    print(table(compare(options.runs, options.threads)))
+
+
+def compare(runs: int, threads: int) -> dict[str, dict]:
+    """{engine: medians}, each engine in a process of its own."""
+    results: dict[str, list[dict]] = {engine: [] for engine in ENGINES}
+    for number in range(runs):
+        for engine in ENGINES:
+            print(f"{COUNT} at once, run {number + 1} of {runs}: {engine} ..", file=sys.stderr)
+            command = [sys.executable, "-m", "benchmarks.together", "--child", engine, "--threads", str(threads)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            results[engine].append(json.loads(done.stdout.splitlines()[-1]))
+    return {engine: medians(found) for engine, found in results.items()}
+
+
+def medians(figures: list[dict]) -> dict:
+    return {name: statistics.median(one[name] for one in figures) for name in figures[0]}
+
+
+def measure(engine: str, threads: int) -> dict:
+    """Medians of some rounds, after one that warms up."""
+    import torch
+
+    ask, stop = {"ours": ours, "continuous": continuous}[engine](threads)
+    torch.set_num_threads(threads)  # loading for the chat chooses for itself
+    rounds = []
+    for _ in range(1 + ROUNDS):
+        cpu, began = time.process_time(), time.monotonic()
+        times = ask()  # when each token of each reply came
+        took = max(reply[-1] for reply in times) - began
+        firsts = [reply[0] - began for reply in times]
+        rounds.append(
+            {
+                "tokens_per_s": sum(map(len, times)) / took,
+                "first_text_s": statistics.median(firsts),
+                "longest_first_text_s": max(firsts),
+                "cpu_s_per_reply": (time.process_time() - cpu) / COUNT,
+            }
+        )
+    stop()
+    return medians(rounds[1:])
+
+
+def ours(threads: int):
+    """Each of these returns what asks for all replies and waits for them, and what ends the engine."""
+    from persona_bot.checkpoint import load_checkpoint
+    from persona_bot.generation import Settings, stream_reply
+    from persona_bot.persona import Persona
+
+    checkpoint, persona = load_checkpoint(None, "cpu", for_chat=True), Persona("", tuple(PERSONA))
+
+    def write(number: int) -> list[float]:
+        settings = Settings(seed=number, min_tokens=TOKENS, max_tokens=3 * TOKENS)
+        reply, times = stream_reply(checkpoint, persona, [*TURNS, QUESTIONS[number % len(QUESTIONS)]], settings), []
+        for _ in reply:
+            times.append(time.monotonic())
+            if reply.tokens >= TOKENS:
+                break
+        return times
+
+    def ask() -> list[list[float]]:
+        checkpoint.prefixes.clear()
+        with ThreadPoolExecutor(COUNT) as visitors:
+            return list(visitors.map(write, range(COUNT)))
+
+    return ask, lambda: None
+
+
+def continuous(threads: int):
+    import torch
+    from transformers import ContinuousBatchingConfig, GenerationConfig
+
+    torch.set_num_threads(threads)  # before its thread begins
+    checkpoint, ids = prompt_ids()
+    prompts = [ids(QUESTIONS[number % len(QUESTIONS)]) for number in range(COUNT)]
+    sampling = {"do_sample": True, "temperature": 0.7, "top_p": 0.9}
+    config = GenerationConfig(max_new_tokens=TOKENS, eos_token_id=-1, pad_token_id=0, **sampling)
+    room = ContinuousBatchingConfig(num_blocks=256, max_batch_tokens=512)  # it cannot ask a CPU for its free memory
+    manager = checkpoint.model.to(torch.bfloat16).init_continuous_batching(config, room)
+    manager.start()
+
+    def ask() -> list[list[float]]:
+        names, times, ended = manager.add_requests(prompts, max_new_tokens=TOKENS, streaming=True), {}, 0
+        while ended < len(names):
+            if result := manager.get_result(timeout=60):
+                times.setdefault(result.request_id, []).append(time.monotonic())
+                ended += result.is_finished()
+        return list(times.values())
+
+    return ask, manager.stop
+
+
+def table(report: dict[str, dict]) -> str:
+    """The medians as lines to read."""
+    lines = [f"{COUNT} at once{'tokens/s':>12}{'first text':>12}{'the longest':>13}{'CPU-s a reply':>15}"]
+    for engine, m in report.items():
+        waits = f"{m['first_text_s']:>10.2f} s{m['longest_first_text_s']:>11.2f} s"
+        lines.append(f"{engine:10}{m['tokens_per_s']:>12.0f}{waits}{m['cpu_s_per_reply']:>15.2f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
