@@ -11,7 +11,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks import chat, visitors
+from benchmarks import chat, together, visitors
 
 DOCS = Path(__file__).parent.parent / "docs"
 PACKAGES = ("torch", "transformers", "gradio", "simpletransformers", "ctranslate2", "llama-cpp-python")
@@ -29,9 +29,12 @@ def main() -> None:
         "machine": machine(),
         "versions": {name: found for name in PACKAGES if (found := installed(name))},
         "one_visitor": chat.compare(options.runs, max(1, os.cpu_count() // 2)),
+        "together": together.compare(options.runs, max(1, os.cpu_count() // 2)),
         "visitors": visitors.measure(options.seconds),
     }
-    print(f"{report['date']}, {report['machine']}\n\n{chat.table(report['one_visitor'])}\n\n{visitors.table(report['visitors'])}")
+    print(
+        f"{report['date']}, {report['machine']}\n\n{chat.table(report['one_visitor'])}\n\n{together.table(report['together'])}\n\n{visitors.table(report['visitors'])}"
+    )
     options.out.mkdir(exist_ok=True)
     (options.out / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     draw(report, options.out / "benchmark.png")

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 from benchmarks.chat import PERSONA, QUESTIONS, TOKENS, TURNS, prompt_ids
 
@@ -87,11 +88,11 @@ def ours(threads: int):
     def write(number: int) -> list[float]:
         settings = Settings(seed=number, min_tokens=TOKENS, max_tokens=3 * TOKENS)
         reply, times = stream_reply(checkpoint, persona, [*TURNS, QUESTIONS[number % len(QUESTIONS)]], settings), []
-        for _ in reply:
-            times.append(time.monotonic())
-            if reply.tokens >= TOKENS:
-                break
-        return times
+        with closing(reply):
+            for _ in reply:
+                times.append(time.monotonic())
+                if reply.tokens >= TOKENS:
+                    return times
 
     def ask() -> list[list[float]]:
         checkpoint.prefixes.clear()

@@ -5,6 +5,7 @@ Run: nothing by itself; `app.py` loads it before the page opens on a GPU, and ri
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import NamedTuple
 
 try:  # on a ZeroGPU Space, and before torch: this package lends a GPU to each call of a decorated function
@@ -107,10 +108,10 @@ def _write_in_turn(persona: Persona, turns: list[str], settings: Settings, stop:
 
 
 def _write(persona: Persona, turns: list[str], settings: Settings, stop: threading.Event | None = None) -> Iterator[Progress]:
-    reply = begin_reply(checkpoint, persona, turns, settings, stop)
-    for _ in reply:
+    with closing(begin_reply(checkpoint, persona, turns, settings, stop)) as reply:  # a visitor who leaves ends it at once
+        for _ in reply:
+            yield Progress(reply.text, reply.tokens, reply.seconds)
         yield Progress(reply.text, reply.tokens, reply.seconds)
-    yield Progress(reply.text, reply.tokens, reply.seconds)
 
 
 def _write_apart(persona: Persona, turns: list[str], settings: Settings) -> Iterator[Progress | str]:
