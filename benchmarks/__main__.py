@@ -32,9 +32,8 @@ def main() -> None:
         "together": together.compare(options.runs, max(1, os.cpu_count() // 2)),
         "visitors": visitors.measure(options.seconds),
     }
-    print(
-        f"{report['date']}, {report['machine']}\n\n{chat.table(report['one_visitor'])}\n\n{together.table(report['together'])}\n\n{visitors.table(report['visitors'])}"
-    )
+    tables = [chat.table(report["one_visitor"]), together.table(report["together"]), visitors.table(report["visitors"])]
+    print("\n\n".join([f"{report['date']}, {report['machine']}", *tables]))
     options.out.mkdir(exist_ok=True)
     (options.out / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     draw(report, options.out / "benchmark.png")
