@@ -6,10 +6,17 @@ Run: `python -m persona_bot` chats in the terminal. Imports go one way:
 
 import warnings
 
-# Nothing a user can act on. Here, before any thread: a process has one list of filters, and who restores it drops what came meanwhile.
-for words in (
+OF_LIBRARIES = (  # warnings that a user can do nothing about
     ".*gradient_checkpointing",  # peft asks transformers by an old name
     "torch.quantize_per_tensor",  # quantized tensors and torch.jit will go; the pinned torch has both
     "`torch.jit.script` is deprecated",
-):
-    warnings.filterwarnings("ignore", message=words)
+)
+
+
+def silence_libraries() -> None:
+    for words in OF_LIBRARIES:
+        warnings.filterwarnings("ignore", message=words)
+
+
+# Before any thread: a process has one list of filters, and a library that restores it in one thread drops what another has added.
+silence_libraries()

@@ -21,6 +21,7 @@ import torch
 import transformers
 from transformers import PreTrainedTokenizerFast
 
+from persona_bot import silence_libraries
 from persona_bot.device import best_dtype, give_memory_back, pick_device, use_half_the_cores
 from persona_bot.download import fetch
 from persona_bot.engine import Engine
@@ -172,3 +173,4 @@ def _guard(folder: Path, step, *arguments):
 def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    silence_libraries()  # again, where something has reset the filters
