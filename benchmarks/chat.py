@@ -95,9 +95,9 @@ def measure(engine: str, threads: int) -> dict:
 
 def ours(before: int = 0):
     """Each of these returns a function from a question to an iterator with one item a token; what it does at once is not timed."""
-    from persona_bot.checkpoint import load_checkpoint
-    from persona_bot.generation import Settings, stream_reply
+    from persona_bot.checkpoints.load import load_checkpoint
     from persona_bot.persona import Persona
+    from persona_bot.replies.reply import Settings, stream_reply
 
     checkpoint = load_checkpoint(None, "cpu", for_chat=True)
     settings = Settings(seed=0, min_tokens=TOKENS, max_tokens=3 * TOKENS)
@@ -125,7 +125,7 @@ def later():
 
 def prompt_ids():
     """(the default checkpoint, ids of the prompt by question)."""
-    from persona_bot.checkpoint import load_checkpoint
+    from persona_bot.checkpoints.load import load_checkpoint
     from persona_bot.persona import Persona
     from persona_bot.prompt import build_prompt
 
@@ -184,8 +184,8 @@ def llama_cpp():
     import torch
     from llama_cpp import Llama
 
-    from persona_bot.checkpoint import find_base
-    from persona_bot.weights import BASE_MODEL
+    from persona_bot.checkpoints.files import BASE_MODEL
+    from persona_bot.checkpoints.load import find_base
 
     _, ids = prompt_ids()
     file = next(find_base(BASE_MODEL).glob("*.gguf"))

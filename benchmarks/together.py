@@ -79,9 +79,9 @@ def measure(engine: str, threads: int) -> dict:
 
 def ours(threads: int):
     """Each of these returns what asks for all replies and waits for them, and what ends the engine."""
-    from persona_bot.checkpoint import load_checkpoint
-    from persona_bot.generation import Settings, stream_reply
+    from persona_bot.checkpoints.load import load_checkpoint
     from persona_bot.persona import Persona
+    from persona_bot.replies.reply import Settings, stream_reply
 
     checkpoint, persona = load_checkpoint(None, "cpu", for_chat=True), Persona("", tuple(PERSONA))
 

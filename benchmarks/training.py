@@ -112,7 +112,7 @@ def stock_model(args: dict):
     """ConvAIModel on ./base. Patched: the reader that transformers dropped, and the adding of special tokens."""
     import torch
 
-    from train.convai import ConvAIModel, StockConvAIModel
+    from train.recipes.convai import ConvAIModel, StockConvAIModel
 
     def read(tokenizer, path, *_, **__):
         def ids(value):
@@ -137,9 +137,9 @@ def stock_model(args: dict):
 
 
 def run_convai() -> tuple[int, float]:
-    from train.convai import train_convai
-    from train.convai_loop import Hooks
-    from train.dialogues import read_dialogues
+    from train.data.dialogues import read_dialogues
+    from train.recipes.convai import train_convai
+    from train.recipes.convai_loop import Hooks
 
     records: list[dict] = []
     args = {**CONVAI, "num_train_epochs": EPOCHS["convai"]}
@@ -149,10 +149,10 @@ def run_convai() -> tuple[int, float]:
 
 
 def run_sft(bf16: bool) -> tuple[int, float]:
-    from train.dialogues import read_dialogues
-    from train.examples import dialogue_examples
-    from train.progress import read_log
-    from train.sft import train_sft
+    from train.data.dialogues import read_dialogues
+    from train.data.examples import dialogue_examples
+    from train.recipes.sft import train_sft
+    from train.run.log import read_log
 
     base = load_base("base", bf16)
     examples = dialogue_examples(base.layout, read_dialogues("data.json"), base.settings.row_length)
@@ -162,18 +162,18 @@ def run_sft(bf16: bool) -> tuple[int, float]:
 
 
 def load_base(folder: str, bf16: bool = True):
-    from train import saved_model
-    from train.sft import SftSettings
+    from train.recipes import base_model
+    from train.recipes.sft import SftSettings
 
     settings = SftSettings(epochs=EPOCHS["sft"], lora_rank=0, bf16=bf16, save_every=10**9)
-    model, tokenizer, layout, settings = saved_model.load_base(folder, settings)
+    model, tokenizer, layout, settings = base_model.load_base(folder, settings)
     return argparse.Namespace(model=model, tokenizer=tokenizer, layout=layout, settings=settings)
 
 
 def supervised(tokenizer) -> int:
     """How many tokens the gold replies of the data have, each with its end."""
     from persona_bot.prompt import find_layout
-    from train.dialogues import read_dialogues
+    from train.data.dialogues import read_dialogues
 
     layout = find_layout(tokenizer)
     return sum(len(layout.encode(u.candidates[-1])) + 1 for d in read_dialogues("data.json") for u in d.utterances)

@@ -9,12 +9,12 @@ import time
 
 import gradio as gr
 
-from page import model
+from page import backend
 from page.conversation import check_message
 from page.events import frame_seconds
 from persona_bot.errors import UserError
-from persona_bot.generation import Settings
 from persona_bot.persona import parse_persona
+from persona_bot.replies.reply import Settings
 
 MAX_TURNS = 199
 DEFAULTS = Settings()
@@ -41,10 +41,10 @@ def answer(
             check_message(turn)
         who = parse_persona("\n".join(persona))
         settings = Settings(temperature, top_p, top_k, min_tokens, max_tokens, repetition_penalty, best_of=best_of, seed=seed)
-        if not model.ready.is_set():
+        if not backend.ready.is_set():
             raise UserError("The model is still loading; try again in a moment.")
         shown = 0.0
-        for progress in model.write(who, turns, settings, threading.Event()):
+        for progress in backend.write(who, turns, settings, threading.Event()):
             if time.monotonic() - shown >= frame_seconds():
                 yield progress.text
                 shown = time.monotonic()

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 import gradio as gr
 
-from page import markup, model
+from page import backend, render
 from page.conversation import NAMELESS, Conversation, check_message
 from persona_bot.errors import UserError
-from persona_bot.generation import Settings
 from persona_bot.persona import load_presets, persona_text, random_persona
+from persona_bot.replies.reply import Settings
 
 PRESETS = load_presets()
 FIRST = next(iter(PRESETS.values()))
@@ -36,10 +36,10 @@ def shown(chat: Conversation) -> list:
     """Values for the components in SHOWN, all of them derived from the conversation."""
     writing, something = chat.pending is not None, bool(chat.exchanges)
     return [
-        markup.cards(PRESETS, chat.persona),
-        markup.header(chat.persona, PRESETS),
-        markup.transcript(chat),
-        markup.status(chat, *model.room(chat.persona, chat.turns())),
+        render.cards(PRESETS, chat.persona),
+        render.header(chat.persona, PRESETS),
+        render.transcript(chat),
+        render.status(chat, *backend.room(chat.persona, chat.turns())),
         gr.update(visible=not writing),
         gr.update(visible=writing),
         gr.update(interactive=something and not writing),
@@ -51,7 +51,7 @@ def shown(chat: Conversation) -> list:
 def shown_with_persona(chat: Conversation) -> list:
     """Values for SHOWN_WITH_PERSONA: the text box follows the conversation's persona."""
     text = persona_text(chat.persona)
-    return [text, markup.counter(text), *shown(chat)]
+    return [text, render.counter(text), *shown(chat)]
 
 
 def opened(chat: Conversation, request: gr.Request):
@@ -64,10 +64,10 @@ def opened(chat: Conversation, request: gr.Request):
     except UserError as error:
         chat.persona = NAMELESS
         gr.Warning(str(error))
-    while not model.ready.is_set():
-        yield [markup.model_line(None, ""), text, markup.counter(text), *shown(chat)]
-        model.ready.wait(1)
-    yield [markup.model_line(model.checkpoint.name, model.place()), text, markup.counter(text), *shown(chat)]
+    while not backend.ready.is_set():
+        yield [render.model_line(None, ""), text, render.counter(text), *shown(chat)]
+        backend.ready.wait(1)
+    yield [render.model_line(backend.checkpoint.name, backend.place()), text, render.counter(text), *shown(chat)]
 
 
 def pick(chat: Conversation, event: gr.EventData):
@@ -83,7 +83,7 @@ def rewrite(text: str, chat: Conversation):
         chat.rewrite(text, PRESETS)
     except UserError:
         pass
-    return [markup.counter(text), *shown(chat)]
+    return [render.counter(text), *shown(chat)]
 
 
 def send(message: str, text: str, chat: Conversation):
@@ -148,7 +148,7 @@ def link_copied():
 
 def frame_seconds() -> float:
     """How long a drawn state of a reply stays at least."""
-    return FRAME_SECONDS * max(1, len(model.running) / CROWD)
+    return FRAME_SECONDS * max(1, len(backend.running) / CROWD)
 
 
 def reply(chat: Conversation, *values):
@@ -159,15 +159,15 @@ def reply(chat: Conversation, *values):
     stop, turns = chat.stop, chat.turns()
     try:
         settings = Settings(*values)
-        while not model.ready.wait(1) and not stop.is_set():
-            yield markup.transcript(chat)
+        while not backend.ready.wait(1) and not stop.is_set():
+            yield render.transcript(chat)
         if stop.is_set():
             return
         drawn = 0.0
-        for progress in model.write(exchange.persona, turns, settings, stop):
+        for progress in backend.write(exchange.persona, turns, settings, stop):
             exchange.reply = progress.text
             if time.monotonic() - drawn >= frame_seconds():
-                yield markup.transcript(chat)
+                yield render.transcript(chat)
                 drawn = time.monotonic()
         chat.tokens_per_second = progress.tokens / progress.seconds if progress.seconds else None
     except UserError as error:

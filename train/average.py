@@ -18,11 +18,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from persona_bot.checkpoints.files import LAYOUT_FILE, check_files, read_json, read_layout_file, sha256
 from persona_bot.errors import UserError
-from persona_bot.weights import LAYOUT_FILE, check_files, read_json, read_layout_file, sha256
 from train.finetune import earlier_facts, machine, public_arguments, write_json
-from train.model_card import all_data
-from train.saving import MANIFEST, write_folder_atomically
+from train.hub.model_card import all_data
+from train.run.checkpoints import MANIFEST, write_folder_atomically
 
 NOT_COPIED = ("README.md", "EXPERIMENTS.md", "TRANSCRIPTS.md", "scores.json", "training.json", MANIFEST)  # they are about one of them
 

@@ -24,13 +24,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from persona_bot.checkpoint import Checkpoint, load_checkpoint, with_engine
+from persona_bot.checkpoints.load import Checkpoint, load_checkpoint, with_engine
 from persona_bot.errors import UserError
-from persona_bot.generation import Settings
-from train import candidates, likelihood, scores, talk
-from train.dialogues import Dialogue, read_dialogues
-from train.score_table import SELF_CHAT_TURNS, plain_table
-from train.scores_convai import convai_scores
+from persona_bot.replies.reply import Settings
+from train.data.dialogues import Dialogue, read_dialogues
+from train.metrics import generation_eval, likelihood, ranking_eval, text
+from train.metrics.convai import convai_scores
+from train.metrics.table import SELF_CHAT_TURNS, plain_table
 
 
 @dataclass(frozen=True)
@@ -69,66 +69,70 @@ def evaluate(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Want
         GROUPS[group](speaker if group in AS_SERVED else checkpoint, dialogues, wanted, report)
         report["seconds"][group] = round(time.monotonic() - started, 1)
     if wanted.baselines:
-        report["baselines"] = scores.baselines(dialogues)
+        report["baselines"] = text.baselines(dialogues)
     return report
 
 
 def evaluate_folder(folder: Path | str, dialogues: Sequence[Dialogue]) -> dict:
     """The scores of a checkpoint folder on a few held-out dialogues, in minutes: what train.finetune ends with."""
-    groups = [g for g in Wanted.groups if g != "hits" or scores.max_candidates(dialogues) > 1]
+    groups = [g for g in Wanted.groups if g != "hits" or text.max_candidates(dialogues) > 1]
     return evaluate(load_checkpoint(str(folder), double_heads=True), dialogues, Wanted(groups, replies=100, self_chats=5, probe_times=1))
 
 
 def score_nats(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
-    golds = scores.gold_replies(dialogues)
-    nats = likelihood.gold_nats(checkpoint, dialogues, scores.own_personas(dialogues), bar("nats"))
-    report["scores"] |= scores.likelihood_scores(nats, golds)
+    golds = text.gold_replies(dialogues)
+    nats = likelihood.gold_nats(checkpoint, dialogues, text.own_personas(dialogues), bar("nats"))
+    report["scores"] |= text.likelihood_scores(nats, golds)
     if wanted.as_written:
         layout = copy.copy(checkpoint.layout)
         layout.tidy = str  # the convai layout takes texts as they are anyway
-        nats = likelihood.gold_nats(replace(checkpoint, layout=layout), dialogues, scores.own_personas(dialogues), bar("nats as written"))
-        report["scores"] |= {f"{name}_as_written": value for name, value in scores.likelihood_scores(nats, golds).items()}
+        nats = likelihood.gold_nats(replace(checkpoint, layout=layout), dialogues, text.own_personas(dialogues), bar("nats as written"))
+        report["scores"] |= {f"{name}_as_written": value for name, value in text.likelihood_scores(nats, golds).items()}
 
 
 def score_served(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
     """Nats of the weights as they chat, where that is not the same: what int8 costs."""
     if checkpoint.engine:
-        nats = likelihood.gold_nats(checkpoint, dialogues, scores.own_personas(dialogues), bar("nats, as served"))
-        report["scores"]["nats_per_reply_served"] = scores.mean(nats)
+        nats = likelihood.gold_nats(checkpoint, dialogues, text.own_personas(dialogues), bar("nats, as served"))
+        report["scores"]["nats_per_reply_served"] = text.mean(nats)
 
 
 def score_swap(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
     if "nats_per_reply" not in report["scores"]:
         score_nats(checkpoint, dialogues, wanted, report)
-    nats = likelihood.gold_nats(checkpoint, dialogues, scores.other_personas(dialogues), bar("nats, persona swapped"))
-    report["scores"]["persona_swap_gain"] = scores.mean(nats) - report["scores"]["nats_per_reply"]
+    nats = likelihood.gold_nats(checkpoint, dialogues, text.other_personas(dialogues), bar("nats, persona swapped"))
+    report["scores"]["persona_swap_gain"] = text.mean(nats) - report["scores"]["nats_per_reply"]
 
 
 def score_hits(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
-    if scores.max_candidates(dialogues) < 2:
+    if text.max_candidates(dialogues) < 2:
         raise UserError("The file has a single candidate for each reply, so nothing can be ranked; leave hits out of --only.")
-    hits = candidates.candidate_hits(checkpoint, dialogues, bar("hits@1"))
+    hits = ranking_eval.candidate_hits(checkpoint, dialogues, bar("hits@1"))
     report["scores"] |= {f"hits_{name}": value for name, value in hits.items()}
 
 
 def score_replies(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
-    replies = talk.reply_to_file(checkpoint, dialogues, wanted.replies, wanted.settings, wanted.seed, bar("replies"))
+    replies = generation_eval.reply_to_file(checkpoint, dialogues, wanted.replies, wanted.settings, wanted.seed, bar("replies"))
     report["generated"] = len(replies)
-    report["scores"] |= scores.text_scores(dialogues, [(r.dialogue, r.text, r.gold) for r in replies])
-    report["human_on_the_same_turns"] = scores.text_scores(dialogues, [(r.dialogue, r.gold, r.gold) for r in replies])
+    report["scores"] |= text.text_scores(dialogues, [(r.dialogue, r.text, r.gold) for r in replies])
+    report["human_on_the_same_turns"] = text.text_scores(dialogues, [(r.dialogue, r.gold, r.gold) for r in replies])
     if wanted.replies_out:
         wanted.replies_out.write_text("\n".join(readable(r, dialogues[r.dialogue]) for r in replies), encoding="utf-8")
 
 
 def score_selfchat(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
-    chats = talk.self_chats(checkpoint, dialogues, wanted.self_chats, SELF_CHAT_TURNS, wanted.settings, wanted.seed, bar("self-chats"))
-    report["scores"]["repetition"] = scores.repetition(chats)
-    report["scores"]["repetition_first_half"] = scores.repetition([chat[: SELF_CHAT_TURNS // 2] for chat in chats])
+    chats = generation_eval.self_chats(
+        checkpoint, dialogues, wanted.self_chats, SELF_CHAT_TURNS, wanted.settings, wanted.seed, bar("self-chats")
+    )
+    report["scores"]["repetition"] = text.repetition(chats)
+    report["scores"]["repetition_first_half"] = text.repetition([chat[: SELF_CHAT_TURNS // 2] for chat in chats])
 
 
 def score_probes(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
-    answers = talk.ask_probes(checkpoint, talk.read_probes(), wanted.probe_times, wanted.settings, wanted.seed, bar("recall probes"))
-    report["scores"]["recall_probes"] = scores.mean(answer.right for answer in answers)
+    answers = generation_eval.ask_probes(
+        checkpoint, generation_eval.read_probes(), wanted.probe_times, wanted.settings, wanted.seed, bar("recall probes")
+    )
+    report["scores"]["recall_probes"] = text.mean(answer.right for answer in answers)
     report["wrong_answers"] = [
         {"persona": " ".join(a.probe.persona), "question": a.probe.question, "answer": a.text} for a in answers if not a.right
     ]
@@ -152,7 +156,7 @@ GROUPS = {
 }
 
 
-def readable(reply: talk.Reply, dialogue: Dialogue) -> str:
+def readable(reply: generation_eval.Reply, dialogue: Dialogue) -> str:
     """A generated reply for reading: the persona, what was said (<), the reply (>) and the real one (=)."""
     return f"{' '.join(dialogue.personality)}\n  < {reply.history[-1]}\n  > {reply.text}\n  = {reply.gold}\n"
 
@@ -233,7 +237,9 @@ def run(options: argparse.Namespace) -> None:
         if options.json:
             options.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.transcripts:
-        text = talk.transcripts(with_engine(checkpoint), options.presets, options.wanted.settings, options.seed, bar("transcripts"))
+        text = generation_eval.transcripts(
+            with_engine(checkpoint), options.presets, options.wanted.settings, options.seed, bar("transcripts")
+        )
         options.transcripts.write_text(f"# What {checkpoint.name} says\n\n{text}", encoding="utf-8")
 
 

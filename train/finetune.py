@@ -17,14 +17,14 @@ import time
 from pathlib import Path
 
 from persona_bot.errors import UserError
-from train.dialogues import Dialogue, read_dialogues
-from train.recipes import is_main_process, train_with_convai, train_with_sft
+from train.data.dialogues import Dialogue, read_dialogues
+from train.recipes.pipelines import is_main_process, train_with_convai, train_with_sft
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line. Settings of recipe sft are in the result where they were given only. Raises UserError."""
-    from persona_bot.weights import BASE_MODEL
-    from train.sft import SftSettings, field_types
+    from persona_bot.checkpoints.files import BASE_MODEL
+    from train.recipes.sft import SftSettings, field_types
 
     usage = "python -m train.finetune --data FILE --out FOLDER [options]; --help lists them"
     parser = argparse.ArgumentParser(prog="python -m train.finetune", usage=usage, description=__doc__.split("\n\n")[0])
@@ -147,10 +147,10 @@ def earlier_facts(model: str | None) -> dict:
 
 def score_and_describe(options: argparse.Namespace, valid: list[Dialogue], facts: dict) -> None:
     """Scores what was made as the chat would load it, and writes training.json, loss.png, scores.json and the model card."""
-    from persona_bot.checkpoint import load_checkpoint
+    from persona_bot.checkpoints.load import load_checkpoint
     from train.evaluate import evaluate_folder
-    from train.model_card import model_card
-    from train.progress import draw_curve
+    from train.hub.model_card import model_card
+    from train.run.log import draw_curve
 
     try:
         write_json(options.out / "training.json", facts)
@@ -174,7 +174,7 @@ def make_folder(out: Path) -> None:
 
 def minutes(out: Path, started: float) -> float:
     """How long training took, the parts before a --resume included."""
-    from train.progress import read_log
+    from train.run.log import read_log
 
     logged = max((line["seconds"] for line in read_log(out)), default=0.0)
     return round(max(logged, time.monotonic() - started) / 60, 1)
@@ -184,7 +184,7 @@ def fetch(name: str) -> Path:
     """A file's path; `personachat` is the public data set, downloaded once."""
     if name != "personachat":
         return Path(name)
-    from train.personachat import fetch_personachat
+    from train.data.personachat import fetch_personachat
 
     return fetch_personachat()
 

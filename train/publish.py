@@ -21,9 +21,9 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, errors, get_token, set_client_factory
 from huggingface_hub.utils import validate_repo_id
 
-from persona_bot.download import PICKLED, WORTH_RETRYING, find_cause, has_hash
+from persona_bot.checkpoints.hub import PICKLED, WORTH_RETRYING, find_cause, has_hash
 from persona_bot.errors import UserError
-from train.space import space_files
+from train.hub.space import space_files
 
 PAUSES = (2.0, 4.0, 8.0, 16.0, 32.0)  # seconds before each further attempt
 TIMEOUT = httpx2.Timeout(20, connect=10)  # seconds of silence; the client itself would wait forever

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from page import model
-from persona_bot.checkpoint import Checkpoint
-from persona_bot.engine import Engine
-from persona_bot.llama import FastLlama
+from page import backend
+from persona_bot.checkpoints.load import Checkpoint
+from persona_bot.engine.batching import Engine
+from persona_bot.engine.llama import FastLlama
 from persona_bot.prompt import find_layout
 
 SCREENSHOTS = Path(__file__).parent.parent.parent / "screenshots"
@@ -48,7 +48,7 @@ def tiny(chat_model, chat_tokenizer) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def real() -> Checkpoint:
-    from persona_bot.checkpoint import load_checkpoint
+    from persona_bot.checkpoints.load import load_checkpoint
     from persona_bot.errors import UserError
 
     try:
@@ -63,7 +63,7 @@ def open_page(browser, page_url):
     contexts, problems = [], []
 
     def open_one(checkpoint: Checkpoint, query: str = "", **options):
-        model.use(checkpoint)
+        backend.use(checkpoint)
         contexts.append(browser.new_context(**(options or DESKTOP)))
         page = contexts[-1].new_page()
         page.set_default_timeout(60_000)

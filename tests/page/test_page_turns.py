@@ -1,0 +1,57 @@
+"""Replies of a model whose passes are not shared take turns: two at once, the others wait and may stop or leave.
+
+Run: `python -m pytest tests/page/test_page_turns.py`
+"""
+
+import threading
+
+import pytest
+
+from page import backend
+from persona_bot.checkpoints.load import Checkpoint, with_engine
+from persona_bot.prompt import find_layout
+from persona_bot.replies.reply import Settings
+
+SETTINGS = Settings(seed=1, min_tokens=4, max_tokens=12)
+
+
+@pytest.fixture
+def plain(chat_model, chat_tokenizer, monkeypatch) -> Checkpoint:
+    checkpoint = Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", chat_model.device, 512)
+    monkeypatch.setattr(backend, "checkpoint", checkpoint)
+    return checkpoint
+
+
+def write(persona, stop=None):
+    return backend.write(persona, ["hi!"], SETTINGS, stop or threading.Event())
+
+
+def test_a_third_reply_waits_until_one_of_two_ends(plain, environmentalist):
+    first, second, third = (write(environmentalist) for _ in range(3))
+    assert next(first).text and next(second).text
+    assert next(third) == next(third) == backend.Progress("", 0, 0.0)
+    first.close()
+    assert next(third).text and list(second)[-1].text
+    assert list(third)[-1].tokens >= 4
+    assert backend.running == set()
+
+
+def test_who_stops_or_leaves_while_waiting_takes_no_turn(plain, environmentalist):
+    busy = [write(environmentalist) for _ in range(2)]
+    assert all(next(reply).text for reply in busy)
+    stop = threading.Event()
+    stopped, left = write(environmentalist, stop), write(environmentalist)
+    assert (next(stopped).tokens, next(left).tokens) == (0, 0)
+    stop.set()
+    assert list(stopped) == []
+    left.close()
+    assert all(list(reply)[-1].text for reply in busy)
+    assert list(write(environmentalist))[-1].text and backend.running == set()
+
+
+def test_with_an_engine_nobody_waits(plain, environmentalist, monkeypatch):
+    monkeypatch.setattr(backend, "checkpoint", with_engine(plain))
+    replies = [write(environmentalist) for _ in range(5)]
+    assert all(next(reply).text for reply in replies)
+    for reply in replies:
+        reply.close()

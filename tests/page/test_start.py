@@ -1,0 +1,89 @@
+"""Starting and ending `python app.py` as a process of its own.
+
+Run: `python -m pytest tests/page/test_start.py`
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio_client import Client
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*options: str, port: int) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MODEL_ID": ""}
+    command = [sys.executable, "app.py", "--device", "cpu", "--host", "127.0.0.1", "--port", str(port), *options]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_a_model_that_cannot_be_used_ends_the_start_with_one_line(free_port):
+    process = start("--model", "tests/data", port=free_port)
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 2
+    assert len(errors.strip().splitlines()) == 1 and "Traceback" not in errors
+
+
+def test_sigterm_lets_a_running_reply_finish_and_exits_0(chat_folder, free_port):
+    process = start("--model", str(chat_folder), port=free_port)
+    try:
+        url = f"http://127.0.0.1:{free_port}/"
+        wait_until_ready(url)
+        client = Client(url, verbose=False, analytics_enabled=False)
+        job = client.submit(["i am a baker."], ["hi!"], min_tokens=50, max_tokens=150, api_name="/chat")
+        states = iter(job)
+        first = next(states)
+        process.send_signal(signal.SIGTERM)
+        last = list(states)[-1]
+        assert len(last) > len(first)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        output, errors = process.communicate()
+    assert "hi!" not in output + errors and last not in output + errors
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_it_can_be_ended_while_the_model_loads(free_port, told):
+    process = start(port=free_port)
+    assert process.stdout.readline() == f"http://127.0.0.1:{free_port}/\n"  # the page is there, the model most likely not
+    process.send_signal(told)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_a_port_that_is_taken_is_told(free_port):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port))
+        taken.listen()
+        process = start(port=free_port)
+        _, errors = process.communicate(timeout=90)
+    assert process.returncode == 2
+    assert errors.splitlines() == [f"The page cannot listen at 127.0.0.1, port {free_port}; try another --host or --port."]
+
+
+def wait_until_ready(url: str, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if httpx.get(url + "healthz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        threading.Event().wait(0.1)
+    raise AssertionError("the page did not become ready")
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

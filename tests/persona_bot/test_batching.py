@@ -1,0 +1,211 @@
+"""Replies of many visitors at once: nobody's text is mixed, one who fails or leaves costs nobody else anything.
+
+Run: `python -m pytest tests/persona_bot/test_batching.py`
+"""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+import torch
+
+from persona_bot.checkpoints.load import Checkpoint
+from persona_bot.engine.batching import MOST_NEW, Engine, Request
+from persona_bot.engine.kv_cache import SEATS
+from persona_bot.engine.llama import FastLlama
+from persona_bot.engine.sampler import Sampler
+from persona_bot.errors import UserError
+from persona_bot.persona import Persona
+from persona_bot.prompt import find_layout
+from persona_bot.replies.reply import Settings, stream_reply
+
+LENGTH = {"min_tokens": 20, "max_tokens": 24}
+
+
+@pytest.fixture
+def checkpoint(chat_model, chat_tokenizer) -> Checkpoint:
+    engine = Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False))
+    return Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512, engine=engine)
+
+
+def persona(number: int) -> Persona:
+    return Persona("", (f"my lucky number is {number}.", "i love the sea."))
+
+
+def reply(checkpoint: Checkpoint, number: int, stop: threading.Event | None = None) -> str:
+    settings = Settings(seed=number, **LENGTH)  # each visitor draws other words
+    return "".join(stream_reply(checkpoint, persona(number), [f"hello, {number} times!"], settings, stop))
+
+
+def test_a_reply_is_the_one_that_transformers_passes_give(checkpoint, chat_model, chat_tokenizer):
+    plain = Checkpoint(chat_model, chat_tokenizer, checkpoint.layout, "plain", torch.device("cpu"), 512)
+    assert [reply(checkpoint, n) for n in range(5)] == [reply(plain, n) for n in range(5)]
+
+
+def test_a_hundred_interleaved_replies_are_what_each_is_alone(checkpoint):
+    alone = [reply(checkpoint, number) for number in range(100)]
+    assert len(set(alone)) == 100
+    before = checkpoint.engine.passes
+    with ThreadPoolExecutor(100) as visitors:
+        assert list(visitors.map(lambda number: reply(checkpoint, number), range(100))) == alone
+    assert checkpoint.engine.passes - before < 100 * LENGTH["max_tokens"] / 4  # they did share passes
+
+
+def test_one_that_fails_costs_no_other(checkpoint, monkeypatch):
+    alone = [reply(checkpoint, number) for number in range(8)]
+    tokens, forward, of_three = checkpoint.engine.tokens, checkpoint.engine.model.forward, []
+
+    def tokens_for(request):
+        if request.sampler.settings.seed == 3:
+            of_three.append(request.cache)
+        return tokens(request)
+
+    def broken_for_three(parts):
+        if any(cache is bad for _, cache in parts for bad in of_three):
+            raise RuntimeError("broken")
+        return forward(parts)
+
+    monkeypatch.setattr(checkpoint.engine, "tokens", tokens_for)
+    monkeypatch.setattr(checkpoint.engine.model, "forward", broken_for_three)
+    with ThreadPoolExecutor(8) as visitors:
+        outcomes = [visitors.submit(reply, checkpoint, number) for number in range(8)]
+    assert isinstance(outcomes[3].exception(), UserError)
+    others = [number for number in range(8) if number != 3]
+    assert [outcomes[number].result() for number in others] == [alone[number] for number in others]
+
+
+def test_out_of_memory_lowers_the_batch_and_goes_on(checkpoint, monkeypatch):
+    alone = [reply(checkpoint, number) for number in range(8)]
+    real = checkpoint.engine.model.forward
+
+    def forward(parts):
+        if len(parts) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return real(parts)
+
+    monkeypatch.setattr(checkpoint.engine.model, "forward", forward)
+    with ThreadPoolExecutor(8) as visitors:
+        assert list(visitors.map(lambda number: reply(checkpoint, number), range(8))) == alone
+    assert checkpoint.engine.most_at_once <= 2
+
+
+def test_stopping_one_leaves_the_others(checkpoint, monkeypatch):
+    real = checkpoint.engine.model.forward
+    monkeypatch.setattr(checkpoint.engine.model, "forward", lambda parts: (time.sleep(0.02), real(parts))[1])
+    alone = [reply(checkpoint, number) for number in range(4)]
+    stop = threading.Event()
+    with ThreadPoolExecutor(4) as visitors:
+        others = [visitors.submit(reply, checkpoint, number) for number in range(3)]
+        stopped = visitors.submit(reply, checkpoint, 3, stop)
+        time.sleep(0.15)
+        before = checkpoint.engine.passes
+        stop.set()
+        text = stopped.result(timeout=30)
+        assert checkpoint.engine.passes - before <= 4  # it sees it at its next token, and the next pass may have begun without it
+    assert alone[3].startswith(text) and len(text) < len(alone[3])
+    assert [other.result() for other in others] == alone[:3]
+    checkpoint.engine.settle()
+    assert checkpoint.engine._queue == checkpoint.engine._running == checkpoint.engine._members == []
+
+
+def test_a_visitor_who_pauses_holds_up_nobody_and_is_written_for_meanwhile(checkpoint):
+    alone = [reply(checkpoint, number) for number in (1, 2)]
+    paused = iter(stream_reply(checkpoint, persona(1), ["hello, 1 times!"], Settings(seed=1, **LENGTH)))
+    first = next(paused)
+    assert reply(checkpoint, 2) == alone[1]
+    before = checkpoint.engine.passes
+    assert first + "".join(paused) == alone[0]
+    assert checkpoint.engine.passes == before  # the other's passes had written all of it
+
+
+def test_who_leaves_takes_the_keys_and_values_along(checkpoint):
+    """Whatever was written ahead, the next turn finds a cache that fits."""
+    leaver = iter(stream_reply(checkpoint, persona(1), ["hello!"], Settings(seed=1, **LENGTH)))
+    next(leaver)
+    with ThreadPoolExecutor(4) as visitors:
+        others = [visitors.submit(reply, checkpoint, number) for number in range(2, 6)]
+        leaver.close()
+        assert all(other.result() for other in others)
+    checkpoint.engine.settle()
+    assert checkpoint.engine._queue == checkpoint.engine._running == checkpoint.engine._members == []
+    assert [cache.length for _, cache in checkpoint.prefixes.entries()] == [len(ids) for ids, _ in checkpoint.prefixes.entries()]
+    checkpoint.prefixes.clear()
+    cold = reply(checkpoint, 1)
+    assert reply(checkpoint, 1) == cold
+
+
+def test_ending_a_reply_never_waits(checkpoint, monkeypatch):
+    """The garbage collector ends a reply in whatever thread it runs, here one that holds a lock which the pass is waiting for."""
+    lock, inside = threading.Lock(), threading.Event()
+    real = Sampler.pick
+
+    def pick(sampler, logits, ids):
+        if len(ids) == 5:
+            inside.set()
+            with lock:
+                pass
+        return real(sampler, logits, ids)
+
+    monkeypatch.setattr(Sampler, "pick", pick)
+    alone = reply(checkpoint, 1)
+    inside.clear()
+    given_up = iter(stream_reply(checkpoint, persona(0), ["hello!"], Settings(seed=0, **LENGTH)))
+    next(given_up)
+    with ThreadPoolExecutor(2) as threads:
+        lock.acquire()
+        other = threads.submit(reply, checkpoint, 1)
+        assert inside.wait(30) and checkpoint.engine._running  # both are in the pass that draws now
+        ended = threads.submit(given_up.close)
+        try:
+            assert ended.result(10) is None
+        finally:
+            lock.release()
+        assert other.result(30) == alone
+    checkpoint.engine.settle()
+    assert checkpoint.engine._members == [] and len(checkpoint.engine.model.seats._free) == SEATS
+
+
+def test_a_draw_that_fails_costs_no_other(checkpoint, monkeypatch):
+    alone = [reply(checkpoint, number) for number in range(8)]
+    real = Sampler.pick
+
+    def pick(sampler, logits, ids):
+        if sampler.settings.seed == 5 and len(ids) == 3:
+            raise UserError("No word fits.")
+        return real(sampler, logits, ids)
+
+    monkeypatch.setattr(Sampler, "pick", pick)
+    with ThreadPoolExecutor(8) as visitors:
+        outcomes = [visitors.submit(reply, checkpoint, number) for number in range(8)]
+    assert [str(outcome.exception()) for outcome in outcomes if outcome.exception()] == ["No word fits."]
+    assert [outcome.result() for k, outcome in enumerate(outcomes) if k != 5] == [a for k, a in enumerate(alone) if k != 5]
+
+
+def test_a_long_prompt_takes_several_passes_in_which_the_others_go_on(checkpoint):
+    fast, engine = checkpoint.engine.model, checkpoint.engine
+    greedy = Settings(temperature=0, min_tokens=20, max_tokens=30, repetition_penalty=1, no_repeat_ngram=0)
+    short, long = [60, 61, 62], [50 + k % 90 for k in range(MOST_NEW + 40)]
+
+    def request(ids: list[int]) -> Request:
+        return Request(ids, 0, fast.new_cache(), Sampler(checkpoint.layout, greedy, []))
+
+    writing, reading = request(short), request(long)
+    written = engine.tokens(writing)
+    next(written)
+    with closing(engine.tokens(reading)) as read:
+        before = engine.passes
+        first = next(read)
+        assert engine.passes - before == 2
+        assert len(writing.reply) == 3  # one before, and one in each of the two passes
+    whole = fast.forward([(long, fast.new_cache())])[0]
+    assert first == Sampler(checkpoint.layout, greedy, []).pick(whole, [])
+    assert len(list(written)) == 29 - (writing.reply[-1] in checkpoint.layout.stop_ids) * (30 - len(writing.reply))
+
+
+def test_more_replies_than_a_pass_holds_all_get_their_turn(checkpoint):
+    checkpoint.engine.most_at_once = 3
+    alone = [reply(checkpoint, number) for number in range(10)]
+    with ThreadPoolExecutor(10) as visitors:
+        assert list(visitors.map(lambda number: reply(checkpoint, number), range(10))) == alone

@@ -1,0 +1,228 @@
+"""Local checkpoints: every kind that loads, everything that is refused. Run: python -m pytest tests/test_checkpoint.py"""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from persona_bot.checkpoints import files as module
+from persona_bot.checkpoints import load as checkpoint_module
+from persona_bot.checkpoints.files import check_files, save_layout
+from persona_bot.checkpoints.load import load_checkpoint
+from persona_bot.device import pick_device
+from persona_bot.engine.int8_linear import has_fast_int8
+from persona_bot.errors import UserError
+from persona_bot.prompt import find_layout
+from persona_bot.replies.reply import Settings, stream_reply
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PREPARED", tmp_path / "prepared")
+    monkeypatch.setattr(checkpoint_module, "best_dtype", lambda device: torch.float32)
+
+
+@pytest.fixture
+def adapter_folder(chat_folder, chat_tokenizer, tmp_path) -> Path:
+    """A LoRA adapter on the tiny chat model whose weights are not zero."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(chat_folder)
+    model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    model.peft_config["default"].base_model_name_or_path = str(chat_folder)
+    model.save_pretrained(tmp_path / "adapter")
+    chat_tokenizer.save_pretrained(tmp_path / "adapter")
+    save_layout(tmp_path / "adapter", find_layout(chat_tokenizer))
+    return tmp_path / "adapter"
+
+
+def test_a_chat_model_without_any_marker(chat_folder, environmentalist):
+    checkpoint = load_checkpoint(str(chat_folder), "cpu")
+    assert (checkpoint.layout.name, checkpoint.ranking_head, checkpoint.max_positions) == ("chat", False, 512)
+    assert "".join(stream_reply(checkpoint, environmentalist, ["hi"], Settings(seed=0)))
+
+
+def test_a_convai_model_without_any_marker(convai_folder, environmentalist):
+    checkpoint = load_checkpoint(str(convai_folder), "cpu")
+    assert (checkpoint.layout.name, checkpoint.layout.max_turns, checkpoint.max_positions) == ("convai", 5, 256)
+    assert "".join(stream_reply(checkpoint, environmentalist, ["hi"], Settings(seed=0)))
+
+
+def test_the_ranking_head_on_request(convai_folder, convai_model):
+    checkpoint = load_checkpoint(str(convai_folder), "cpu", double_heads=True)
+    assert checkpoint.ranking_head
+    head = checkpoint.model.multiple_choice_head.summary.weight
+    assert torch.equal(head, convai_model.multiple_choice_head.summary.weight)
+
+
+def test_stock_history_length_is_taken_over(convai_folder, tmp_path):
+    folder = shutil.copytree(convai_folder, tmp_path / "stock")
+    (folder / "model_args.json").write_text(json.dumps({"max_history": 4}))
+    assert load_checkpoint(str(folder), "cpu").layout.max_turns == 9
+
+
+def test_an_adapter_is_merged_into_its_base(adapter_folder, chat_folder):
+    merged = load_checkpoint(str(adapter_folder), "cpu").model
+    base = AutoModelForCausalLM.from_pretrained(chat_folder)
+    weights = dict(module.merge_adapter(base, adapter_folder).named_parameters())
+    plain = dict(AutoModelForCausalLM.from_pretrained(chat_folder).named_parameters())
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert torch.equal(merged.get_parameter(name), weights[name].to(torch.bfloat16).float())
+    assert not torch.allclose(merged.get_parameter(name), plain[name], atol=1e-2)
+
+
+def test_the_second_start_reads_what_the_first_prepared(adapter_folder, monkeypatch):
+    first = load_checkpoint(str(adapter_folder), "cpu").model.state_dict()
+    monkeypatch.setattr(module, "merge_adapter", None)  # a second merge would fail
+    second = load_checkpoint(str(adapter_folder), "cpu").model.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def say(checkpoint, persona) -> str:
+    return "".join(stream_reply(checkpoint, persona, ["hello, how are you?"], Settings(seed=3)))
+
+
+@pytest.mark.parametrize("kind", ["adapter_folder", "chat_folder"])
+def test_a_chat_starts_from_the_tensors_alone_and_says_the_same(kind, request, environmentalist, monkeypatch):
+    folder = str(request.getfixturevalue(kind))
+    first = say(load_checkpoint(folder, "cpu", for_chat=True), environmentalist)  # an adapter is merged and kept
+    plain = load_checkpoint(folder, "cpu")
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    second = load_checkpoint(folder, "cpu", for_chat=True)
+    assert first == say(second, environmentalist)
+    assert second.model.config.model_type == "llama" and not hasattr(second.model, "parameters")
+    if not has_fast_int8():
+        assert first == say(plain, environmentalist)
+
+
+def test_a_second_start_does_not_wait_for_the_model_class(smollm2_tokenizer, monkeypatch):
+    """Nor for its configuration's: 2 of 9 seconds."""
+    monkeypatch.undo()  # the real cache
+    load_checkpoint(None, "cpu")
+    code = "import sys; from persona_bot.checkpoints.load import load_checkpoint; load_checkpoint(None, 'cpu', for_chat=True); "
+    code += "print([name for name in sys.modules if name in ('transformers.models', 'torch._dynamo', 'peft')])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert ended.stdout == "[]\n", ended.stderr
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_chat_refuses_broken_files_in_one_sentence(chat_folder, tmp_path, name):
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    (folder / name).write_text("{")
+    with pytest.raises(UserError, match="(cannot be loaded as a checkpoint|is not valid JSON).*download or train") as caught:
+        load_checkpoint(str(folder), "cpu", for_chat=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_chat_whose_tensors_have_other_names_is_refused(chat_folder, tmp_path):
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    save_file({"norm.weight": torch.ones(3)}, folder / "model.safetensors")
+    with pytest.raises(UserError, match="has no tensor model.embed_tokens.weight"):
+        load_checkpoint(str(folder), "cpu", for_chat=True)
+
+
+def test_damaged_prepared_weights_are_made_anew(adapter_folder):
+    first = load_checkpoint(str(adapter_folder), "cpu").model.state_dict()
+    (file,) = module.PREPARED.glob("*/model.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    second = load_checkpoint(str(adapter_folder), "cpu").model.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(adapter_folder, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(module, "PREPARED", tmp_path / "file" / "prepared")
+    assert load_checkpoint(str(adapter_folder), "cpu").layout.name == "chat"
+
+
+def test_every_changed_bit_of_the_weights_is_refused(chat_folder, chat_tokenizer, tmp_path):
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    save_layout(folder, find_layout(chat_tokenizer))
+    check_files(folder)
+    file = folder / "model.safetensors"
+    content = file.read_bytes()
+    draw = random.Random(0)
+    for _ in range(200):
+        place = draw.randrange(len(content))
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :])
+        with pytest.raises(UserError, match="damaged or was swapped"):
+            check_files(folder)
+    file.write_bytes(content)
+    check_files(folder)
+
+
+def test_pickled_weights_are_refused(chat_folder, tmp_path):
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="pickled weights only"):
+        load_checkpoint(str(folder))
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"is no checkpoint: it holds no \*.safetensors"):
+        load_checkpoint(str(tmp_path))
+
+
+def test_a_file_is_refused(tmp_path):
+    (tmp_path / "weights").write_text("")
+    with pytest.raises(UserError, match="is a file, not a checkpoint folder"):
+        load_checkpoint(str(tmp_path / "weights"))
+
+
+@pytest.mark.parametrize(("file", "content"), [("config.json", "{"), ("model.safetensors", "no"), ("tokenizer.json", "[]")])
+def test_broken_files_are_one_sentence(chat_folder, tmp_path, file, content):
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    (folder / file).write_text(content)
+    with pytest.raises(UserError, match="cannot be loaded as a checkpoint") as caught:
+        load_checkpoint(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_layout_that_nobody_knows_is_refused(chat_folder, tmp_path):
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(UserError, match="neither a chat template nor the tokens <bos> <eos>"):
+        load_checkpoint(str(folder))
+
+
+def test_a_layout_from_the_future_is_refused(chat_folder, tmp_path):
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    (folder / "persona_layout.json").write_text('{"layout": "telepathy"}')
+    with pytest.raises(UserError, match="'telepathy', but only 'convai' and 'chat' are known"):
+        load_checkpoint(str(folder))
+
+
+def test_code_that_comes_with_a_model_is_never_run(chat_folder, tmp_path):
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(UserError):
+        load_checkpoint(str(folder))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(UserError, match="'cuda:77' cannot be used here"):
+        pick_device("cuda:77")
+
+
+def test_the_default_speaks_without_a_hub(smollm2_tokenizer, monkeypatch, environmentalist):
+    monkeypatch.undo()  # the real cache: the merged default is prepared once a machine
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    checkpoint = load_checkpoint(None, "cpu")
+    assert checkpoint.layout.name == "chat"
+    assert "".join(stream_reply(checkpoint, environmentalist, ["Where do you work?"], Settings(seed=0)))

@@ -1,0 +1,144 @@
+"""Reuse between turns gives what a cold run gives, and computes only what is new. Run: python -m pytest tests/test_prefix_cache.py"""
+
+import copy
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from persona_bot.checkpoints.load import Checkpoint
+from persona_bot.engine.prefix_cache import MAX_TOKENS, PrefixCache, common_length
+from persona_bot.errors import UserError
+from persona_bot.persona import Persona
+from persona_bot.prompt import find_layout
+from persona_bot.replies.reply import Settings, stream_reply
+
+GREEDY = Settings(temperature=0, max_tokens=12)
+QUESTIONS = ["hello, how are you?", "what do you do for a living?", "do you have any pets?", "how are you?"]
+
+
+@pytest.fixture(params=["chat", "convai"])
+def checkpoint(request) -> Checkpoint:
+    tokenizer = request.getfixturevalue(f"{request.param}_tokenizer")
+    model = copy.deepcopy(request.getfixturevalue(f"{request.param}_model"))
+    return Checkpoint(model, tokenizer, find_layout(tokenizer), "tiny", torch.device("cpu"), 256)
+
+
+def passes(checkpoint: Checkpoint) -> list[int]:
+    """Records how many positions each forward pass computes."""
+    counts: list[int] = []
+    original = checkpoint.model.forward
+
+    def forward(**inputs):
+        counts.append(inputs["input_ids"].shape[1])
+        return original(**inputs)
+
+    checkpoint.model.forward = forward
+    return counts
+
+
+def cold(checkpoint: Checkpoint) -> Checkpoint:
+    return Checkpoint(checkpoint.model, checkpoint.tokenizer, checkpoint.layout, "cold", checkpoint.device, checkpoint.max_positions)
+
+
+def converse(checkpoint: Checkpoint, persona: Persona, questions: list[str], warm: bool) -> list[str]:
+    turns: list[str] = []
+    for question in questions:
+        turns.append(question)
+        reply = stream_reply(checkpoint if warm else cold(checkpoint), persona, turns, GREEDY)
+        turns.append("".join(reply))
+    return turns
+
+
+def test_a_conversation_is_the_same_warm_and_cold(checkpoint, environmentalist):
+    warm = converse(checkpoint, environmentalist, QUESTIONS, warm=True)
+    assert warm == converse(checkpoint, environmentalist, QUESTIONS, warm=False)
+
+
+def test_the_second_turn_computes_only_what_is_new(checkpoint, environmentalist):
+    first = stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY)
+    text = "".join(first)
+    counts = passes(checkpoint)
+    second = stream_reply(checkpoint, environmentalist, [QUESTIONS[0], text, QUESTIONS[1]], GREEDY)
+    list(second)
+    assert counts[0] < second.prompt_tokens - first.prompt_tokens + 2
+    assert set(counts[1:]) == {1}
+
+
+def test_a_changed_persona_is_computed_anew_from_the_change_on(checkpoint, environmentalist):
+    list(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY))
+    other = environmentalist._replace(sentences=("i have two cats.", *environmentalist.sentences[1:]))
+    warm = "".join(stream_reply(checkpoint, other, QUESTIONS[:1], GREEDY))
+    assert warm == "".join(stream_reply(cold(checkpoint), other, QUESTIONS[:1], GREEDY))
+
+
+def test_an_edited_message_is_computed_anew_from_the_edit_on(checkpoint, environmentalist):
+    turns = converse(checkpoint, environmentalist, QUESTIONS, warm=True)
+    edited = [*turns[:2], "tell me a joke, please!"]
+    warm = "".join(stream_reply(checkpoint, environmentalist, edited, GREEDY))
+    assert warm == "".join(stream_reply(cold(checkpoint), environmentalist, edited, GREEDY))
+
+
+def test_two_visitors_of_one_persona_do_not_disturb_each_other(checkpoint, environmentalist):
+    alone = [converse(checkpoint, environmentalist, list(q), warm=False) for q in (QUESTIONS, reversed(QUESTIONS))]
+    chats: list[list[str]] = [[], []]
+    for pair in zip(QUESTIONS, reversed(QUESTIONS), strict=True):
+        for chat, question in zip(chats, pair, strict=True):
+            chat.append(question)
+            chat.append("".join(stream_reply(checkpoint, environmentalist, chat, GREEDY)))
+    assert chats == alone
+
+
+def test_streams_that_run_at_once_never_share_a_cache(checkpoint, environmentalist):
+    list(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY))
+    expected = "".join(stream_reply(cold(checkpoint), environmentalist, QUESTIONS[:1], GREEDY))
+    streams = [stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY) for _ in range(3)]
+    running = [iter(stream) for stream in streams]
+    while running:
+        running = [pieces for pieces in running if next(pieces, None) is not None]
+    assert [stream.text for stream in streams] == [expected] * 3
+
+
+def test_what_many_visitors_begin_with_is_computed_once(checkpoint, environmentalist):
+    list(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY))
+    counts = passes(checkpoint)
+    running = [iter(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY)) for _ in range(3)]
+    assert all([next(pieces, None) for pieces in running])  # all three begin before the first gives anything back
+    assert set(counts) == {1}
+
+
+def test_a_conversation_that_goes_on_takes_one_place(checkpoint, environmentalist):
+    converse(checkpoint, environmentalist, QUESTIONS[:1], warm=True)
+    places = len(checkpoint.prefixes.entries())
+    converse(checkpoint, environmentalist, QUESTIONS[:1], warm=True)
+    assert places == len(checkpoint.prefixes.entries()) == 1
+
+
+def test_a_failed_pass_leaves_nothing_behind(checkpoint, environmentalist):
+    original = checkpoint.model.forward
+
+    def broken(**inputs):
+        original(**inputs)  # fills the cache
+        raise RuntimeError("broken")
+
+    checkpoint.model.forward = broken
+    with pytest.raises(UserError):
+        list(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY))
+    assert checkpoint.prefixes.entries() == []
+
+
+def test_memory_is_bounded(chat_model, chat_tokenizer, environmentalist):
+    checkpoint = Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512)
+    for number in range(60):
+        list(
+            stream_reply(checkpoint, Persona("", (f"{number} is my lucky number.",) * 4), ["hello!"], Settings(max_tokens=4, min_tokens=0))
+        )
+    held = sum(len(ids) for ids, _ in checkpoint.prefixes.entries())
+    assert MAX_TOKENS / 2 < held <= MAX_TOKENS
+
+
+def test_common_length():
+    assert common_length([1, 2, 3], [1, 2, 4, 5]) == 2
+    assert common_length([1, 2], [1, 2, 3]) == 2
+    assert common_length([], [1]) == 0
+    assert PrefixCache().take([1, 2, 3], DynamicCache)[1] == 0

@@ -1,0 +1,273 @@
+"""The stream of a reply: exact text, limits, stop, deadline, errors, seeds. Run: python -m pytest tests/test_generation.py"""
+
+import copy
+import random
+import threading
+import time
+from itertools import islice
+
+import pytest
+import torch
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from persona_bot.checkpoints.load import Checkpoint
+from persona_bot.engine.sampler import Sampler, penalized, repeating
+from persona_bot.errors import UserError
+from persona_bot.persona import Persona
+from persona_bot.prompt import build_prompt, find_layout
+from persona_bot.replies.reply import LIMITS, Settings, context_use, next_tokens, stream_reply
+
+TURNS = ["hello, how are you?"]
+
+
+@pytest.fixture
+def chat(chat_model, chat_tokenizer) -> Checkpoint:
+    return Checkpoint(copy.deepcopy(chat_model), chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512)
+
+
+@pytest.fixture
+def convai(convai_model, convai_tokenizer) -> Checkpoint:
+    return Checkpoint(copy.deepcopy(convai_model), convai_tokenizer, find_layout(convai_tokenizer), "tiny", torch.device("cpu"), 256)
+
+
+def say(checkpoint: Checkpoint, script: list[str | int]) -> None:
+    """Makes the model say exactly this: texts and single ids, one token after the other."""
+    ids = [i for part in script for i in ([part] if isinstance(part, int) else checkpoint.layout.encode(part))]
+    original = checkpoint.model.forward
+    spoken = iter(ids)
+
+    def forward(**inputs):
+        output = original(**inputs)
+        output.logits[0, -1] = -30.0
+        output.logits[0, -1, next(spoken)] = 30.0
+        return output
+
+    checkpoint.model.forward = forward
+
+
+def greedy_reference(checkpoint: Checkpoint, persona: Persona, turns: list[str], count: int) -> list[int]:
+    """The likeliest ids by whole forward passes without any cache."""
+    prompt = build_prompt(checkpoint.layout, persona, turns, 200)
+    ids: list[int] = []
+    for _ in range(count):
+        inputs = {"input_ids": torch.tensor([prompt.ids + ids])}
+        if prompt.token_types:
+            inputs["token_type_ids"] = torch.tensor([prompt.token_types + [checkpoint.layout.speaker1] * len(ids)])
+        with torch.no_grad():
+            logits = checkpoint.model(**inputs).logits[0, -1].float()
+        logits[sorted(checkpoint.layout.control_ids)] = -torch.inf
+        ids.append(int(logits.argmax()))
+    return ids
+
+
+@pytest.mark.parametrize("kind", ["chat", "convai"])
+def test_the_cache_changes_nothing(kind, request, environmentalist):
+    checkpoint = request.getfixturevalue(kind)
+    prompt = build_prompt(checkpoint.layout, environmentalist, TURNS, 200)
+    sampler = Sampler(checkpoint.layout, Settings(temperature=0, min_tokens=59, repetition_penalty=1, no_repeat_ngram=0), [])
+    assert list(islice(next_tokens(checkpoint, prompt, sampler), 12)) == greedy_reference(checkpoint, environmentalist, TURNS, 12)
+
+
+@pytest.mark.parametrize("kind", ["chat", "convai"])
+def test_pieces_joined_are_the_reply(kind, request, environmentalist):
+    checkpoint = request.getfixturevalue(kind)
+    for seed in range(8):
+        reply = stream_reply(checkpoint, environmentalist, TURNS, Settings(temperature=1.5, top_p=1, seed=seed))
+        pieces = list(reply)
+        assert "".join(pieces) == reply.text
+        assert all(pieces)
+        assert not any(token in reply.text for token in checkpoint.tokenizer.all_special_tokens)
+
+
+def test_characters_of_several_bytes_are_never_cut(chat, environmentalist):
+    say(chat, ["é 🙂 日本 ok", chat.layout.end_id])
+    reply = stream_reply(chat, environmentalist, TURNS, Settings(temperature=0, repetition_penalty=1, no_repeat_ngram=0))
+    pieces = list(reply)
+    assert "".join(pieces) == reply.text == "é 🙂 日本 ok"
+    assert "\ufffd" not in "".join(pieces)
+    assert reply.finish == "end"
+
+
+def test_the_same_seed_says_the_same(chat, environmentalist):
+    texts = ["".join(stream_reply(chat, environmentalist, TURNS, Settings(seed=seed))) for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_no_end_before_the_minimum(chat, environmentalist):
+    say(chat, [chat.layout.end_id] * 60)
+    reply = stream_reply(chat, environmentalist, TURNS, Settings(temperature=0, min_tokens=9, max_tokens=40))
+    list(reply)
+    assert (reply.tokens, reply.finish) == (9, "end")
+
+
+def test_near_the_limit_a_reply_ends_with_its_sentence(chat, environmentalist):
+    words = chat.layout.encode("so and so")[0:1] * 30
+    dot = chat.layout.encode(".")[0]
+    say(chat, [*words, dot, *words])
+    settings = Settings(temperature=0, max_tokens=40, repetition_penalty=1, no_repeat_ngram=0)
+    reply = stream_reply(chat, environmentalist, TURNS, settings)
+    assert list(reply)[-1] == "."
+    assert (reply.tokens, reply.finish) == (31, "length")
+
+
+def test_a_sentence_without_end_is_cut_with_an_ellipsis(chat, environmentalist):
+    say(chat, chat.layout.encode("so")[0:1] * 50)
+    settings = Settings(temperature=0, max_tokens=24, repetition_penalty=1, no_repeat_ngram=0)
+    reply = stream_reply(chat, environmentalist, TURNS, settings)
+    assert "".join(reply) == reply.text and reply.text.endswith("…")
+    assert (reply.tokens, reply.finish) == (24, "length")
+
+
+def test_no_run_of_tokens_twice(chat, environmentalist):
+    """Neither within the reply nor from an earlier reply."""
+    prompt = build_prompt(chat.layout, environmentalist, TURNS, 200)
+    earlier = chat.layout.encode("i am fine, thank you!")
+    for seed in range(5):
+        sampler = Sampler(chat.layout, Settings(temperature=0.3, no_repeat_ngram=2, seed=seed, min_tokens=40), earlier)
+        ids = list(islice(next_tokens(chat, prompt, sampler), 40))
+        pairs = list(zip(earlier + ids, (earlier + ids)[1:], strict=False))
+        assert len(pairs) == len(set(pairs))
+
+
+def test_stop_ends_it_at_the_next_token(chat, environmentalist):
+    stop = threading.Event()
+    reply = stream_reply(chat, environmentalist, TURNS, Settings(min_tokens=50, seed=0), stop)
+    pieces = []
+    for piece in reply:
+        pieces.append(piece)
+        if len(pieces) == 3:
+            stop.set()
+            told = reply.tokens
+    assert len(pieces) == 3
+    assert (reply.tokens, reply.finish) == (told, "stop")
+
+
+def test_stop_from_another_thread_within_half_a_second(chat, environmentalist):
+    original = chat.model.forward
+    chat.model.forward = lambda **inputs: (time.sleep(0.02), original(**inputs))[1]
+    stop = threading.Event()
+    reply = stream_reply(chat, environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200), stop)
+    threading.Timer(0.3, stop.set).start()
+    started = time.monotonic()
+    list(reply)
+    assert reply.finish == "stop"
+    assert time.monotonic() - started < 0.3 + 0.5
+
+
+def test_close_ends_it_and_keeps_the_text(chat, environmentalist):
+    reply = stream_reply(chat, environmentalist, TURNS, Settings(min_tokens=50, seed=0))
+    first = next(iter(reply))
+    reply.close()
+    assert list(reply) == []
+    assert reply.text == first
+
+
+def test_the_deadline_ends_it_with_what_it_has(chat, environmentalist):
+    original = chat.model.forward
+    chat.model.forward = lambda **inputs: (time.sleep(0.05), original(**inputs))[1]
+    reply = stream_reply(chat, environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200, deadline=0.3))
+    text = "".join(reply)
+    assert reply.finish == "deadline"
+    assert text == reply.text != ""
+    assert reply.tokens < 7
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(torch.OutOfMemoryError("CUDA out of memory"), "out of memory"), (RuntimeError("mat1 and mat2"), "failed during the reply")],
+)
+def test_an_error_in_the_model_is_one_sentence_and_the_next_reply_works(chat, environmentalist, error, says):
+    original = chat.model.forward
+
+    def broken(**inputs):
+        raise error
+
+    chat.model.forward = broken
+    with pytest.raises(UserError, match=says):
+        list(stream_reply(chat, environmentalist, TURNS))
+    chat.model.forward = original
+    assert "".join(stream_reply(chat, environmentalist, TURNS, Settings(seed=0)))
+
+
+def test_numbers_that_are_none_are_an_error(chat, environmentalist):
+    with torch.no_grad():
+        chat.model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="no valid number"):
+        list(stream_reply(chat, environmentalist, TURNS))
+
+
+def test_two_streams_at_once_do_not_mix(chat, environmentalist):
+    other = Persona("", ("i have two cats.",))
+    alone = ["".join(stream_reply(chat, p, TURNS, Settings(seed=3))) for p in (environmentalist, other)]
+    streams = [iter(stream_reply(chat, p, TURNS, Settings(seed=3))) for p in (environmentalist, other)]
+    texts = ["", ""]
+    running = {0, 1}
+    while running:
+        for k in sorted(running):
+            piece = next(streams[k], None)
+            if piece is None:
+                running.discard(k)
+            else:
+                texts[k] += piece
+    assert texts == alone
+
+
+def test_the_oldest_turns_make_room(chat, environmentalist):
+    turns = ["hello, how are you today? i am fine, thank you! what do you do?"] * 61
+    settings = Settings(seed=0)
+    reply = stream_reply(chat, environmentalist, turns, settings)
+    list(reply)
+    used, room = context_use(chat, environmentalist, turns, settings)
+    assert used == room == 512 - settings.max_tokens
+    assert reply.dropped_turns > 0 and reply.dropped_turns % 2 == 0
+    assert reply.prompt_tokens <= room
+
+
+@pytest.mark.parametrize("name", sorted(LIMITS))
+@pytest.mark.parametrize("value", [-1, 1e308, float("nan"), float("inf"), "1", None, True, [1]])
+def test_settings_out_of_range_are_refused(name, value):
+    if name == "seed" and value is None:
+        assert Settings(seed=None).seed is None
+        return
+    with pytest.raises(UserError, match=f"The setting {name} must be"):
+        Settings(**{name: value})
+
+
+def test_the_shortest_must_be_below_the_longest():
+    with pytest.raises(UserError, match="shortest reply"):
+        Settings(min_tokens=30, max_tokens=30)
+
+
+@pytest.mark.parametrize(("temperature", "top_k", "top_p"), [(0.7, 0, 0.9), (1.0, 5, 1.0), (2.0, 0, 0.99), (0.5, 40, 0.6), (1.3, 0, 1.0)])
+def test_what_is_drawn_from_is_what_transformers_draws_from(chat, temperature, top_k, top_p):
+    scores = torch.randn(5_000, generator=torch.Generator().manual_seed(1)) * 2
+    sampler = Sampler(chat.layout, Settings(temperature=temperature, top_k=top_k, top_p=top_p), [])
+    weights, tokens = map(torch.from_numpy, sampler.choices(scores.numpy()))
+    warped = TemperatureLogitsWarper(temperature)(None, scores[None])
+    warped = TopKLogitsWarper(top_k)(None, warped) if top_k else warped
+    expected = TopPLogitsWarper(top_p)(None, warped).softmax(-1)[0] if top_p < 1 else warped.softmax(-1)[0]
+    found = torch.zeros(5_000)
+    found[tokens] = weights / weights.sum()
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert (found > 0).sum() == (expected > 0).sum()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_what_would_repeat_is_what_transformers_finds(size):
+    from transformers import NoRepeatNGramLogitsProcessor
+
+    draw = random.Random(size)
+    for length in (1, 2, 7, 60):
+        ids = [draw.randrange(4) for _ in range(length)]
+        theirs = NoRepeatNGramLogitsProcessor(size)(torch.tensor([ids]), torch.zeros(1, 4))[0]
+        assert set(repeating(ids, size)) == set(theirs.isinf().nonzero()[:, 0].tolist())
+
+
+def test_the_penalty_is_that_of_transformers():
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    scores, ids = torch.linspace(-3, 3, 9), [0, 3, 3, 8]
+    theirs = RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor([ids]), scores[None].clone())[0]
+    said = list(set(ids))
+    scores[said] = torch.from_numpy(penalized(scores[said].numpy(), 1.3))
+    assert torch.equal(scores, theirs)

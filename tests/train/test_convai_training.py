@@ -1,0 +1,368 @@
+"""The training loop of recipe convai: resumed runs, kills, full disks, memory, numbers that are none, early stopping."""
+
+import json
+import math
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.convai_data import QUIET, entries, make_bases, write
+
+pytest.importorskip("simpletransformers", reason="pip install -r train/requirements.txt")
+
+from persona_bot.checkpoints.load import load_checkpoint  # noqa: E402  (all of these after the skip)
+from persona_bot.errors import UserError  # noqa: E402
+from train.data.dialogues import read_dialogues  # noqa: E402
+from train.recipes import convai_loop, convai_state  # noqa: E402
+from train.recipes.convai import ConvAIModel, train_convai  # noqa: E402
+from train.recipes.convai_loop import Hooks  # noqa: E402
+from train.run.checkpoints import is_good  # noqa: E402
+
+ARGS = {**QUIET, "num_train_epochs": 4, "train_batch_size": 3, "learning_rate": 1e-2, "save_steps": 3}  # 4 epochs of 4 steps
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> str:
+    """A GPT-2 with dropout, so that a resumed run needs the random state too."""
+    return str(make_bases(tmp_path_factory.mktemp("dropout"), dropout=0.1)["gpt2"])
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    return read_dialogues(write(tmp_path_factory.mktemp("data"), entries(4)))  # four candidates: two are drawn each epoch
+
+
+@pytest.fixture(scope="session")
+def whole(base, data, tmp_path_factory) -> bytes:
+    """The weights of an uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole")
+    assert train_convai(base, data, None, out, ARGS).step == 16
+    return (out / "model.safetensors").read_bytes()
+
+
+def train(base, data, out, valid=None, hooks=None, resume=False, **args):
+    return train_convai(base, data, valid, out, {**ARGS, **args}, resume, hooks)
+
+
+def stop_after(step: int) -> Hooks:
+    seen = []
+    return Hooks(on_step=lambda record: seen.append(record["step"]), should_stop=lambda: seen[-1] >= step, on_message=lambda text: None)
+
+
+def refusal(*arguments, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        train(*arguments, **options)
+    return str(caught.value)
+
+
+# ---- whole runs
+
+
+def test_a_run_leaves_a_checkpoint_and_nothing_else(base, data, tmp_path):
+    records = []
+    progress = train(base, data, tmp_path / "out", hooks=Hooks(on_step=records.append), save_model_every_epoch=True)
+    assert (progress.step, progress.finished) == (16, True)
+    files = {"config.json", "generation_config.json", "model.safetensors", "model_args.json", "persona_layout.json"}
+    files |= {"tokenizer.json", "tokenizer_config.json"}
+    folders = {f"checkpoint-{4 * k}-epoch-{k}" for k in (1, 2, 3, 4)}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files | folders
+    for name in folders:
+        assert {path.name for path in (tmp_path / "out" / name).iterdir()} == files | {"manifest.json"}
+        assert is_good(tmp_path / "out" / name)
+        load_checkpoint(str(tmp_path / "out" / name), "cpu", double_heads=True)
+    assert [record["step"] for record in records] == list(range(1, 17))
+    assert [record["eta"] > 0 for record in records] == [True] * 15 + [False]
+    for record in records:
+        assert set(record) == {"step", "steps", "epoch", "loss", "lm_loss", "mc_loss", "learning_rate", "tokens_per_s", "eta"}
+        assert record["loss"] == pytest.approx(2 * record["lm_loss"] + record["mc_loss"])
+        assert (record["steps"], record["epoch"]) == (16, record["step"] / 4)
+        assert record["tokens_per_s"] > 0
+    assert records[-1]["loss"] < records[0]["loss"] - 1
+
+
+def test_the_seed_decides_every_byte(base, data, tmp_path, whole):
+    train(base, data, tmp_path / "same")
+    assert (tmp_path / "same" / "model.safetensors").read_bytes() == whole
+    train(base, data, tmp_path / "other", manual_seed=4)
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() != whole
+
+
+def test_pieces_of_a_batch_give_the_same_step(data, tmp_path, tmp_path_factory, monkeypatch):
+    base = make_bases(tmp_path_factory.mktemp("plain"))["gpt2"]
+    for out, limit in (("all", 99), ("some", 4)):
+        messages = []
+        monkeypatch.setattr(convai_loop, "losses", memory_for(limit))
+        assert train(str(base), data, tmp_path / out, hooks=Hooks(on_message=messages.append), train_batch_size=10).step == 4
+        left = {99: [], 4: [5, 3, 2]}[limit]
+        assert messages == [f"Memory ran out: from now on {k} examples at once, and more passes a step." for k in left]
+    weights, others = (load_file(tmp_path / out / "model.safetensors") for out in ("all", "some"))
+    for name in weights:
+        if name != "multiple_choice_head.summary.bias":  # its gradient is zero but for rounding, which AdamW blows up
+            torch.testing.assert_close(weights[name], others[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def memory_for(sequences: int):
+    """The losses on a device whose memory holds so many sequences."""
+
+    def losses(model, batch):
+        if len(batch.ids) > sequences:
+            raise torch.OutOfMemoryError("no memory left")
+        return honest(model, batch)
+
+    honest = convai_loop.losses
+    return losses
+
+
+def test_memory_for_not_even_one_example_is_one_sentence(base, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(convai_loop, "losses", memory_for(1))
+    assert refusal(base, data, tmp_path / "out", hooks=stop_after(99)).startswith("Memory ran out with a single example")
+
+
+def test_other_errors_of_the_model_are_not_taken_for_memory(base, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(convai_loop, "losses", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        train(base, data, tmp_path / "out")
+
+
+# ---- resuming
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 10, 15])
+def test_a_stopped_run_resumes_to_the_same_bytes(base, data, tmp_path, whole, step):
+    out = tmp_path / "out"
+    progress = train(base, data, out, hooks=stop_after(step))
+    assert (progress.step, progress.finished) == (step, False)
+    assert not (out / "model.safetensors").exists()
+    messages = []
+    progress = train("/no/base/needed", data, out, hooks=Hooks(on_message=messages.append), resume=True)
+    assert (progress.step, progress.finished) == (16, True)
+    assert messages == [f"Resuming from resume-{step}: step {step} of 16."]
+    assert (out / "model.safetensors").read_bytes() == whole
+    assert not [*out.glob("resume-*")]
+    progress = train(base, data, out, hooks=Hooks(on_message=messages.append), resume=True)
+    assert (progress.step, progress.finished) == (16, True)
+    assert messages[1:] == [f"The training in {out} is finished; there is nothing to resume."]
+
+
+def test_a_broken_resume_checkpoint_is_passed_over(base, data, tmp_path, whole):
+    out = tmp_path / "out"
+    train(base, data, out, hooks=stop_after(7))
+    assert sorted(path.name for path in out.iterdir()) == ["resume-6", "resume-7"]
+    with open(out / "resume-7" / "training_state.safetensors", "r+b") as file:
+        file.seek(-9, 2)
+        file.write(b"x")
+    messages = []
+    train(base, data, out, hooks=Hooks(on_message=messages.append), resume=True)
+    assert messages == ["Resuming from resume-6: step 6 of 16."]
+    assert (out / "model.safetensors").read_bytes() == whole
+
+
+def test_resuming_nothing_starts_at_the_beginning(base, data, tmp_path, whole):
+    messages = []
+    train(base, data, tmp_path / "out", hooks=Hooks(on_message=messages.append), resume=True)
+    assert messages == [f"{tmp_path / 'out'} holds no checkpoint to resume from: training starts at the beginning."]
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == whole
+
+
+def test_resuming_with_other_settings_or_data_is_refused(base, data, tmp_path):
+    out = tmp_path / "out"
+    train(base, data, out, hooks=stop_after(2))
+    cure = "resume with the same, or start anew without --resume."
+    message = refusal(base, data, out, resume=True, learning_rate=1e-3, hooks=stop_after(99))
+    assert message == f"{out / 'resume-2'} was trained with learning_rate 0.01, now it is 0.001; {cure}"
+    assert refusal(base, data[:2], out, resume=True) == f"{out / 'resume-2'} was trained with other training data; {cure}"
+
+
+def test_a_new_run_forgets_an_older_one(base, data, tmp_path, whole):
+    out = tmp_path / "out"
+    train(base, data, out, hooks=stop_after(9), manual_seed=8)
+    train(base, data, out, hooks=stop_after(2))
+    assert sorted(path.name for path in out.iterdir()) == ["resume-0", "resume-2"]
+    train(base, data, out, resume=True)
+    assert (out / "model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "Adafactor"])
+def test_both_optimizers_resume(base, data, tmp_path, optimizer):
+    args = {"optimizer": optimizer, "adafactor_relative_step": False, "adafactor_warmup_init": False, "gradient_accumulation_steps": 2}
+    train(base, data, tmp_path / "whole", **args)
+    train(base, data, tmp_path / "parts", hooks=stop_after(3), **args)
+    train(base, data, tmp_path / "parts", resume=True, **args)
+    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+# ---- kills: a child process made by fork, which has everything imported
+
+
+def in_child(job) -> int:
+    """Runs `job` in a child; returns its pid."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            job()
+            status = 0
+        finally:
+            os._exit(status)
+    return pid
+
+
+def ended(pid: int) -> int:
+    """The child's exit status; minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_20_kills_at_random_moments_lose_nothing(base, data, tmp_path, whole):
+    rng, out, kills = random.Random(0), tmp_path / "out", 0
+    slowly = Hooks(on_step=lambda record: time.sleep(0.02), on_message=lambda text: None)
+    while kills < 20:
+        child = in_child(lambda: train(base, data, out, hooks=slowly, resume=True))
+        time.sleep(rng.uniform(0.05, 0.5))
+        os.kill(child, signal.SIGKILL)
+        status = ended(child)
+        assert status in (0, -signal.SIGKILL)
+        kills += status != 0
+        if status == 0 or (out / "persona_layout.json").exists():
+            assert (out / "model.safetensors").read_bytes() == whole
+            shutil.rmtree(out)
+    assert ended(in_child(lambda: train(base, data, out, hooks=slowly, resume=True))) == 0
+    assert (out / "model.safetensors").read_bytes() == whole
+
+
+def test_kills_at_every_point_of_a_save_lose_nothing(base, data, tmp_path, whole):
+    """Every call to the disk while a checkpoint is being written, and while the last model is."""
+    calls = []
+
+    def killing(function, moment: int):
+        def call(*arguments, **options):
+            calls.append(function)
+            if len(calls) == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return call
+
+    def run(moment: int):
+        for module, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree"), (convai_state, "save_file"), (saving, "sha256")):
+            setattr(module, name, killing(getattr(module, name), moment))
+        train(base, data, tmp_path / "out", hooks=Hooks(on_message=lambda text: None), resume=True, save_best_model=False)
+
+    out = tmp_path / "out"
+    moments = [*range(3, 60, 6), *range(60, 200, 17)]
+    killed = 0
+    for moment in moments:
+        if moment in (3, 60):
+            shutil.rmtree(out, ignore_errors=True)
+            train(base, data, out, hooks=stop_after(13 if moment == 3 else 5))
+        status = ended(in_child(lambda moment=moment: run(moment)))
+        killed += status == -signal.SIGKILL
+        if status == 0:
+            assert (out / "model.safetensors").read_bytes() == whole
+    assert killed >= 10
+    assert ended(in_child(lambda: run(-1))) == 0
+    assert (out / "model.safetensors").read_bytes() == whole
+    assert not [path for path in out.rglob("*") if path.name.startswith(".") or path.name.startswith("resume-")]
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(base, data, tmp_path, whole):
+    out = tmp_path / "out"
+    train(base, data, out, hooks=stop_after(4))
+
+    def on_a_full_disk():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))  # the weights take 60 kB
+        message = refusal(base, data, out, resume=True, hooks=stop_after(99))
+        assert message.startswith(f"{out / 'resume-6'} cannot be written (") and message.endswith("free space, then --resume.")
+
+    assert ended(in_child(on_a_full_disk)) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["resume-3", "resume-4"]
+    train(base, data, out, resume=True)
+    assert (out / "model.safetensors").read_bytes() == whole
+
+
+# ---- numbers that are none
+
+
+def test_a_loss_that_is_none_stops_and_keeps_the_last_good_checkpoint(base, data, tmp_path, monkeypatch):
+    out, honest, seen = tmp_path / "out", convai_loop.losses, []
+
+    def losses(model, batch):
+        seen.append(batch)
+        word, choice = honest(model, batch)
+        return (word * math.nan if len(seen) == 6 else word), choice
+
+    monkeypatch.setattr(convai_loop, "losses", losses)
+    kept = f"the last good checkpoint is {out / 'resume-3'}"
+    assert refusal(base, data, out) == f"The loss became nan in step 6, so training stopped; {kept}; lower learning_rate and start again."
+    assert all(tensor.isfinite().all() for tensor in load_file(out / "resume-3" / "model.safetensors").values())
+
+
+def test_a_wild_learning_rate_never_saves_a_spoilt_model(base, data, tmp_path):
+    message = refusal(base, data, tmp_path / "out", learning_rate=1e30, warmup_ratio=0)
+    assert "so training stopped" in message
+    for file in tmp_path.rglob("model.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(file).values())
+
+
+# ---- validation
+
+
+def test_validation_during_training_keeps_the_best_model(base, data, tmp_path):
+    evaluations = []
+    args = {"evaluate_during_training": True, "evaluate_during_training_steps": 3, "eval_batch_size": 1, "num_train_epochs": 6}
+    progress = train(base, data, tmp_path / "out", valid=data[:3], hooks=Hooks(on_evaluation=evaluations.append), **args)
+    assert [record["step"] for record in evaluations] == [3, 4, 6, 8, 9, 12, 15, 16, 18, 20, 21, 24]
+    assert progress.evaluations == evaluations
+    assert set(evaluations[0]) == {"step", "epoch", "language_model_loss", "f1_score"}
+    best = ConvAIModel("gpt2", str(tmp_path / "out" / "best_model"), use_cuda=False)
+    scores = best.eval_model(str(write(tmp_path, entries(4)[:3])), str(tmp_path / "scores"))
+    assert scores["language_model_loss"] == pytest.approx(min(record["language_model_loss"] for record in evaluations))
+
+
+def test_early_stopping_ends_when_nothing_gets_better(base, data, tmp_path):
+    messages = []
+    args = {"evaluate_during_training": True, "evaluate_during_training_steps": 2, "evaluate_each_epoch": False}
+    args |= {"use_early_stopping": True, "early_stopping_patience": 2, "early_stopping_delta": 100, "num_train_epochs": 50}
+    progress = train(base, data, tmp_path / "out", valid=data, hooks=Hooks(on_message=messages.append), **args)
+    assert (progress.step, progress.finished) == (8, True), "the first evaluation is the best, and three are worse"
+    assert messages == ["No better eval_loss in 3 evaluations: training ends early."]
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_scoring_on_the_way_does_not_change_the_training(base, data, tmp_path, whole):
+    train(base, data, tmp_path / "out", valid=data, evaluate_during_training=True, evaluate_during_training_steps=1)
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == whole
+
+
+# ---- half precision: the code path of a GPU, run on the CPU
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_trains_and_resumes(base, data, tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(convai_loop, "half_precision", lambda device: dtype)
+    monkeypatch.setattr(ConvAIModel, "__init__", with_fp16(ConvAIModel.__init__))  # stock turns it off without a GPU
+    records = []
+    train(base, data, tmp_path / "whole", hooks=Hooks(on_step=records.append))
+    assert records[-1]["loss"] < records[0]["loss"] - 1
+    train(base, data, tmp_path / "parts", hooks=stop_after(6))
+    scaler = json.loads((tmp_path / "parts" / "resume-6" / "training_state.json").read_text())["scaler"]
+    assert bool(scaler) == (dtype == torch.float16)
+    train(base, data, tmp_path / "parts", resume=True)
+    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert {tensor.dtype for tensor in load_file(tmp_path / "whole" / "model.safetensors").values()} == {torch.float32}
+
+
+def with_fp16(init):
+    def start(self, *arguments, **options):
+        init(self, *arguments, **options)
+        self.args.fp16 = True
+
+    return start

@@ -1,0 +1,218 @@
+"""Recipe sft stopped and resumed, alone and in two processes: equal bytes at the end, and what a resumed run refuses.
+
+Run: `python -m pytest tests/train/test_sft_resume.py` (kills: test_sft_kills.py; recipe convai's: test_convai_training.py)
+"""
+
+import copy
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from transformers import TrainerCallback
+
+from persona_bot.errors import UserError
+from tests.sft_tiny import RUN, STEPS, digest, examples_of, gpt2, settings, train_and_save
+from train import finetune
+from train.recipes import sft
+from train.recipes.sft import add_lora, train_sft
+from train.run.checkpoints import newest_good
+from train.run.log import StopSignals, read_log
+
+EXAMPLE = Path(__file__).parents[2] / "train" / "example_dialogues.json"
+
+
+@pytest.fixture
+def job(convai_tokenizer):
+    return functools.partial(train_and_save, convai_tokenizer)
+
+
+@pytest.fixture
+def whole(job, tmp_path) -> bytes:
+    """The weights of an uninterrupted run."""
+    job(tmp_path / "whole", resume=False)
+    assert [line["step"] for line in read_log(tmp_path / "whole") if "loss" in line] == list(range(1, STEPS + 1))
+    return (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+# ---- stopped
+
+
+class At(TrainerCallback):
+    def __init__(self, step: int, do):
+        self.step, self.do = step, do
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            self.do()
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """at_step(3, do): the next trainers call do() in step 3."""
+    made = sft.make_trainer
+
+    def set_up(step, do):
+        def make(*args):
+            trainer = made(*args)
+            trainer.callback_handler.callbacks.insert(0, At(step, do))
+            return trainer
+
+        monkeypatch.setattr(sft, "make_trainer", make)
+
+    return set_up
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("kind", ["gpt2", "lora"])
+def test_a_signal_saves_and_the_rest_ends_in_the_same_bytes(convai_tokenizer, chat_model, chat_tokenizer, tmp_path, at_step, kind, number):
+    def model():
+        if kind == "gpt2":
+            return gpt2(convai_tokenizer)
+        return add_lora(copy.deepcopy(chat_model), settings(lora_rank=4, lora_dropout=0.2))
+
+    tokenizer = convai_tokenizer if kind == "gpt2" else chat_tokenizer
+    examples = examples_of(tokenizer)
+    wanted = settings(epochs=6, row_length=80 if kind == "gpt2" else 128, save_every=5, lora_rank=4 * (kind == "lora"), lora_dropout=0.2)
+    plain, stopped, resumed = model(), model(), model()
+    trainer, _ = train_sft(plain, examples, [], tmp_path / "plain", wanted)
+    steps = trainer.state.global_step
+    before = signal.getsignal(number)
+    at_step(7, lambda: os.kill(os.getpid(), number))
+    trainer, _ = train_sft(stopped, examples, [], tmp_path / "out", wanted)
+    assert trainer.stopped_by_signal and trainer.state.global_step == 7 < steps
+    assert newest_good(tmp_path / "out").name == "checkpoint-7"
+    assert signal.getsignal(number) is before
+    at_step(0, None)
+    trainer, _ = train_sft(resumed, examples, [], tmp_path / "out", wanted, resume=True)
+    assert trainer.state.global_step == steps
+    assert digest(resumed) == digest(plain) != digest(stopped)
+    assert [line["step"] for line in read_log(tmp_path / "out")] == list(range(1, steps + 1))
+
+
+def test_a_second_ctrl_c_acts_at_once(convai_tokenizer, tmp_path, at_step):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    at_step(2, twice)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(gpt2(convai_tokenizer), examples_of(convai_tokenizer), [], tmp_path, RUN)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# ---- resumed
+
+
+def test_a_damaged_checkpoint_is_passed_over(job, whole, tmp_path):
+    out = tmp_path / "whole"
+    for damage in ("byte", "file", "manifest"):
+        newest = out / "checkpoint-12"
+        if damage == "byte":
+            content = bytearray((newest / "optimizer.pt").read_bytes())
+            content[len(content) // 2] ^= 1
+            (newest / "optimizer.pt").write_bytes(content)
+        else:
+            (newest / {"file": "scheduler.pt", "manifest": "manifest.json"}[damage]).unlink()
+        assert newest_good(out).name == "checkpoint-9"
+        job(out)
+        assert (out / "model.safetensors").read_bytes() == whole
+        assert newest_good(out).name == "checkpoint-12"
+
+
+def test_a_finished_run_resumes_to_itself(job, whole, tmp_path):
+    log = (tmp_path / "whole" / "log.jsonl").read_bytes()
+    job(tmp_path / "whole")
+    assert (tmp_path / "whole" / "model.safetensors").read_bytes() == whole
+    assert (tmp_path / "whole" / "log.jsonl").read_bytes() == log
+
+
+def test_resuming_nothing_starts_at_the_beginning(job, whole, tmp_path):
+    job(tmp_path / "new", resume=True)
+    assert (tmp_path / "new" / "model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"learning_rate": 0.5}, "learning_rate 0.01, now it is 0.5"),
+        ({"seed": 7}, "seed 42, now it is 7"),
+        ({"accumulate": 2}, "rows_a_step 1, now it is 2"),
+    ],
+)
+def test_resuming_with_other_settings_is_refused(convai_tokenizer, whole, tmp_path, change, told):
+    other = type(RUN)(**{**vars(RUN), **change})
+    with pytest.raises(UserError) as refused:
+        train_sft(gpt2(convai_tokenizer), examples_of(convai_tokenizer), [], tmp_path / "whole", other, resume=True)
+    folder = tmp_path / "whole" / "checkpoint-12"
+    assert str(refused.value) == f"{folder} was trained with {told}; resume with the same, or start anew without --resume."
+
+
+def test_resuming_with_other_data_is_refused(convai_tokenizer, whole, tmp_path):
+    with pytest.raises(UserError, match="checkpoint-12 was trained with other training data; resume with the same, or "):
+        train_sft(gpt2(convai_tokenizer), examples_of(convai_tokenizer)[::-1], [], tmp_path / "whole", RUN, resume=True)
+
+
+def test_early_stopping_remembers_over_a_resume(convai_tokenizer, tmp_path):
+    """How often it has waited, and what the best was; a run that had ended early stays ended."""
+    examples = examples_of(convai_tokenizer)
+    wanted = type(RUN)(**{**vars(RUN), "epochs": 30, "patience": 2, "learning_rate": 0.1})
+    plain = gpt2(convai_tokenizer)
+    trainer, _ = train_sft(plain, examples, examples[:1], tmp_path, wanted)
+    ended_at, best = trainer.state.global_step, (tmp_path / "best" / "weights.safetensors").read_bytes()
+    assert ended_at < trainer.state.max_steps
+    saved = json.loads((newest_good(tmp_path) / "trainer_state.json").read_text())["stateful_callbacks"]["KeepBest"]["attributes"]
+    losses = [line["eval_loss"] for line in read_log(tmp_path) if "eval_loss" in line]
+    assert saved == {"best": min(losses), "waited": 2}
+    shutil.rmtree(newest_good(tmp_path))
+    for _ in range(2):  # from the checkpoint before, then from the last
+        resumed = gpt2(convai_tokenizer)
+        trainer, _ = train_sft(resumed, examples, examples[:1], tmp_path, wanted, resume=True)
+        assert digest(resumed) == digest(plain)
+        assert trainer.state.global_step in (ended_at, ended_at + 1)
+        assert (tmp_path / "best" / "weights.safetensors").read_bytes() == best
+    assert newest_good(tmp_path).name == f"checkpoint-{ended_at}"
+
+
+def test_signals_outside_the_main_thread_are_left_alone():
+    before, inside = signal.getsignal(signal.SIGTERM), []
+    with StopSignals():
+        assert signal.getsignal(signal.SIGTERM) is not before
+
+    def enter():
+        with StopSignals() as signals:
+            inside.append((signal.getsignal(signal.SIGTERM), signals.asked))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert inside == [(before, False)] and signal.getsignal(signal.SIGTERM) is before
+
+
+# ---- several processes
+
+
+def test_two_processes_take_the_same_steps_as_one(chat_folder, tmp_path):
+    """As `accelerate launch` starts them; one row each instead of two passes."""
+    given = ["--data", str(EXAMPLE), "--model", str(chat_folder), "--epochs", "1", "--lora-rank", "0", "--no-bf16"]
+    given += ["--learning-rate", "1e-2", "--save-every", "3", "--score-dialogues", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "train.finetune", *given]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [*launch, "--out", str(tmp_path / "two"), "--accumulate", "1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=EXAMPLE.parent.parent)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("done: python app.py") == 1
+    finetune.main([*given, "--out", str(tmp_path / "one"), "--accumulate", "2"])
+    one, two = (read_log(tmp_path / name) for name in ("one", "two"))
+    assert [line["step"] for line in two] == [line["step"] for line in one] == [1, 2, 3, 3, 4, 4]
+    for mine, other in zip(one, two, strict=True):
+        key = "loss" if "loss" in mine else "eval_loss"
+        assert other[key] == pytest.approx(mine[key], rel=1e-5)
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in newest_good(tmp_path / "two").iterdir()}

@@ -1,0 +1,102 @@
+"""Dialogues -> what the model learns from: ids, token types, and a target for every supervised position.
+
+Run: `python -m train.examples FILE --model M` prints the first example, token by token, supervised ones marked.
+
+    chat     <|im_start|>system .. <|im_end|> \\n <|im_start|>user \\n hi <|im_end|> \\n <|im_start|>assistant \\n hello you <|im_end|>
+    target                                                                                     hello  you  <|im_end|>
+
+`targets[t]` is the id to predict after position t, or -100: already shifted, unlike the `labels` of transformers. So the
+convai layout, where no end token stands between earlier turns, still learns at every reply where it ends.
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from persona_bot.persona import Persona
+from persona_bot.prompt import SILENCE, Layout
+from train.data.dialogues import Dialogue, conversations
+
+IGNORED = -100
+
+
+class Example(NamedTuple):
+    """One sequence. All lists have the same length; token_types is None where the layout has none."""
+
+    ids: list[int]
+    token_types: list[int] | None
+    targets: list[int]
+
+    @property
+    def supervised(self) -> int:
+        return sum(target != IGNORED for target in self.targets)
+
+
+def conversation_example(layout: Layout, persona: Persona, turns: Sequence[str], both_sides: bool = False) -> Example:
+    """One conversation with every reply of the persona supervised; with `both_sides` the partner's turns too.
+
+    It begins with exactly the ids that the chat would send for the same turns.
+    """
+    parts = layout.segments(persona, turns, open_reply=False)
+    silence = layout.encode(SILENCE)  # stands for a partner who says nothing, so nobody learns to say it
+    ids: list[int] = []
+    targets: list[int] = []
+    for part in parts:
+        start = len(ids)
+        ids += part.ids
+        targets += [IGNORED] * len(part.ids)
+        is_partner_turn = not part.by_bot and part.ids and part.ids[0] not in layout.control_ids and part.ids != silence
+        if part.is_reply or (both_sides and is_partner_turn):
+            words = part.ids if part.ids[-1:] == [layout.end_id] else [*part.ids, layout.end_id]
+            targets[start - 1 : start - 1 + len(words)] = words  # what follows the position before it, and so on
+    types = layout.token_types(parts) if layout.needs_token_types else None
+    return Example(ids, types, targets)
+
+
+def split_to_fit(layout: Layout, persona: Persona, turns: Sequence[str], length: int, both_sides: bool = False) -> list[Example]:
+    """The conversation as one example, or as several where it exceeds `length` ids: each repeats the persona, no turn twice.
+
+    An exchange that is too long on its own is left out.
+    """
+    if len(turns) < 2:
+        return []
+    example = conversation_example(layout, persona, turns, both_sides)
+    if len(example.ids) <= length:
+        return [example]
+    if len(turns) == 2:
+        return []
+    middle = len(turns) // 4 * 2 or 2
+    halves = turns[:middle], turns[middle:]
+    return [e for half in halves for e in split_to_fit(layout, persona, half, length, both_sides)]
+
+
+def dialogue_examples(
+    layout: Layout, dialogues: Iterable[Dialogue], length: int, both_sides: bool = False, shuffle_persona: random.Random | None = None
+) -> list[Example]:
+    """Every conversation of every dialogue; a `shuffle_persona` generator puts the persona's sentences in a new order each."""
+    examples = []
+    for dialogue in dialogues:
+        sentences = list(dialogue.personality)
+        if shuffle_persona:
+            shuffle_persona.shuffle(sentences)
+        persona = Persona("", tuple(sentences))
+        for turns in conversations(dialogue):
+            examples += split_to_fit(layout, persona, turns, length, both_sides)
+    return examples
+
+
+def pack(examples: Sequence[Example], length: int) -> list[list[Example]]:
+    """Rows of examples that together hold at most `length` ids: first fit, longest first; each example in exactly one row.
+
+    An example longer than `length` gets a row of its own.
+    """
+    rows: list[tuple[int, list[Example]]] = []
+    for example in sorted(examples, key=lambda e: -len(e.ids)):
+        for k, (used, row) in enumerate(rows):
+            if used + len(example.ids) <= length:
+                row.append(example)
+                rows[k] = (used + len(example.ids), row)
+                break
+        else:
+            rows.append((len(example.ids), [example]))
+    return [row for _, row in rows]

@@ -1,0 +1,142 @@
+"""Makes dialogues in which a partner asks about the persona's sentences and gets the right answer; greetings and goodbyes too.
+
+Run: `python -m train.questions --count 800 --out questions.json`, then `python -m train.finetune --data questions.json ..`
+
+People in Persona-Chat talk past their personas; someone who chats with one asks it straight: "where do you work?". The facts,
+questions and answers are in question_templates.txt, all written for this project. The same seed makes the same dialogues.
+"""
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+PROBES = Path(__file__).parents[1] / "metrics" / "recall_probes.json"
+TEMPLATES = Path(__file__).parent / "question_templates.txt"
+GREETINGS = [
+    "hi, how are you?",
+    "hello!",
+    "hey there.",
+    "good evening, how is it going?",
+    "hi! how was your day?",
+    "hello, nice to meet you.",
+]
+GREETED = [
+    "hi, i am doing great, how are you?",
+    "hello! i'm good, thanks. how about you?",
+    "hey, i'm fine. what are you up to today?",
+    "hi there! it was a good day. how was yours?",
+    "i'm well, thank you. tell me about yourself!",
+]
+THANKS = ["thank you!", "thanks for telling me.", "oh thanks, that is nice of you.", "that's interesting, thanks."]
+THANKED = [
+    "you are welcome!",
+    "sure, any time. what about you?",
+    "you're welcome, it is fun to talk about it.",
+    "no problem at all!",
+]
+GOODBYES = [
+    "bye!",
+    "i have to go now, bye.",
+    "goodbye, it was nice to meet you.",
+    "well, good night!",
+    "ok, talk to you later.",
+    "thanks, bye!",
+]
+GOODBYE = [
+    "bye! it was nice talking to you.",
+    "goodbye, have a great day!",
+    "good night, take care!",
+    "it was nice to meet you too, bye!",
+    "see you later, take care of yourself!",
+    "ok, talk to you soon. bye!",
+]
+ASKS_BACK = ["what about you?", "how about you?", "and you?", "do you?", "what is yours?", "tell me about you."]
+REACTIONS = ["oh nice.", "cool.", "i see.", "wow!", "that sounds fun.", "really?", "same here.", "ok.", "haha."]
+
+
+class Fact(NamedTuple):
+    """A topic, wordings of the persona's sentence, and (questions, answers) blocks about it; all still with {slots}."""
+
+    topic: str
+    lines: list[str]
+    blocks: list[tuple[list[str], list[str]]]
+
+
+def read_templates(path: Path = TEMPLATES) -> tuple[dict[str, list[str]], list[Fact]]:
+    """(what each slot may hold, facts); the format is described at the top of the file."""
+    slots: dict[str, list[str]] = {}
+    facts: list[Fact] = []
+    topic = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        sign, text = line[:1], line[2:]
+        wordings = [part.strip() for part in text.split("|")]
+        if sign == "$":
+            name, _, values = text.partition(":")
+            slots[name] = [value.strip() for value in values.split(",")]
+        elif sign == "[":
+            topic = line.strip("[] ")
+        elif sign == "=":
+            facts.append(Fact(topic, wordings, []))
+        elif sign == "?":
+            facts[-1].blocks.append((wordings, []))
+        elif sign == "!":
+            facts[-1].blocks[-1][1].extend(wordings)
+    return slots, facts
+
+
+def make_dialogue(draw: random.Random, slots: dict[str, list[str]], facts: list[Fact]) -> tuple[list[str], list[str]]:
+    """(persona sentences, turns; the partner begins and the persona has the last word)."""
+    chosen: dict[str, Fact] = {}
+    for fact in draw.sample(facts, 12):
+        if len(chosen) < 3 + draw.randrange(3):
+            chosen.setdefault(fact.topic, fact)
+    persona, asked = [], []
+    for fact in chosen.values():
+        line = draw.choice(fact.lines)
+        filled = {name: draw.choice(slots[name]) for name in _slots(fact)}
+        persona.append(line.format(**filled))
+        for questions, answers in draw.sample(fact.blocks, min(len(fact.blocks), 1 + draw.randrange(2))):
+            asked.append((draw.choice(questions).format(**filled), draw.choice(answers).format(**filled)))
+    draw.shuffle(persona)
+    draw.shuffle(asked)
+    turns = [draw.choice(GREETINGS), draw.choice(GREETED)] if draw.random() < 0.5 else []
+    for question, answer in asked[:5]:
+        before = f"{draw.choice(REACTIONS)} " if turns and draw.random() < 0.3 else ""
+        after = f" {draw.choice(ASKS_BACK)}" if draw.random() < 0.25 and "?" not in answer else ""
+        turns += [before + question, answer + after]
+    if draw.random() < 0.2:
+        turns += [draw.choice(THANKS), draw.choice(THANKED)]
+    if draw.random() < 0.4:
+        turns += [draw.choice(GOODBYES), draw.choice(GOODBYE)]
+    return persona, turns
+
+
+def _slots(fact: Fact) -> list[str]:
+    texts = fact.lines + [text for block in fact.blocks for part in block for text in part]
+    return sorted({name for text in texts for name in re.findall(r"{(\w+)}", text)})
+
+
+def make_dialogues(count: int, seed: int = 0) -> list[dict]:
+    """`count` dialogues in the layout of Persona-Chat; the wrong candidate of each is a reply of another."""
+    draw = random.Random(seed)
+    slots, facts = read_templates()
+    scored = {sentence for probe in json.loads(PROBES.read_text(encoding="utf-8")) for sentence in probe["persona"]}
+    drawn = (make_dialogue(draw, slots, facts) for _ in iter(int, 1))
+    unseen = (dialogue for dialogue in drawn if not scored & set(dialogue[0]))  # or evaluate's probes would be learnt by heart
+    made = [next(unseen) for _ in range(count)]
+    replies = sorted({reply for _, turns in made for reply in turns[1::2]})
+    return [
+        {
+            "personality": persona,
+            "utterances": [
+                {"candidates": [_other(draw, replies, turns[k]), turns[k]], "history": turns[:k]} for k in range(1, len(turns), 2)
+            ],
+        }
+        for persona, turns in made
+    ]
+
+
+def _other(draw: random.Random, replies: list[str], gold: str) -> str:
+    return next(reply for reply in iter(lambda: draw.choice(replies), None) if reply != gold)

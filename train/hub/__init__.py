@@ -1,0 +1,1 @@
+"""What is published: the model card, the upload, the Space."""

@@ -1,0 +1,154 @@
+"""Lets a checkpoint talk, exactly as the app does: replies to the turns of a file, self-chats, recall probes, transcripts.
+
+Run: `python -m train.evaluate --model M --data FILE --only replies,selfchat,probes`.
+
+Every reply comes from `begin_reply` and has a seed of its own, so a run can be repeated reply by reply.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from persona_bot.checkpoints.load import Checkpoint
+from persona_bot.persona import Persona, load_presets
+from persona_bot.replies.remote import begin_reply
+from persona_bot.replies.reply import Settings
+from train.data.dialogues import Dialogue
+from train.metrics.text import probe_passes
+
+PROBES = Path(__file__).parent / "recall_probes.json"
+QUESTIONS = (  # what the reference run asked its personas
+    "Hello!",
+    "Who are you?",
+    "Where do you work?",
+    "Do you like working there?",
+    "Do you have a car?",
+    "What do you think about nature?",
+)
+AT_ONCE = 16  # replies that are written at the same time
+NO_HURRY = 600.0  # seconds a reply may take; the app's own deadline would make scores depend on the machine
+Progress = Callable[[Iterable], Iterable]
+
+
+class Reply(NamedTuple):
+    """A generated reply beside the one that was really given."""
+
+    dialogue: int  # its number in the list
+    history: tuple[str, ...]
+    gold: str
+    text: str
+
+
+class Probe(NamedTuple):
+    """A question that one sentence of the persona answers. See recall_probes.json."""
+
+    persona: tuple[str, ...]
+    question: str
+    accept: tuple[str, ...]  # a right answer holds one of these words or phrases
+    refuse: tuple[str, ...]  # and none of these
+
+
+class Answer(NamedTuple):
+    probe: Probe
+    text: str
+    right: bool
+
+
+def say(checkpoint: Checkpoint, persona: Persona, turns: Sequence[str], settings: Settings, seed: int) -> str:
+    """One reply, whole."""
+    return "".join(begin_reply(checkpoint, persona, turns, replace(settings, seed=seed, deadline=NO_HURRY)))
+
+
+def together(checkpoint: Checkpoint, function: Callable, items: Iterable, progress: Progress) -> list:
+    """The function's results in the order of the items; several at once where replies share passes."""
+    with ThreadPoolExecutor(AT_ONCE if checkpoint.engine else 1) as pool:
+        return [future.result() for future in progress([pool.submit(function, item) for item in items])]
+
+
+def reply_to_file(
+    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], count: int, settings: Settings, seed: int, progress: Progress = iter
+) -> list[Reply]:
+    """Replies to `count` histories drawn evenly from all (to every one, if there are no more)."""
+    places = [(number, utterance) for number, dialogue in enumerate(dialogues) for utterance in dialogue.utterances]
+    chosen = sorted(random.Random(seed).sample(range(len(places)), min(count, len(places))))
+
+    def reply(k: int) -> Reply:
+        number, (history, candidates) = places[k]
+        persona = Persona("", dialogues[number].personality)
+        return Reply(number, history, candidates[-1], say(checkpoint, persona, history, settings, seed + k))
+
+    return together(checkpoint, reply, chosen, progress)
+
+
+def self_chats(
+    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], count: int, turns: int, settings: Settings, seed: int, progress: Progress = iter
+) -> list[list[str]]:
+    """The replies of each speaker, in order, in `count` chats of two personas; each speaker replies `turns` times.
+
+    A chat begins with the first turn of a dialogue; its persona answers, and the next dialogue's persona is the partner.
+    """
+
+    def chat(number: int) -> list[str]:
+        first, second = dialogues[number], dialogues[(number + 1) % len(dialogues)]
+        return self_chat(checkpoint, first, second, turns, settings, seed + 1000 * number)
+
+    chats = together(checkpoint, chat, range(min(count, len(dialogues))), progress)
+    return [speaker for chat in chats for speaker in (chat[1::2], chat[2::2])]
+
+
+def self_chat(checkpoint: Checkpoint, first: Dialogue, second: Dialogue, turns: int, settings: Settings, seed: int) -> list[str]:
+    """The opening turn and 2 * `turns` replies, alternately by the two dialogues' personas."""
+    personas = Persona("", first.personality), Persona("", second.personality)
+    chat = [first.utterances[0].history[0]]
+    for k in range(2 * turns):
+        heard = chat if k % 2 == 0 else ["", *chat]  # the second persona spoke first: to its ears, after a silent partner
+        chat.append(say(checkpoint, personas[k % 2], heard, settings, seed + k))
+    return chat
+
+
+def read_probes(path: Path = PROBES) -> list[Probe]:
+    """The recall probes of a file like recall_probes.json."""
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    return [Probe(tuple(e["persona"]), e["question"], tuple(e["accept"]), tuple(e.get("refuse", ()))) for e in entries]
+
+
+def ask_probes(
+    checkpoint: Checkpoint, probes: Sequence[Probe], times: int, settings: Settings, seed: int, progress: Progress = iter
+) -> list[Answer]:
+    """The answers to every probe, each asked `times` times with another seed."""
+
+    def answer(k: int) -> Answer:
+        probe = probes[k % len(probes)]
+        text = say(checkpoint, Persona("", probe.persona), [probe.question], settings, seed + k)
+        return Answer(probe, text, probe_passes(text, probe.accept, probe.refuse))
+
+    return together(checkpoint, answer, range(times * len(probes)), progress)
+
+
+def transcript(checkpoint: Checkpoint, persona: Persona, settings: Settings, seed: int) -> list[tuple[str, str]]:
+    """(question, reply) for the QUESTIONS, asked one after the other in one chat."""
+    turns: list[str] = []
+    for k, question in enumerate(QUESTIONS):
+        turns.append(question)
+        turns.append(say(checkpoint, persona, turns, settings, seed + k))
+    return list(zip(turns[::2], turns[1::2], strict=True))
+
+
+def transcripts(checkpoint: Checkpoint, presets: int, settings: Settings, seed: int, progress: Progress = iter) -> str:
+    """The QUESTIONS and the replies of the first `presets` presets, as markdown."""
+    personas = list(load_presets().values())[:presets]
+    asked = f"The same {len(QUESTIONS)} questions to {len(personas)} personas, seed {seed}; nothing is edited or chosen."
+    chats = [transcript_markdown(persona, transcript(checkpoint, persona, settings, seed)) for persona in progress(personas)]
+    return "\n".join([f"{asked}\n", *chats])
+
+
+def transcript_markdown(persona: Persona, pairs: Sequence[tuple[str, str]]) -> str:
+    """A chat as markdown: the persona's sentences as a quote, then the turns."""
+    lines = [f"### {f'{persona.face} {persona.name}'.strip()}", "", *(f"> {sentence}  " for sentence in persona.sentences), ""]
+    for question, reply in pairs:
+        lines += [f"**You:** {question}  ", f"**Persona:** {reply}", ""]
+    return "\n".join(lines)

@@ -1,0 +1,183 @@
+"""Learning to tell the gold reply from replies of other dialogues, beside learning to say it (`--rivals N`).
+
+Run: `python -m train.finetune --data personachat --rivals 4 --out outputs/mine`
+
+    conversation   <system persona> <user hi> <assistant> hello you <end> <user ..> <assistant> not much <end>
+                                                        `-> i sell shoes <end>             `-> my cat <end>
+    nothing        <system> <user> <assistant> `-> hello you <end>
+                                               `-> not much <end>
+                                               `-> i sell shoes <end>  ..
+
+All stand in one row: a branch sees its trunk up to where it starts, and itself. The score of a reply is what the context
+adds to it, log p(reply | context) - log p(reply | nothing), as train.evaluate ranks candidates; the loss is the
+cross-entropy of the gold reply among N + 1. Both terms learn. The gold replies are also learnt as replies to nothing, so
+that the second term stays what people say at all.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from persona_bot.errors import UserError
+from train.data.examples import IGNORED, Example
+
+POOL = 2  # times N: from so many replies each conversation draws its rivals, because each is read once more, to nothing
+TO_NOTHING = 0.05  # nats of saying the gold reply to nothing, against nats of the contest
+
+
+class RankedExample(NamedTuple):
+    """A conversation, where its replies start, for each of them the gold reply and its rivals, and the prompt of nothing."""
+
+    example: Example
+    starts: list[int]
+    contests: list[list[list[int]]]  # ids with their end token, the gold reply first
+    nothing: list[int]
+
+    @property
+    def ids(self) -> list[int]:
+        """All that a row must hold: both trunks and every branch, these without their end token."""
+        rivals = [i for contest in self.contests for rival in contest[1:] for i in rival[:-1]]
+        return self.example.ids + rivals + self.nothing + [i for reply in self.distinct for i in reply[:-1]]
+
+    @property
+    def distinct(self) -> list[tuple[int, ...]]:
+        """Every gold reply and every rival once."""
+        return list(dict.fromkeys(tuple(reply) for contest in self.contests for reply in contest))
+
+    @property
+    def targets(self) -> list[int]:
+        return self.example.targets
+
+    @property
+    def supervised(self) -> int:
+        return self.example.supervised
+
+
+def replies_of(example: Example) -> tuple[list[int], list[list[int]]]:
+    """(where each supervised reply starts in the ids, its ids with the end token)."""
+    starts, replies = [], []
+    for place, target in enumerate(example.targets):
+        if target == IGNORED:
+            continue
+        if starts and starts[-1] + len(replies[-1]) == place + 1:
+            replies[-1].append(target)
+        else:
+            starts.append(place + 1)
+            replies.append([target])
+    return starts, replies
+
+
+def add_rivals(examples: Sequence[Example], nothing: list[int], count: int, seed: int) -> list[RankedExample]:
+    """Each example with `count` replies of other examples against each of its own; `nothing`: ids of the prompt of nobody.
+
+    Raises UserError where there are too few replies to draw from."""
+    draw = random.Random(seed)
+    pool = sorted({tuple(reply) for example in examples for reply in replies_of(example)[1]})
+    ranked = []
+    for example in examples:
+        starts, replies = replies_of(example)
+        own = {tuple(reply) for reply in replies}
+        if len(pool) < count + len(own):
+            raise UserError(f"--rivals {count} needs more different replies than these dialogues have; lower it, or add dialogues.")
+        others = [ids for ids in draw.sample(pool, min(POOL * count + len(own), len(pool))) if ids not in own]
+        contests = [[reply, *map(list, draw.sample(others, count))] for reply in replies]
+        ranked.append(RankedExample(example, starts, contests, nothing))
+    return ranked
+
+
+class Row:
+    """One row of trunks and their branches, as lists with an entry per position."""
+
+    def __init__(self):
+        self.ids: list[int] = []
+        self.positions: list[int] = []
+        self.owners: list[tuple[int, int]] = []  # (trunk, branch), branch 0 the trunk itself
+        self.anchors: list[int] = []  # up to which position of its trunk a place may look
+        self.trunks = self.branches = 0
+
+    def trunk(self, ids: Sequence[int]) -> int:
+        """Adds a trunk; returns the place of its first id."""
+        start, self.trunks = len(self.ids), self.trunks + 1
+        self._add(ids, 0, 0, range(len(ids)))
+        return start
+
+    def branch(self, at: int, reply: Sequence[int]) -> list[int]:
+        """Adds a reply behind the newest trunk's place `at`; returns the places that predict its ids."""
+        start, position = len(self.ids), self.positions[at]
+        self.branches += 1
+        self._add(reply[:-1], self.branches, position + 1, [position] * (len(reply) - 1))
+        return [at, *range(start, len(self.ids))]
+
+    def _add(self, ids: Sequence[int], branch: int, position: int, anchors: Sequence[int]) -> None:
+        self.ids += ids
+        self.positions += range(position, position + len(ids))
+        self.owners += [(self.trunks, branch)] * len(ids)
+        self.anchors += anchors
+
+
+def collate_ranked(rows: Sequence[Sequence[RankedExample]]) -> dict[str, torch.Tensor]:
+    """Rows -> one row (1, T): ids, positions, targets of the gold replies, a mask (1, 1, T, T) and what `losses` reads.
+
+    predicts (K,): the places where something is predicted, and for each of C contests of N + 1 replies of up to L ids:
+    in_context, to_nothing (C, N + 1, L): which of the predictions, 0 beyond a reply's end; choices: the ids there, IGNORED
+    beyond the end.
+    """
+    row, targets, contests, in_context, to_nothing = Row(), [], [], [], []
+    for ranked in (r for examples in rows for r in examples):
+        start = row.trunk(ranked.example.ids)
+        targets += [IGNORED] * (start - len(targets)) + ranked.targets
+        for at, contest in zip(ranked.starts, ranked.contests, strict=True):
+            gold = [start + at - 1 + k for k in range(len(contest[0]))]
+            in_context.append([gold, *(row.branch(start + at - 1, rival) for rival in contest[1:])])
+        end = row.trunk(ranked.nothing) + len(ranked.nothing) - 1
+        alone = {reply: row.branch(end, reply) for reply in ranked.distinct}
+        to_nothing += [[alone[tuple(reply)] for reply in contest] for contest in ranked.contests]
+        contests += ranked.contests
+    targets += [IGNORED] * (len(row.ids) - len(targets))
+    predicts = sorted({place for group in in_context + to_nothing for places in group for place in places})
+    index = {place: k for k, place in enumerate(predicts)}
+    longest = max(len(reply) for contest in contests for reply in contest)
+
+    def padded(groups: list, filler: int) -> torch.Tensor:
+        return torch.tensor([[(list(values) + [filler] * longest)[:longest] for values in group] for group in groups])
+
+    labels = torch.tensor([targets])
+    return {
+        "input_ids": torch.tensor([row.ids]),
+        "position_ids": torch.tensor([row.positions]),
+        "attention_mask": tree_mask(row.owners, row.positions, row.anchors),
+        "labels": labels,
+        "shift_labels": labels,
+        "predicts": torch.tensor(predicts),
+        "choices": padded(contests, IGNORED),
+        "in_context": padded([[[index[p] for p in places] for places in group] for group in in_context], 0),
+        "to_nothing": padded([[[index[p] for p in places] for places in group] for group in to_nothing], 0),
+    }
+
+
+def tree_mask(owners: Sequence[tuple[int, int]], positions: Sequence[int], anchors: Sequence[int]) -> torch.Tensor:
+    """(1, 1, T, T), True where a place may look: its own branch up to itself, its trunk up to its anchor.
+
+    `owners`: (trunk, branch) of each place, branch 0 the trunk itself, whose anchors do not matter.
+    """
+    trunk, branch = torch.tensor(owners).T
+    place, position, anchor = torch.arange(len(owners)), torch.tensor(positions), torch.tensor(anchors)
+    in_branch = (branch[:, None] == branch[None]) & (place[None] <= place[:, None])
+    in_trunk = (branch[None] == 0) & (branch[:, None] != 0) & (position[None] <= anchor[:, None])
+    return ((trunk[:, None] == trunk[None]) & (in_branch | in_trunk))[None, None]
+
+
+def losses(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """(nats of the gold replies, summed; what the contests cost, summed; supervised tokens)."""
+    names = ("input_ids", "position_ids", "attention_mask")
+    logits = model(**{name: batch[name] for name in names}, logits_to_keep=batch["predicts"], use_cache=False).logits[0]
+    log_p = logits.float().log_softmax(-1)  # (K, vocabulary)
+    kept = batch["choices"] != IGNORED
+    ids = batch["choices"].clamp(min=0)
+    in_context, to_nothing = ((log_p[batch[name], ids] * kept).sum(-1) for name in ("in_context", "to_nothing"))  # (C, N + 1)
+    gold = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+    contests = F.cross_entropy(in_context - to_nothing, gold, reduction="sum") - TO_NOTHING * to_nothing[:, 0].sum()
+    return -in_context[:, 0].sum(), contests, int(kept[:, 0].sum())

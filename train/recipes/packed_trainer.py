@@ -1,0 +1,195 @@
+"""transformers' Trainer for packed rows: the loss where something is supervised, validation by token, whole checkpoints.
+
+Run: nothing by itself; sft.py trains with it.
+
+    input_ids      one conversation | another | a third ..    several rows of a batch joined to one, (1, T)
+    position_ids   0 1 2 3 ..       | 0 1 ..  | 0 1 2 ..      restart, which transformers 5 turns into block-diagonal attention
+"""
+
+import hashlib
+import inspect
+import json
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from persona_bot.errors import UserError
+from train.data.examples import IGNORED, Example
+from train.recipes import contrastive_loss
+from train.run.checkpoints import keep_newest, write_folder_atomically
+
+IDENTITY = "settings.json"  # in a checkpoint: what a resumed run must share
+
+
+class PackedTrainer(Trainer):
+    """Trainer for packed rows, with checkpoints that are whole or not there."""
+
+    def __init__(self, *args, identity: dict, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.identity = identity
+        self.model_accepts_loss_kwargs = True  # the loss below is divided by the supervised tokens of the whole step
+        self.remove_callback(PrinterCallback)  # progress.py draws the bar
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Summed cross-entropy at the supervised positions, over their number in all forward passes of the step."""
+        total, count = summed_loss(model, inputs)
+        if not torch.isfinite(total):
+            raise self._not_finite("The loss")
+        loss = total / (count if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # gradients are averaged over processes
+        return (loss, {}) if return_outputs else loss
+
+    def evaluate(self, *_, **__) -> dict[str, float]:
+        """Nats per supervised token over all validation rows; each process takes its share of them."""
+        size, rows = self.args.per_device_eval_batch_size, self.eval_dataset[self.args.process_index :: self.args.world_size]
+        sums = torch.zeros(2, device=self.args.device)  # nats, tokens
+        self.model.eval()
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for k in range(0, len(rows), size):
+                total, count = summed_loss(self.model, self._prepare_inputs(collate(rows[k : k + size])))
+                sums += torch.tensor([total, count], device=sums.device)
+        self.model.train()
+        nats, tokens = self.accelerator.reduce(sums).tolist()
+        metrics = {"eval_loss": nats / tokens}
+        if not torch.isfinite(torch.tensor(nats)):
+            raise self._not_finite("The loss of the validation")
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save_checkpoint(self, model, trial):
+        """Trainer's own files, written under another name, hashed and renamed; every process adds its random state."""
+        if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
+            raise self._not_finite("A weight")
+        out, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+
+        def write(folder: Path) -> None:
+            self.accelerator.wait_for_everyone()  # the folder is there
+            self.args.output_dir = str(folder)  # Trainer writes folder/checkpoint-N ..
+            super(PackedTrainer, self)._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                for file in (folder / name).iterdir():  # .. whose files belong one floor up
+                    file.rename(folder / file.name)
+                (folder / name).rmdir()
+                (folder / IDENTITY).write_text(json.dumps(self.identity, indent=2) + "\n", encoding="utf-8")
+
+        try:
+            if self.args.should_save:
+                write_folder_atomically(out / name, write)
+                keep_newest(out, "checkpoint-*", 2)
+            else:
+                write(out / f".{name}.new")  # where the main process is writing
+            self.accelerator.wait_for_everyone()
+        finally:
+            self.args.output_dir = str(out)
+
+    def _not_finite(self, what: str) -> UserError:
+        kept = "the last good checkpoint is kept" if any(Path(self.args.output_dir).glob("checkpoint-*")) else "nothing was saved yet"
+        return UserError(
+            f"{what} is no longer a finite number at step {self.state.global_step + 1}, so training stopped; {kept}; "
+            "train anew with a lower --learning-rate."
+        )
+
+
+def summed_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+    """(cross-entropy in nats, summed over the supervised positions of a batch; their number). Rivals add their task's."""
+    if "choices" in batch:
+        nats, contests, count = contrastive_loss.losses(model, batch)
+        return nats + batch["rival_weight"] * contests, count
+    targets = batch["labels"][0]  # (T,)
+    keep = (targets != IGNORED).nonzero()[:, 0]
+    return F.cross_entropy(logits_at(model, batch, keep).float(), targets[keep], reduction="sum"), len(keep)
+
+
+def logits_at(model, batch: dict[str, torch.Tensor], keep: torch.Tensor) -> torch.Tensor:
+    """Logits (len(keep), vocabulary): at these positions only, because the vocabulary is the widest layer by far."""
+    reads = {k: v for k, v in batch.items() if k not in ("labels", "shift_labels")}
+    return model(**reads, logits_to_keep=keep, use_cache=False).logits[0]
+
+
+def collate(rows: Sequence[Sequence[Example]], rival_weight: float = 0.0) -> dict[str, torch.Tensor]:
+    """Rows of examples -> one row (1, T) of ids, restarting positions and targets; T is the sum of their lengths."""
+    if isinstance(rows[0][0], contrastive_loss.RankedExample):
+        return contrastive_loss.collate_ranked(rows) | {"rival_weight": torch.tensor(rival_weight)}
+    examples = [example for row in rows for example in row]
+    targets = torch.tensor([[t for e in examples for t in e.targets]])
+    batch = {
+        "input_ids": torch.tensor([[i for e in examples for i in e.ids]]),
+        "position_ids": torch.tensor([[p for e in examples for p in range(len(e.ids))]]),
+        "labels": targets,  # Trainer looks for labels, and counts shift_labels as they are
+        "shift_labels": targets,
+    }
+    if examples[0].token_types is not None:
+        batch["token_type_ids"] = torch.tensor([[t for e in examples for t in e.token_types]])
+    return batch
+
+
+def check_model(model, example: Example) -> None:
+    """Raises UserError for an architecture that computes every logit, or whose conversations in a row would see each other."""
+    kind, forward = model.config.model_type, getattr(model, "get_base_model", lambda: model)().forward
+    if "logits_to_keep" not in inspect.signature(forward).parameters:
+        raise UserError(f"{kind} models cannot be trained by this recipe; choose another base model.")
+    parts = [Example(*(part and part[half] for part in example)) for half in (slice(-16, None), slice(16))]
+    alone, behind = collate([parts[1:]]), collate([parts])
+    keep = torch.arange(len(parts[1].ids), device=model.device)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        expected = logits_at(model, on(alone, model.device), keep).float()
+        found = logits_at(model, on(behind, model.device), keep + len(parts[0].ids)).float()
+    model.train(was_training)
+    if (found - expected).norm() > 0.1 * expected.norm():
+        raise UserError(f"{kind} models mix the conversations of a packed row; choose another base model.")
+
+
+def on(batch: dict[str, torch.Tensor], device) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """The same for the same examples in the same order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(array("q", [*example.ids, *example.targets]).tobytes())
+    return digest.hexdigest()
+
+
+def training_arguments(settings, out: Path, validates: bool) -> TrainingArguments:
+    """`settings`: SftSettings. Several GPUs are used through `accelerate launch` only."""
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=1.0,
+        per_device_train_batch_size=settings.batch_rows,
+        per_device_eval_batch_size=settings.batch_rows,
+        gradient_accumulation_steps=settings.accumulate,
+        activation_checkpointing=settings.gradient_checkpointing,
+        bf16=settings.bf16,
+        use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+        seed=settings.seed,
+        data_seed=settings.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if validates else "no",
+        eval_steps=settings.save_every,
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        disable_tqdm=True,  # progress.py draws the bar
+        report_to=[],
+        ddp_find_unused_parameters=False,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process of its own accord would cut the joined rows into pieces for all GPUs
+    return arguments

@@ -1,0 +1,1 @@
+"""What a training run keeps on the disk: checkpoints, the log, its facts."""

@@ -1,0 +1,207 @@
+"""What one sees and keeps of a training run: a bar, a JSON-lines log, a loss curve, the best weights, a clean stop.
+
+Run: nothing by itself; sft.py hands these callbacks to transformers' Trainer. `draw_curve` serves both recipes.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from persona_bot.errors import UserError
+from train.run.checkpoints import is_good, write_folder_atomically
+
+LOG_FILE = "log.jsonl"
+BEST = "best"
+
+
+class RunLog:
+    """log.jsonl. Raises UserError when the disk is full."""
+
+    def __init__(self, out: Path):
+        self.file = out / LOG_FILE
+        self.seconds = 0.0  # of the runs before this one
+
+    def begin(self, step: int) -> None:
+        """Takes out the lines of steps that a kill lost and that will be taken again."""
+        kept = [line for line in read_log(self.file.parent) if line["step"] <= step]
+        self.seconds = max((line["seconds"] for line in kept), default=0.0)
+        self._guard(self._rewrite, kept)
+
+    def add(self, line: dict) -> None:
+        line["seconds"] = round(line["seconds"] + self.seconds, 1)
+        self._guard(self._append, line)
+
+    def _rewrite(self, lines: list[dict]) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        new = self.file.with_name(f".{LOG_FILE}.new")
+        new.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        os.replace(new, self.file)
+
+    def _append(self, line: dict) -> None:
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _guard(self, write, lines) -> None:
+        try:
+            write(lines)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"{self.file} cannot be written ({reason}); checkpoints are intact: free space, then --resume.") from error
+
+
+def training_bar(total: int, initial: int) -> tqdm:
+    return tqdm(total=total, initial=initial, unit="step", desc="training", dynamic_ncols=True)
+
+
+class Progress(TrainerCallback):
+    """A bar with loss, supervised tokens/s and time left; every logged number also goes into log.jsonl, a line each."""
+
+    def __init__(self, out: Path, supervised: int):
+        self.log = RunLog(out)
+        self.supervised = supervised  # tokens an epoch
+        self.shown: dict[str, str] = {}
+        self.bar = None
+
+    def on_train_begin(self, args, state, control, **_):
+        self.started, self.first_step = time.monotonic(), state.global_step
+        self.tokens_per_step = self.supervised * args.num_train_epochs / max(state.max_steps, 1)
+        if state.is_world_process_zero:
+            self.log.begin(state.global_step)
+            self.bar = training_bar(state.max_steps, state.global_step)
+
+    def on_step_end(self, args, state, control, **_):
+        if self.bar:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs=None, **_):
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        rate = (state.global_step - self.first_step) * self.tokens_per_step / seconds
+        line = {k: float(v) for k, v in logs.items() if k in ("loss", "grad_norm", "learning_rate", "eval_loss")}
+        if not line or not self.bar:
+            return
+        line |= {"step": state.global_step, "epoch": round(state.epoch, 4), "tokens_per_s": round(rate, 1), "seconds": seconds}
+        self.shown |= {k: f"{line[k]:.3f}" for k in ("loss", "eval_loss") if k in line}
+        self.bar.set_postfix({**self.shown, "tok/s": f"{rate:.0f}"})
+        self.log.add(line)
+
+    def on_train_end(self, args, state, control, **_):
+        if self.bar:
+            self.bar.close()
+
+
+class KeepBest(TrainerCallback, ExportableState):
+    """Keeps the trained weights of the best validation in `best/`, and stops after `patience` validations without a better one."""
+
+    def __init__(self, out: Path, patience: int):
+        self.out, self.patience = out, patience
+        self.best: float | None = None
+        self.waited = 0  # validations since then
+
+    def on_train_begin(self, args, state, control, **_):
+        saved = state.stateful_callbacks.get("KeepBest", self.state())["attributes"]  # of the checkpoint that is resumed
+        self.best, self.waited = saved["best"], saved["waited"]
+        control.should_training_stop = self.waited >= self.patience
+
+    def on_evaluate(self, args, state, control, metrics=None, model=None, **_):
+        loss = metrics["eval_loss"]
+        if self.best is None or loss < self.best:
+            self.best, self.waited = loss, 0
+            if state.is_world_process_zero:
+                weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+                write_folder_atomically(self.out / BEST, lambda folder: save_file(weights, folder / "weights.safetensors"))
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            control.should_training_stop = True
+            if state.is_world_process_zero and state.global_step < state.max_steps:
+                tqdm.write(f"No better validation {self.waited} times: training ends early; the best weights are kept.", file=sys.stderr)
+
+    def state(self) -> dict:
+        return {"args": {"out": str(self.out), "patience": self.patience}, "attributes": {"best": self.best, "waited": self.waited}}
+
+    @staticmethod
+    def restore(model, out: Path) -> None:
+        """Puts the best weights into the model, where validation kept some."""
+        if is_good(out / BEST):
+            with torch.no_grad():
+                for name, tensor in load_file(out / BEST / "weights.safetensors").items():
+                    model.get_parameter(name).copy_(tensor)
+
+
+class StopSignals:
+    """While entered, Ctrl-C and SIGTERM only set `asked`; a second one acts as it always does."""
+
+    def __init__(self):
+        self.asked = False
+        self.before: dict = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        self.asked = True
+        signal.signal(number, self.before[number])
+        os.write(2, b"\nStopping after this step, and saving ..\n")  # print is not allowed here
+
+
+class StopOnSignal(TrainerCallback):
+    """Saves a checkpoint at the end of the step and ends training, once a signal asked for it."""
+
+    def __init__(self, signals: StopSignals):
+        self.signals = signals
+
+    def on_step_end(self, args, state, control, **_):
+        if args.world_size > 1:  # a signal reaches one process a step earlier than another
+            asked = torch.tensor(int(self.signals.asked), device=args.device)
+            torch.distributed.all_reduce(asked)
+            self.signals.asked = bool(asked)
+        if self.signals.asked:
+            control.should_save = control.should_training_stop = True
+
+
+def read_log(out: Path) -> list[dict]:
+    """The lines of log.jsonl, without one that a kill cut off."""
+    file, lines = out / LOG_FILE, []
+    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(text))
+    return lines
+
+
+def draw_curve(out: Path) -> None:
+    """Draws loss.png from log.jsonl: nats per supervised token against steps, training and validation."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = read_log(out)
+    figure, axes = pyplot.subplots(figsize=(7, 4), dpi=120)
+    for keys, label in ((("lm_loss", "loss"), "training"), (("eval_loss",), "validation")):  # convai's loss has two parts
+        points = [(line["step"], next(line[key] for key in keys if key in line)) for line in lines if not line.keys().isdisjoint(keys)]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label)
+    axes.set(xlabel="step", ylabel="nats per supervised token", title="loss")
+    if lines:
+        axes.legend()
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(out / "loss.png")
+    pyplot.close(figure)
