@@ -9,7 +9,9 @@ import signal
 import sys
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-gc.disable()  # imports make a million objects for good; to look through them again and again takes a sixth of the time
+# imports make a million objects for good; to look through them again and again takes a sixth of the
+# time
+gc.disable()
 
 from page.options import begin_to_load, parse_options
 
@@ -30,7 +32,11 @@ def main() -> None:
             backend.use(Endpoint(options.endpoint, options.model))
         elif loading is None:
             backend.load(options.model, options.device)
-        print(*launch(options.host, options.port, options.share, options.waiting), sep="\n", flush=True)
+        print(
+            *launch(options.host, options.port, options.share, options.waiting),
+            sep="\n",
+            flush=True,
+        )
         if loading:
             backend.use(loading.result())
         gc.freeze()

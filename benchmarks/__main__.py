@@ -14,15 +14,36 @@ from pathlib import Path
 from benchmarks import chat, together, visitors
 
 DOCS = Path(__file__).parent.parent / "docs"
-PACKAGES = ("torch", "transformers", "gradio", "simpletransformers", "ctranslate2", "llama-cpp-python")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "gradio",
+    "simpletransformers",
+    "ctranslate2",
+    "llama-cpp-python",
+)
 INK, ACCENT, QUIET = "#2b2a27", "#2f7d5b", "#b9b4a8"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=3, help="processes of each engine; the median counts (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=30, help="of asking for each crowd (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=DOCS, help="folder for benchmark.json and benchmark.png (default: docs)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=3,
+        help="processes of each engine; the median counts (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=30, help="of asking for each crowd (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=DOCS,
+        help="folder for benchmark.json and benchmark.png (default: docs)",
+    )
     options = parser.parse_args()
     report = {
         "date": datetime.date.today().isoformat(),
@@ -32,19 +53,33 @@ def main() -> None:
         "together": together.compare(options.runs, max(1, os.cpu_count() // 2)),
         "visitors": visitors.measure(options.seconds),
     }
-    tables = [chat.table(report["one_visitor"]), together.table(report["together"]), visitors.table(report["visitors"])]
+    tables = [
+        chat.table(report["one_visitor"]),
+        together.table(report["together"]),
+        visitors.table(report["visitors"]),
+    ]
     print("\n\n".join([f"{report['date']}, {report['machine']}", *tables]))
     options.out.mkdir(exist_ok=True)
-    (options.out / "benchmark.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (options.out / "benchmark.json").write_text(
+        json.dumps(report, indent=2) + "\n", encoding="utf-8"
+    )
     draw(report, options.out / "benchmark.png")
 
 
 def machine() -> str:
     """The processor as the system names it, its cores, and what makes its products fast."""
     info = Path("/proc/cpuinfo")
-    lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line) if info.exists() else {}
+    lines = (
+        dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        if info.exists()
+        else {}
+    )
     lines = {name.strip(): value.strip() for name, value in lines.items()}
-    fast = [flag for flag in ("avx2", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in lines.get("flags", "").split()]
+    fast = [
+        flag
+        for flag in ("avx2", "avx512_vnni", "avx512_bf16", "amx_int8")
+        if flag in lines.get("flags", "").split()
+    ]
     return f"{lines.get('model name', platform.machine())}, {os.cpu_count()} cores, {' '.join(fast) or platform.machine()}"
 
 
@@ -62,15 +97,32 @@ def draw(report: dict, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    pyplot.rcParams.update({"font.size": 10, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK})
+    pyplot.rcParams.update(
+        {
+            "font.size": 10,
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+        }
+    )
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), width_ratios=(3, 2))
     medians = report["one_visitor"]["median"]
     costs = sorted(((m["cpu_s_per_reply"], name) for name, m in medians.items()), reverse=True)
-    bars = left.barh([name for _, name in costs], [cost for cost, _ in costs], color=[ACCENT if "ours" in n else QUIET for _, n in costs])
+    bars = left.barh(
+        [name for _, name in costs],
+        [cost for cost, _ in costs],
+        color=[ACCENT if "ours" in n else QUIET for _, n in costs],
+    )
     left.bar_label(bars, fmt="%.2f", padding=3)
-    left.set(title="CPU-seconds for a reply of 20 tokens", xlim=(0, max(cost for cost, _ in costs) * 1.12))
+    left.set(
+        title="CPU-seconds for a reply of 20 tokens",
+        xlim=(0, max(cost for cost, _ in costs) * 1.12),
+    )
     crowds = report["visitors"]["crowds"]
-    bars = right.bar([str(count) for count in crowds], [c["tokens_per_s"] for c in crowds.values()], color=ACCENT)
+    bars = right.bar(
+        [str(count) for count in crowds], [c["tokens_per_s"] for c in crowds.values()], color=ACCENT
+    )
     right.bar_label(bars, fmt="%.0f", padding=2)
     right.set(title="Tokens a second through the page", xlabel="visitors at once")
     for axes in (left, right):

@@ -25,7 +25,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TOKENS = 20  # of a reply
-PERSONA = ["i keep bees on my roof.", "i used to be a dancer.", "my sister is a judge.", "i am afraid of the dark.", "i cook with garlic."]
+PERSONA = [
+    "i keep bees on my roof.",
+    "i used to be a dancer.",
+    "my sister is a judge.",
+    "i am afraid of the dark.",
+    "i cook with garlic.",
+]
 QUESTIONS = [
     "hello, what do you do for a living?",
     "do you have a family?",
@@ -39,8 +45,18 @@ TURNS = ["hi there, how was your day?", "it was fine, i looked after my bees. ho
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=3, help="processes of each; the median counts (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=max(1, os.cpu_count() // 2), help="of every engine (default: half the cores)")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=3,
+        help="processes of each; the median counts (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=max(1, os.cpu_count() // 2),
+        help="of every engine (default: half the cores)",
+    )
     parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("--child", choices=ENGINES, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -61,13 +77,24 @@ def compare(runs: int, threads: int) -> dict:
             if number and engine not in results:
                 continue
             print(f"run {number + 1} of {runs}: {engine} ..", file=sys.stderr)
-            command = [sys.executable, "-m", "benchmarks.chat", "--child", engine, "--threads", str(threads)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.chat",
+                "--child",
+                engine,
+                "--threads",
+                str(threads),
+            ]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 print(f"  left out: {done.stderr.strip().splitlines()[-1][:150]}", file=sys.stderr)
                 continue
             results.setdefault(engine, []).append(json.loads(done.stdout.splitlines()[-1]))
-    median = {engine: {k: statistics.median(run[k] for run in figures) for k in figures[0]} for engine, figures in results.items()}
+    median = {
+        engine: {k: statistics.median(run[k] for run in figures) for k in figures[0]}
+        for engine, figures in results.items()
+    }
     return {"threads": threads, "median": median, "runs": results}
 
 
@@ -76,7 +103,14 @@ def measure(engine: str, threads: int) -> dict:
     import torch
 
     torch.set_num_threads(threads)
-    write = {"stock": stock, "generate": generate, "ctranslate2": ctranslate2, "llama.cpp": llama_cpp, "ours": ours, "ours, later": later}
+    write = {
+        "stock": stock,
+        "generate": generate,
+        "ctranslate2": ctranslate2,
+        "llama.cpp": llama_cpp,
+        "ours": ours,
+        "ours, later": later,
+    }
     start = time.monotonic()
     reply = write[engine]()
     torch.set_num_threads(threads)  # loading for the chat chooses for itself
@@ -89,8 +123,18 @@ def measure(engine: str, threads: int) -> dict:
             times.append(time.monotonic() - began)
         rows.append((times[0], len(times) / times[-1], time.process_time() - cpu))
     first, speed, cpu = (statistics.median(column) for column in zip(*rows[1:], strict=True))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-    return {"first_text_s": first, "tokens_per_s": speed, "cpu_s_per_reply": cpu, "peak_gb": memory, "load_s": ready}
+    memory = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        * (1 if sys.platform == "darwin" else 1024)
+        / 1e9
+    )
+    return {
+        "first_text_s": first,
+        "tokens_per_s": speed,
+        "cpu_s_per_reply": cpu,
+        "peak_gb": memory,
+        "load_s": ready,
+    }
 
 
 def ours(before: int = 0):
@@ -130,7 +174,14 @@ def prompt_ids():
     from persona_bot.prompt import build_prompt
 
     checkpoint = load_checkpoint(None, "cpu")
-    return checkpoint, lambda question: build_prompt(checkpoint.layout, Persona("", tuple(PERSONA)), [*TURNS, question], 900).ids
+    return (
+        checkpoint,
+        lambda question: (
+            build_prompt(
+                checkpoint.layout, Persona("", tuple(PERSONA)), [*TURNS, question], 900
+            ).ids
+        ),
+    )
 
 
 def generate():
@@ -150,7 +201,12 @@ def generate():
         streamer = Tokens(checkpoint.tokenizer)
         inputs = torch.tensor([ids(question)])
         length = {"min_new_tokens": TOKENS, "max_new_tokens": TOKENS}
-        options = {"attention_mask": torch.ones_like(inputs), "streamer": streamer, **length, **sampling}
+        options = {
+            "attention_mask": torch.ones_like(inputs),
+            "streamer": streamer,
+            **length,
+            **sampling,
+        }
         thread = threading.Thread(target=checkpoint.model.generate, args=(inputs,), kwargs=options)
         thread.start()
         next(streamer)  # the prompt
@@ -168,12 +224,19 @@ def ctranslate2():
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.model.save_pretrained(f"{folder}/model")
         checkpoint.tokenizer.save_pretrained(f"{folder}/model")
-        ct2.converters.TransformersConverter(f"{folder}/model").convert(f"{folder}/ct2", quantization="int8")
+        ct2.converters.TransformersConverter(f"{folder}/model").convert(
+            f"{folder}/ct2", quantization="int8"
+        )
         engine = ct2.Generator(f"{folder}/ct2", intra_threads=torch.get_num_threads())
 
     def stream(question: str) -> Iterator[None]:
         tokens = checkpoint.tokenizer.convert_ids_to_tokens(ids(question))
-        sampling = {"sampling_topk": 0, "sampling_topp": 0.9, "sampling_temperature": 0.7, "repetition_penalty": 1.1}
+        sampling = {
+            "sampling_topk": 0,
+            "sampling_topp": 0.9,
+            "sampling_temperature": 0.7,
+            "repetition_penalty": 1.1,
+        }
         for _ in engine.generate_tokens(tokens, max_length=TOKENS, min_length=TOKENS, **sampling):
             yield None
 
@@ -193,7 +256,12 @@ def llama_cpp():
 
     def reply(question: str) -> Iterator[None]:
         engine.reset()
-        return (None for _, _ in zip(range(TOKENS), engine.generate(ids(question), temp=0.7, top_p=0.9), strict=False))
+        return (
+            None
+            for _, _ in zip(
+                range(TOKENS), engine.generate(ids(question), temp=0.7, top_p=0.9), strict=False
+            )
+        )
 
     return reply
 
@@ -204,7 +272,17 @@ def stock():
     folder = tempfile.mkdtemp()
     prepare(Path(folder), EXAMPLE, 10, SHAPES["full"])
     os.chdir(folder)
-    model = stock_model({"max_length": 1, "min_length": 1, "do_sample": True, "top_k": 0, "top_p": 0.9, "temperature": 0.7, "fp16": False})
+    model = stock_model(
+        {
+            "max_length": 1,
+            "min_length": 1,
+            "do_sample": True,
+            "top_k": 0,
+            "top_p": 0.9,
+            "temperature": 0.7,
+            "fp16": False,
+        }
+    )
     model.model.eval()
     persona = [model.tokenizer.encode(sentence) for sentence in PERSONA]
 
@@ -213,8 +291,11 @@ def stock():
 
         history, written = [model.tokenizer.encode(turn) for turn in [*TURNS, question]], []
         with torch.no_grad():
-            while len(written) < TOKENS:  # its own loop, one token a call, to see the first one come
-                written = model.sample_sequence(persona, history, model.tokenizer, model.model, model.args, written)
+            # its own loop, one token a call, to see the first one come
+            while len(written) < TOKENS:
+                written = model.sample_sequence(
+                    persona, history, model.tokenizer, model.model, model.args, written
+                )
                 yield None
 
     return stream
@@ -222,7 +303,9 @@ def stock():
 
 def table(report: dict) -> str:
     """The medians as lines to read, ratios against stock."""
-    lines = [f"{'':14}{'first text':>11}{'tokens/s':>10}{'CPU-s a reply':>15}{'x less':>8}{'peak GB':>9}{'load s':>8}"]
+    lines = [
+        f"{'':14}{'first text':>11}{'tokens/s':>10}{'CPU-s a reply':>15}{'x less':>8}{'peak GB':>9}{'load s':>8}"
+    ]
     base = report["median"].get("stock", {}).get("cpu_s_per_reply")
     for engine, m in report["median"].items():
         ratio = f"{base / m['cpu_s_per_reply']:.1f}" if base else ""

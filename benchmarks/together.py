@@ -27,8 +27,18 @@ ROUNDS = 5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=3, help="processes of each; the median counts (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=max(1, os.cpu_count() // 2), help="of every engine (default: half the cores)")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=3,
+        help="processes of each; the median counts (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=max(1, os.cpu_count() // 2),
+        help="of every engine (default: half the cores)",
+    )
     parser.add_argument("--child", choices=ENGINES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -43,7 +53,15 @@ def compare(runs: int, threads: int) -> dict[str, dict]:
     for number in range(runs):
         for engine in ENGINES:
             print(f"{COUNT} at once, run {number + 1} of {runs}: {engine} ..", file=sys.stderr)
-            command = [sys.executable, "-m", "benchmarks.together", "--child", engine, "--threads", str(threads)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.together",
+                "--child",
+                engine,
+                "--threads",
+                str(threads),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             results[engine].append(json.loads(done.stdout.splitlines()[-1]))
     return {engine: medians(found) for engine, found in results.items()}
@@ -87,7 +105,12 @@ def ours(threads: int):
 
     def write(number: int) -> list[float]:
         settings = Settings(seed=number, min_tokens=TOKENS, max_tokens=3 * TOKENS)
-        reply, times = stream_reply(checkpoint, persona, [*TURNS, QUESTIONS[number % len(QUESTIONS)]], settings), []
+        reply, times = (
+            stream_reply(
+                checkpoint, persona, [*TURNS, QUESTIONS[number % len(QUESTIONS)]], settings
+            ),
+            [],
+        )
         with closing(reply):
             for _ in reply:
                 times.append(time.monotonic())
@@ -111,12 +134,17 @@ def continuous(threads: int):
     prompts = [ids(QUESTIONS[number % len(QUESTIONS)]) for number in range(COUNT)]
     sampling = {"do_sample": True, "temperature": 0.7, "top_p": 0.9}
     config = GenerationConfig(max_new_tokens=TOKENS, eos_token_id=-1, pad_token_id=0, **sampling)
-    room = ContinuousBatchingConfig(num_blocks=256, max_batch_tokens=512)  # it cannot ask a CPU for its free memory
+    # it cannot ask a CPU for its free memory
+    room = ContinuousBatchingConfig(num_blocks=256, max_batch_tokens=512)
     manager = checkpoint.model.to(torch.bfloat16).init_continuous_batching(config, room)
     manager.start()
 
     def ask() -> list[list[float]]:
-        names, times, ended = manager.add_requests(prompts, max_new_tokens=TOKENS, streaming=True), {}, 0
+        names, times, ended = (
+            manager.add_requests(prompts, max_new_tokens=TOKENS, streaming=True),
+            {},
+            0,
+        )
         while ended < len(names):
             if result := manager.get_result(timeout=60):
                 times.setdefault(result.request_id, []).append(time.monotonic())
@@ -128,7 +156,9 @@ def continuous(threads: int):
 
 def table(report: dict[str, dict]) -> str:
     """The medians as lines to read."""
-    lines = [f"{COUNT} at once{'tokens/s':>12}{'first text':>12}{'the longest':>13}{'CPU-s a reply':>15}"]
+    lines = [
+        f"{COUNT} at once{'tokens/s':>12}{'first text':>12}{'the longest':>13}{'CPU-s a reply':>15}"
+    ]
     for engine, m in report.items():
         waits = f"{m['first_text_s']:>10.2f} s{m['longest_first_text_s']:>11.2f} s"
         lines.append(f"{engine:10}{m['tokens_per_s']:>12.0f}{waits}{m['cpu_s_per_reply']:>15.2f}")

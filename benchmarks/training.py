@@ -25,16 +25,36 @@ EXAMPLE = Path(__file__).parent.parent / "train" / "example_dialogues.json"
 KINDS = ("stock", "convai", "sft")
 EPOCHS = {"stock": 1, "convai": 2, "sft": 8}  # so that the fast ones take long enough to be timed
 AIMS = {"convai": 1.5, "sft": 10.0}  # times stock's speed
-SHAPES = {"small": {"n_embd": 256, "n_layer": 4, "n_head": 4}, "full": {"n_embd": 768, "n_layer": 12, "n_head": 12}}
-CONVAI = {"train_batch_size": 6, "no_save": True, "silent": True, "manual_seed": 0, "overwrite_output_dir": True}
+SHAPES = {
+    "small": {"n_embd": 256, "n_layer": 4, "n_head": 4},
+    "full": {"n_embd": 768, "n_layer": 12, "n_head": 12},
+}
+CONVAI = {
+    "train_batch_size": 6,
+    "no_save": True,
+    "silent": True,
+    "manual_seed": 0,
+    "overwrite_output_dir": True,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=EXAMPLE, help="Persona-Chat JSON file (default: the example file, repeated)")
-    parser.add_argument("--dialogues", type=int, default=24, help="how many to train on (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=3, help="of each; the median counts (default: %(default)s)")
-    parser.add_argument("--full", action="store_true", help="GPT-2's 12 layers of 768 instead of 4 of 256")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=EXAMPLE,
+        help="Persona-Chat JSON file (default: the example file, repeated)",
+    )
+    parser.add_argument(
+        "--dialogues", type=int, default=24, help="how many to train on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--runs", type=int, default=3, help="of each; the median counts (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="GPT-2's 12 layers of 768 instead of 4 of 256"
+    )
     parser.add_argument("--no-bf16", action="store_true", help="sft in float32 as the others")
     parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("--child", choices=KINDS, help=argparse.SUPPRESS)
@@ -44,7 +64,12 @@ def main() -> None:
         print(json.dumps(measure(options.child, options.folder, not options.no_bf16)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder), options.data, options.dialogues, SHAPES["full" if options.full else "small"])
+        prepare(
+            Path(folder),
+            options.data,
+            options.dialogues,
+            SHAPES["full" if options.full else "small"],
+        )
         report = compare(Path(folder), options)
     print(table(report))
     if options.json:
@@ -64,31 +89,57 @@ def prepare(folder: Path, data: Path, count: int, shape: dict) -> None:
     (folder / "data.json").write_text(json.dumps(entries), encoding="utf-8")
     base = folder / "base"
     base.mkdir()
-    texts = [text for entry in entries for text in [*entry["personality"], *entry["utterances"][-1]["history"]]]
+    texts = [
+        text
+        for entry in entries
+        for text in [*entry["personality"], *entry["utterances"][-1]["history"]]
+    ]
     tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(texts, vocab_size=1_000, special_tokens=["<|endoftext|>"], show_progress=False)
+    tokenizer.train_from_iterator(
+        texts, vocab_size=1_000, special_tokens=["<|endoftext|>"], show_progress=False
+    )
     tokenizer.save_model(str(base))
     torch.manual_seed(0)
     transformers.logging.disable_progress_bar()
-    GPT2DoubleHeadsModel(GPT2Config(num_labels=1, bos_token_id=0, eos_token_id=0, **shape)).save_pretrained(base)
+    GPT2DoubleHeadsModel(
+        GPT2Config(num_labels=1, bos_token_id=0, eos_token_id=0, **shape)
+    ).save_pretrained(base)
 
 
 def compare(folder: Path, options: argparse.Namespace) -> dict:
     """Runs every kind in turn, so that a busy machine is busy for all of them."""
-    command = [sys.executable, "-m", "benchmarks.training", "--folder", str(folder)] + ["--no-bf16"] * options.no_bf16
+    command = [sys.executable, "-m", "benchmarks.training", "--folder", str(folder)] + [
+        "--no-bf16"
+    ] * options.no_bf16
     runs: dict[str, list[dict]] = {kind: [] for kind in KINDS}
     for number in range(options.runs):
         for kind in KINDS:
             print(f"run {number + 1} of {options.runs}: {kind} ..", file=sys.stderr)
-            done = subprocess.run([*command, "--child", kind], stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run(
+                [*command, "--child", kind], stdout=subprocess.PIPE, text=True, check=True
+            )
             runs[kind].append(json.loads(done.stdout.splitlines()[-1]))
-    report = {"shape": "full" if options.full else "small", "data": options.data.name, "dialogues": options.dialogues}
+    report = {
+        "shape": "full" if options.full else "small",
+        "data": options.data.name,
+        "dialogues": options.dialogues,
+    }
     report |= {"machine": machine(), "runs": runs, "median": {}}
     for kind in KINDS:
-        middle = {name: statistics.median(run[name] for run in runs[kind]) for name in ("tokens", "seconds", "tokens_per_s", "peak_gb")}
+        middle = {
+            name: statistics.median(run[name] for run in runs[kind])
+            for name in ("tokens", "seconds", "tokens_per_s", "peak_gb")
+        }
         report["median"][kind] = middle
-        ratios = [mine["tokens_per_s"] / stock["tokens_per_s"] for mine, stock in zip(runs[kind], runs["stock"], strict=True)]
-        middle |= {"speed": statistics.median(ratios), "speed_lowest": min(ratios), "speed_highest": max(ratios)}
+        ratios = [
+            mine["tokens_per_s"] / stock["tokens_per_s"]
+            for mine, stock in zip(runs[kind], runs["stock"], strict=True)
+        ]
+        middle |= {
+            "speed": statistics.median(ratios),
+            "speed_lowest": min(ratios),
+            "speed_highest": max(ratios),
+        }
         middle["memory"] = middle["peak_gb"] / report["median"]["stock"]["peak_gb"]
     return report
 
@@ -96,13 +147,26 @@ def compare(folder: Path, options: argparse.Namespace) -> dict:
 def measure(kind: str, folder: Path, bf16: bool) -> dict:
     """One epoch in this process."""
     os.chdir(folder)  # stock leaves folders where it stands
-    tokens, seconds = {"stock": run_stock, "convai": run_convai, "sft": lambda: run_sft(bf16)}[kind]()
-    return {"tokens": tokens, "seconds": seconds, "tokens_per_s": tokens / seconds, "peak_gb": peak()}
+    tokens, seconds = {"stock": run_stock, "convai": run_convai, "sft": lambda: run_sft(bf16)}[
+        kind
+    ]()
+    return {
+        "tokens": tokens,
+        "seconds": seconds,
+        "tokens_per_s": tokens / seconds,
+        "peak_gb": peak(),
+    }
 
 
 def run_stock() -> tuple[int, float]:
     """(supervised tokens, seconds)."""
-    alone = {"no_cache": True, "process_count": 1, "use_multiprocessing": False, "save_steps": -1, "save_model_every_epoch": False}
+    alone = {
+        "no_cache": True,
+        "process_count": 1,
+        "use_multiprocessing": False,
+        "save_steps": -1,
+        "save_model_every_epoch": False,
+    }
     model = stock_model({**CONVAI, **alone, "num_train_epochs": EPOCHS["stock"]})
     model.train_model("data.json", output_dir="stock", show_running_loss=False)
     return EPOCHS["stock"] * supervised(model.tokenizer), model.seconds
@@ -118,7 +182,11 @@ def stock_model(args: dict):
         def ids(value):
             if isinstance(value, str):
                 return tokenizer.convert_tokens_to_ids(tokenizer.tokenize(value))
-            return {k: ids(v) for k, v in value.items()} if isinstance(value, dict) else [ids(v) for v in value]
+            return (
+                {k: ids(v) for k, v in value.items()}
+                if isinstance(value, dict)
+                else [ids(v) for v in value]
+            )
 
         return ids(json.loads(Path(path).read_text(encoding="utf-8")))
 
@@ -143,7 +211,14 @@ def run_convai() -> tuple[int, float]:
 
     records: list[dict] = []
     args = {**CONVAI, "num_train_epochs": EPOCHS["convai"]}
-    train_convai("base", read_dialogues("data.json"), None, Path("convai"), args, hooks=Hooks(on_step=records.append))
+    train_convai(
+        "base",
+        read_dialogues("data.json"),
+        None,
+        Path("convai"),
+        args,
+        hooks=Hooks(on_step=records.append),
+    )
     tokens = EPOCHS["convai"] * supervised(load_base("base").tokenizer)
     return tokens, tokens / records[-1]["tokens_per_s"]
 
@@ -176,7 +251,11 @@ def supervised(tokenizer) -> int:
     from train.data.dialogues import read_dialogues
 
     layout = find_layout(tokenizer)
-    return sum(len(layout.encode(u.candidates[-1])) + 1 for d in read_dialogues("data.json") for u in d.utterances)
+    return sum(
+        len(layout.encode(u.candidates[-1])) + 1
+        for d in read_dialogues("data.json")
+        for u in d.utterances
+    )
 
 
 def peak() -> float:
@@ -185,7 +264,11 @@ def peak() -> float:
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+    return (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        * (1 if sys.platform == "darwin" else 1024)
+        / 1e9
+    )
 
 
 def machine() -> str:
@@ -203,7 +286,9 @@ def table(report: dict) -> str:
     for kind, m in report["median"].items():
         spread = f"{m['speed']:.1f} ({m['speed_lowest']:.1f}-{m['speed_highest']:.1f})"
         aim = f"{AIMS[kind]:g}" if kind in AIMS else ""
-        lines.append(f"{kind:8}{m['tokens_per_s']:>10.0f}{spread:>18}{aim:>7}{m['peak_gb']:>10.2f}{m['memory']:>9.2f}")
+        lines.append(
+            f"{kind:8}{m['tokens_per_s']:>10.0f}{spread:>18}{aim:>7}{m['peak_gb']:>10.2f}{m['memory']:>9.2f}"
+        )
     return "\n".join(lines)
 
 

@@ -28,7 +28,9 @@ APP = Path(__file__).parent.parent / "app.py"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=30, help="of asking for each crowd (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=30, help="of asking for each crowd (default: %(default)s)"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT")
     options = parser.parse_args()
     report = measure(options.seconds)
@@ -43,12 +45,20 @@ def measure(seconds: float) -> dict:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url, began = f"http://127.0.0.1:{port}", time.monotonic()
-    page = subprocess.Popen([sys.executable, str(APP), "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL)
+    page = subprocess.Popen(
+        [sys.executable, str(APP), "--host", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+    )
     try:
         shown, ready = wait(url, began), wait(url + "/healthz", began)
         ask(url, 0)  # the first reply warms the model up
         crowds = {count: crowd(url, count, seconds) for count in CROWDS}
-        return {"page_s": shown, "ready_s": ready, "memory_gb": resident(page.pid), "crowds": crowds}
+        return {
+            "page_s": shown,
+            "ready_s": ready,
+            "memory_gb": resident(page.pid),
+            "crowds": crowds,
+        }
     finally:
         page.terminate()
         page.wait(20)
@@ -69,7 +79,8 @@ def wait(url: str, began: float) -> float:
 def crowd(url: str, count: int, seconds: float) -> dict:
     """`count` visitors who ask again and again for `seconds`; of a reply that is written beyond them, its share within counts."""
     print(f"{count} visitors ..", file=sys.stderr)
-    results: list[tuple[float, float, str]] = []  # seconds to the first text, share within the time, the reply
+    # seconds to the first text, share within the time, the reply
+    results: list[tuple[float, float, str]] = []
     lost: list[Exception] = []
     began = time.monotonic()
 
@@ -78,7 +89,8 @@ def crowd(url: str, count: int, seconds: float) -> dict:
         while (left := began + seconds - time.monotonic()) > 0:
             try:
                 first, took, text = ask(url, 1000 * number + turn)
-                within = (left - first) / max(took - first, 1e-3)  # of the time from its first text to its last
+                # of the time from its first text to its last
+                within = (left - first) / max(took - first, 1e-3)
                 results.append((first, min(max(within, 0.0), 1.0), text))
             except (RuntimeError, httpx.HTTPError) as error:
                 lost.append(error)
@@ -93,7 +105,8 @@ def crowd(url: str, count: int, seconds: float) -> dict:
     return {
         "replies": len(results),
         "lost": len(lost) + sum(not text for _, _, text in results),
-        "tokens_per_s": sum(share * len(tokenizer()(text).input_ids) for _, share, text in results) / seconds,
+        "tokens_per_s": sum(share * len(tokenizer()(text).input_ids) for _, share, text in results)
+        / seconds,
         "first_text_s": statistics.median(waits),
         "first_text_s_95": waits[int(0.95 * (len(waits) - 1))],
         "first_text_s_most": waits[-1],
@@ -104,10 +117,13 @@ def ask(url: str, seed: int) -> tuple[float, float, str]:
     """(seconds to the first text, to the last, the reply), through the page's documented API."""
     began, first, text = time.monotonic(), None, ""
     data = [PERSONA, [*TURNS, QUESTIONS[0]], 0.7, 0.9, 0, 20, 60, 1.1, seed, 1]
-    with httpx.Client(timeout=300, verify=False) as http:  # reading the certificates anew would cost more than a reply
+    # reading the certificates anew would cost more than a reply
+    with httpx.Client(timeout=300, verify=False) as http:
         started = http.post(f"{url}/gradio_api/call/chat", json={"data": data})
         started.raise_for_status()
-        with http.stream("GET", f"{url}/gradio_api/call/chat/{started.json()['event_id']}") as answer:
+        with http.stream(
+            "GET", f"{url}/gradio_api/call/chat/{started.json()['event_id']}"
+        ) as answer:
             for line in answer.iter_lines():
                 if line == "event: error":
                     raise RuntimeError("The page answered with an error.")
@@ -135,7 +151,9 @@ def table(report: dict) -> str:
     lines = [
         f"page after {report['page_s']:.1f} s, ready after {report['ready_s']:.1f} s, {report['memory_gb']:.2f} GB, {os.cpu_count()} cores"
     ]
-    lines.append(f"{'visitors':>8}{'tokens/s':>10}{'x one':>7}{'first text':>12}{'95 %':>8}{'longest':>9}{'replies':>9}{'lost':>6}")
+    lines.append(
+        f"{'visitors':>8}{'tokens/s':>10}{'x one':>7}{'first text':>12}{'95 %':>8}{'longest':>9}{'replies':>9}{'lost':>6}"
+    )
     one = report["crowds"][CROWDS[0]]["tokens_per_s"]
     for count, c in report["crowds"].items():
         lines.append(

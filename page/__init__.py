@@ -1,4 +1,1 @@
-"""What the page is made of, in small parts that `app.py` puts together: the conversation, its markup, the model, the door.
-
-Run: nothing by itself; `python app.py` opens the page.
-"""
+"""What the page is made of, in small parts that `app.py` puts together: the conversation, its markup, the model, the door."""

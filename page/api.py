@@ -1,8 +1,4 @@
-"""The endpoint for programs: persona and turns as plain texts in, the growing reply out.
-
-Run: nothing by itself; with the page open,
-`python -c "from gradio_client import Client; print(Client('http://127.0.0.1:7860').predict(['i am a baker.'], ['hi!'], api_name='/chat'))"`
-"""
+"""The endpoint for programs: persona and turns as plain texts in, the growing reply out."""
 
 import threading
 import time
@@ -34,13 +30,27 @@ def answer(
 ) -> str:  # of one streamed value; gr.api documents it
     """Streams the persona's reply as it grows. `persona` holds one sentence an item; `turns` alternate, yours first and last."""
     try:
-        lists_of_text = all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in (persona, turns))
+        lists_of_text = all(
+            isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+            for texts in (persona, turns)
+        )
         if not lists_of_text or len(turns) % 2 == 0 or len(turns) > MAX_TURNS:
-            raise UserError(f"Send the persona as a list of sentences, and turns as a list of texts, an odd number, at most {MAX_TURNS}.")
+            raise UserError(
+                f"Send the persona as a list of sentences, and turns as a list of texts, an odd number, at most {MAX_TURNS}."
+            )
         for turn in turns:
             check_message(turn)
         who = parse_persona("\n".join(persona))
-        settings = Settings(temperature, top_p, top_k, min_tokens, max_tokens, repetition_penalty, best_of=best_of, seed=seed)
+        settings = Settings(
+            temperature,
+            top_p,
+            top_k,
+            min_tokens,
+            max_tokens,
+            repetition_penalty,
+            best_of=best_of,
+            seed=seed,
+        )
         if not backend.ready.is_set():
             raise UserError("The model is still loading; try again in a moment.")
         shown = 0.0

@@ -1,14 +1,13 @@
-"""The model behind the page: loaded once, shared by everybody, and one generator that writes a reply with it.
-
-Run: nothing by itself; `app.py` loads it before the page opens on a GPU, and right after on a CPU.
-"""
+"""The model behind the page: loaded once, shared by everybody, and one generator that writes a reply with it."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from typing import NamedTuple
 
-try:  # on a ZeroGPU Space, and before torch: this package lends a GPU to each call of a decorated function
+# on a ZeroGPU Space, and before torch: this package lends a GPU to each call of a decorated
+# function
+try:
     import spaces
 except ImportError:
     spaces = None
@@ -30,10 +29,13 @@ class Progress(NamedTuple):
     seconds: float
 
 
-checkpoint: Checkpoint | Endpoint | None = None  # a module's variable, so that ZeroGPU's forked processes find it
+# a module's variable, so that ZeroGPU's forked processes find it
+checkpoint: Checkpoint | Endpoint | None = None
 ready = threading.Event()
-ALONE = threading.Semaphore(2)  # replies at once where visitors do not share passes; more would only slow each other down
-running: set[threading.Event] = set()  # the stop of every reply that is being written, for all visitors
+# replies at once where visitors do not share passes; more would only slow each other down
+ALONE = threading.Semaphore(2)
+# the stop of every reply that is being written, for all visitors
+running: set[threading.Event] = set()
 
 
 def load(name: str | None, device: str | None = None) -> None:
@@ -64,7 +66,9 @@ def state() -> str:
     return "unreachable" if is_remote() and checkpoint.problem else "ready"
 
 
-def write(persona: Persona, turns: list[str], settings: Settings, stop: threading.Event) -> Iterator[Progress]:
+def write(
+    persona: Persona, turns: list[str], settings: Settings, stop: threading.Event
+) -> Iterator[Progress]:
     """The reply as it grows; ends at the next token when `stop` is set, or when the caller closes the generator.
 
     Raises UserError with one sentence, whatever went wrong.
@@ -82,9 +86,11 @@ def write(persona: Persona, turns: list[str], settings: Settings, stop: threadin
                 return
     except UserError:
         raise
-    except gr.Error as error:  # the Space's own, when no GPU is free or the visitor's share of it is used up
+    # the Space's own, when no GPU is free or the visitor's share of it is used up
+    except gr.Error as error:
         raise UserError(str(error.message)) from error
-    except Exception as error:  # the visitor can do nothing about it but try again; the words stay out of the log
+    # the visitor can do nothing about it but try again; the words stay out of the log
+    except Exception as error:
         print(f"A reply failed: {type(error).__name__}.", flush=True)
         raise UserError("The model failed during this reply; try again.") from error
     finally:
@@ -92,7 +98,9 @@ def write(persona: Persona, turns: list[str], settings: Settings, stop: threadin
         running.discard(stop)
 
 
-def _write_in_turn(persona: Persona, turns: list[str], settings: Settings, stop: threading.Event) -> Iterator[Progress]:
+def _write_in_turn(
+    persona: Persona, turns: list[str], settings: Settings, stop: threading.Event
+) -> Iterator[Progress]:
     """`_write`, at once where passes are shared or run elsewhere; else when there is room, and the visitor may stop or leave before."""
     if is_remote() or checkpoint.engine:
         yield from _write(persona, turns, settings, stop)
@@ -107,14 +115,19 @@ def _write_in_turn(persona: Persona, turns: list[str], settings: Settings, stop:
         ALONE.release()
 
 
-def _write(persona: Persona, turns: list[str], settings: Settings, stop: threading.Event | None = None) -> Iterator[Progress]:
-    with closing(begin_reply(checkpoint, persona, turns, settings, stop)) as reply:  # a visitor who leaves ends it at once
+def _write(
+    persona: Persona, turns: list[str], settings: Settings, stop: threading.Event | None = None
+) -> Iterator[Progress]:
+    # a visitor who leaves ends it at once
+    with closing(begin_reply(checkpoint, persona, turns, settings, stop)) as reply:
         for _ in reply:
             yield Progress(reply.text, reply.tokens, reply.seconds)
         yield Progress(reply.text, reply.tokens, reply.seconds)
 
 
-def _write_apart(persona: Persona, turns: list[str], settings: Settings) -> Iterator[Progress | str]:
+def _write_apart(
+    persona: Persona, turns: list[str], settings: Settings
+) -> Iterator[Progress | str]:
     """`_write` for another process, which no event reaches and from which an error brings only its class: its sentence is yielded."""
     try:
         yield from _write(persona, turns, settings)
@@ -122,7 +135,8 @@ def _write_apart(persona: Persona, turns: list[str], settings: Settings) -> Iter
         yield str(error)
 
 
-_write_on_borrowed_gpu = spaces.GPU(duration=30)(_write_apart) if spaces else None  # seconds; beyond them the Space ends the call
+# seconds; beyond them the Space ends the call
+_write_on_borrowed_gpu = spaces.GPU(duration=30)(_write_apart) if spaces else None
 
 
 def room(persona: Persona, turns: list[str]) -> tuple[int, int]:

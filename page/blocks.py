@@ -12,9 +12,11 @@ from persona_bot.errors import UserError
 from persona_bot.persona import persona_text
 from persona_bot.replies.reply import LIMITS, Settings
 
-AT_ONCE = 16  # replies that are written at the same time, in shared passes; further ones wait in the queue
+# replies that are written at the same time, in shared passes; further ones wait in the queue
+AT_ONCE = 16
 STATIC = Path(__file__).parent / "static"
-THEME = gr.themes.Base(  # of the fonts that Gradio brings, few hold the Latin letters in both weights; this one does
+# of the fonts that Gradio brings, few hold the Latin letters in both weights; this one does
+THEME = gr.themes.Base(
     font=[gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
 )
@@ -34,7 +36,11 @@ with gr.Blocks(title="Persona bot", fill_width=True, analytics_enabled=False) as
     with gr.Row(elem_id="top"):
         html(render.TITLE, elem_id="title")
         model_line = html(render.model_line(None, ""), elem_id="model")
-    cards = html(render.cards(PRESETS, FIRST), elem_id="cards", js_on_load="personaPage.clicks(element, trigger)")
+    cards = html(
+        render.cards(PRESETS, FIRST),
+        elem_id="cards",
+        js_on_load="personaPage.clicks(element, trigger)",
+    )
     with gr.Row(elem_id="stage"):
         with gr.Column(elem_id="talk"):
             with gr.Row(elem_id="talk-head"):
@@ -50,7 +56,13 @@ with gr.Blocks(title="Persona bot", fill_width=True, analytics_enabled=False) as
                 html("<p>Your next message replaces the marked one and all that follows.</p>")
                 keep = quiet_button("Cancel")
             with gr.Row(elem_id="composer"):
-                message = gr.Textbox(label="Message", placeholder="Write a message", show_label=False, container=False, max_lines=5)
+                message = gr.Textbox(
+                    label="Message",
+                    placeholder="Write a message",
+                    show_label=False,
+                    container=False,
+                    max_lines=5,
+                )
                 send_button = gr.Button("Send", variant="primary", elem_id="send")
                 stop_button = gr.Button("Stop", elem_id="stop", visible=False)
             with gr.Row(elem_id="after"):
@@ -68,37 +80,93 @@ with gr.Blocks(title="Persona bot", fill_width=True, analytics_enabled=False) as
                 copy_link = quiet_button("Copy link")
             with gr.Accordion("Settings", open=False, elem_id="settings"):
                 settings = [
-                    setting("temperature", "Temperature", 0.05, "Higher is more surprising; 0 always takes the likeliest word."),
-                    setting("top_p", "Top-p", 0.01, "Draw from the likeliest words that together have this share."),
+                    setting(
+                        "temperature",
+                        "Temperature",
+                        0.05,
+                        "Higher is more surprising; 0 always takes the likeliest word.",
+                    ),
+                    setting(
+                        "top_p",
+                        "Top-p",
+                        0.01,
+                        "Draw from the likeliest words that together have this share.",
+                    ),
                     setting("top_k", "Top-k", 1, "Draw from so many words at most; 0 is off."),
                     setting("min_tokens", "Shortest reply", 1, "In tokens; a word has one or two."),
-                    setting("max_tokens", "Longest reply", 1, "In tokens; it ends with a sentence if it can."),
-                    setting("repetition_penalty", "Repetition penalty", 0.01, "Above 1 avoids words that the reply has already."),
-                    setting("no_repeat_ngram", "No run of words twice", 1, "Of so many tokens, in the whole chat; 0 is off."),
-                    setting("best_of", "Best of", 1, "Writes so many replies and shows the one that fits best; above 1 nothing streams."),
-                    gr.Number(None, label="Seed", info="A whole number makes the reply repeatable; empty is random.", precision=0),
+                    setting(
+                        "max_tokens",
+                        "Longest reply",
+                        1,
+                        "In tokens; it ends with a sentence if it can.",
+                    ),
+                    setting(
+                        "repetition_penalty",
+                        "Repetition penalty",
+                        0.01,
+                        "Above 1 avoids words that the reply has already.",
+                    ),
+                    setting(
+                        "no_repeat_ngram",
+                        "No run of words twice",
+                        1,
+                        "Of so many tokens, in the whole chat; 0 is off.",
+                    ),
+                    setting(
+                        "best_of",
+                        "Best of",
+                        1,
+                        "Writes so many replies and shows the one that fits best; above 1 nothing streams.",
+                    ),
+                    gr.Number(
+                        None,
+                        label="Seed",
+                        info="A whole number makes the reply repeatable; empty is random.",
+                        precision=0,
+                    ),
                 ]
 
             html(render.FOR_PROGRAMS)
 
-    SHOWN = [cards, header, transcript, status, send_button, stop_button, retry_button, undo_button, editing]
+    SHOWN = [
+        cards,
+        header,
+        transcript,
+        status,
+        send_button,
+        stop_button,
+        retry_button,
+        undo_button,
+        editing,
+    ]
     SHOWN_WITH_PERSONA = [persona, counter, *SHOWN]
     unseen = {"show_progress": "hidden", "api_visibility": "private"}
     at_once = {"queue": False, **unseen}
-    soon = {"concurrency_limit": None, **unseen}  # through the queue, since only there a toast reaches the page
+    # through the queue, since only there a toast reaches the page
+    soon = {"concurrency_limit": None, **unseen}
 
     demo.load(events.opened, chat, [model_line, *SHOWN_WITH_PERSONA], **soon)
     demo.load(None, js="personaPage.start")
     cards.select(events.pick, chat, SHOWN_WITH_PERSONA, **at_once)
-    persona.change(events.rewrite, [persona, chat], [counter, *SHOWN], trigger_mode="always_last", **at_once)
+    persona.change(
+        events.rewrite, [persona, chat], [counter, *SHOWN], trigger_mode="always_last", **at_once
+    )
     new_chat.click(events.fresh, chat, SHOWN, **at_once)
     undo_button.click(events.undo, [message, chat], [message, *SHOWN_WITH_PERSONA], **at_once)
-    transcript.edit(events.edit, chat, [message, *SHOWN], **at_once).then(None, js="personaPage.focusMessage")
+    transcript.edit(events.edit, chat, [message, *SHOWN], **at_once).then(
+        None, js="personaPage.focusMessage"
+    )
     keep.click(events.stop_editing, chat, [message, *SHOWN], **at_once)
     stop_button.click(events.halt, [message, chat], [message, *SHOWN], **at_once)
     copy_link.click(events.link_copied, js="personaPage.copyLink", **soon)
     for asked in (
-        gr.on([message.submit, send_button.click], events.send, [message, persona, chat], [message, *SHOWN], **soon),
+        gr.on(
+            [message.submit, send_button.click],
+            events.send,
+            [message, persona, chat],
+            [message, *SHOWN],
+            **soon,
+        ),
         transcript.example_select(events.send_starter, [persona, chat], SHOWN, **soon),
         retry_button.click(events.retry, [persona, chat], SHOWN, **soon),
     ):
@@ -106,12 +174,15 @@ with gr.Blocks(title="Persona bot", fill_width=True, analytics_enabled=False) as
             events.reply, [chat, *settings], transcript,
             concurrency_limit=AT_ONCE, concurrency_id="model", show_progress="minimal", show_progress_on=status, api_visibility="private",
         )  # fmt: skip
-        writing.failure(events.halt, [message, chat], [message, *SHOWN], **at_once)  # no room in the queue
+        # no room in the queue
+        writing.failure(events.halt, [message, chat], [message, *SHOWN], **at_once)
         writing.success(events.settle, [message, chat], [message, *SHOWN], **at_once)
     gr.api(api.answer, api_name="chat", concurrency_limit=AT_ONCE, concurrency_id="model")
 
 
-def launch(host: str | None = None, port: int | None = None, share: bool = False, waiting: int = 128) -> list[str]:
+def launch(
+    host: str | None = None, port: int | None = None, share: bool = False, waiting: int = 128
+) -> list[str]:
     """Opens the page without blocking and returns its addresses, the public one last; `waiting` bounds the queue."""
     demo.queue(max_size=waiting)
     try:

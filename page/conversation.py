@@ -1,7 +1,5 @@
 """One visitor's conversation, owned by the server: who they talk to, what was said, and what is being said.
 
-Run: nothing by itself; `app.py` keeps one of these in each session's `gr.State` and the browser only ever sees it rendered.
-
 An exchange is the partner's message and the persona's reply to it. While a reply is being written its exchange is `pending`;
 whoever writes it claims it first, so that a job that waited in the queue in vain finds nothing left to do.
 """
@@ -40,7 +38,8 @@ class Conversation:
     tokens_per_second: float | None = None  # of the last reply
     unsent: str = ""  # a message without an answer, on its way back into the message box
     before: tuple[Persona, list[Exchange]] | None = None  # what `fresh` put away
-    _replaced: list[Exchange] = field(default_factory=list)  # what comes back if the pending reply stays empty
+    # what comes back if the pending reply stays empty
+    _replaced: list[Exchange] = field(default_factory=list)
 
     def ask(self, message: str) -> None:
         """Opens an exchange with this message, in place of the one being edited if there is one."""
@@ -82,7 +81,8 @@ class Conversation:
         self.pending = None
         if exchange.reply:
             return
-        if not (self._replaced and self._replaced[0].message == exchange.message):  # a retry still shows its message
+        # a retry still shows its message
+        if not (self._replaced and self._replaced[0].message == exchange.message):
             self.unsent = exchange.message
         self.exchanges[-1:] = self._replaced
 
@@ -128,7 +128,11 @@ class Conversation:
 
     def turns(self) -> list[str]:
         """Alternating plain texts, the partner's first, up to the reply that is wanted next."""
-        return [text for e in self.exchanges for text in ([e.message] if e is self.pending else [e.message, e.reply])]
+        return [
+            text
+            for e in self.exchanges
+            for text in ([e.message] if e is self.pending else [e.message, e.reply])
+        ]
 
 
 def check_message(message: object) -> str:
@@ -136,10 +140,13 @@ def check_message(message: object) -> str:
     if not isinstance(message, str):
         raise UserError("A message must be text.")
     if len(message) > MAX_MESSAGE_CHARS:
-        raise UserError(f"The message has {len(message):,} characters and at most {MAX_MESSAGE_CHARS:,} fit; shorten it.")
+        raise UserError(
+            f"The message has {len(message):,} characters and at most {MAX_MESSAGE_CHARS:,} fit; shorten it."
+        )
     if not message.strip():
         raise UserError("Write a message first.")
-    return message.strip().encode("utf-8", "replace").decode()  # half a surrogate pair could not be sent back to the browser
+    # half a surrogate pair could not be sent back to the browser
+    return message.strip().encode("utf-8", "replace").decode()
 
 
 def recognise(persona: Persona, before: Persona, presets: dict[str, Persona]) -> Persona:

@@ -1,8 +1,4 @@
-"""What the page does when something is pressed or typed: functions from the conversation to the components' new values.
-
-Run: nothing by itself; `app.py` wires these to its components. Events that open an exchange (`send`, `send_starter`, `retry`)
-are followed by `reply`, which writes it, and by `settle`. Each argument `chat` is the visitor's own, from `gr.State`.
-"""
+"""What the page does when something is pressed or typed: functions from the conversation to the components' new values."""
 
 import random
 import time
@@ -19,7 +15,8 @@ from persona_bot.replies.reply import Settings
 PRESETS = load_presets()
 FIRST = next(iter(PRESETS.values()))
 FRAME_SECONDS = 0.05  # a growing reply is redrawn at most this often ..
-CROWD = 4  # .. while at most so many are written; drawing costs Gradio as much as the words cost the model
+# .. while at most so many are written; drawing costs Gradio as much as the words cost the model
+CROWD = 4
 
 
 @contextmanager
@@ -57,7 +54,11 @@ def shown_with_persona(chat: Conversation) -> list:
 def opened(chat: Conversation, request: gr.Request):
     """A visit begins, perhaps by a link that brings a persona; ends when the model is there."""
     wanted = request.query_params.get("persona", "")
-    text = persona_text(PRESETS.get(wanted.strip().lower(), FIRST)) if not wanted or wanted.strip().lower() in PRESETS else wanted
+    text = (
+        persona_text(PRESETS.get(wanted.strip().lower(), FIRST))
+        if not wanted or wanted.strip().lower() in PRESETS
+        else wanted
+    )
     try:
         chat.rewrite(text, PRESETS)
         text = persona_text(chat.persona)
@@ -67,7 +68,12 @@ def opened(chat: Conversation, request: gr.Request):
     while not backend.ready.is_set():
         yield [render.model_line(None, ""), text, render.counter(text), *shown(chat)]
         backend.ready.wait(1)
-    yield [render.model_line(backend.checkpoint.name, backend.place()), text, render.counter(text), *shown(chat)]
+    yield [
+        render.model_line(backend.checkpoint.name, backend.place()),
+        text,
+        render.counter(text),
+        *shown(chat),
+    ]
 
 
 def pick(chat: Conversation, event: gr.EventData):

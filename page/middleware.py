@@ -1,7 +1,4 @@
-"""What stands between the network and Gradio: size limit, refused routes, security headers, health, and an orderly end.
-
-Run: nothing by itself; `app.py` hands `middleware` and `routes` to `launch(app_kwargs=...)`.
-"""
+"""What stands between the network and Gradio: size limit, refused routes, security headers, health, and an orderly end."""
 
 import os
 import threading
@@ -14,10 +11,20 @@ from starlette.routing import Route
 
 from page import backend
 
-MAX_BODY_BYTES = 1_000_000  # an API call with a full persona and 199 turns of 1,000 characters has 200,000 to 800,000
+# an API call with a full persona and 199 turns of 1,000 characters has 200,000 to 800,000
+MAX_BODY_BYTES = 1_000_000
 TOO_LARGE = f"A request may have at most {MAX_BODY_BYTES:,} bytes."
 DRAIN_SECONDS = 8.0  # how long running replies may go on after SIGTERM
-REFUSED = ("/upload", "/upload_progress", "/file=", "/file/", "/proxy=", "/component_server", "/stream/")  # nothing here needs them
+# nothing here needs them
+REFUSED = (
+    "/upload",
+    "/upload_progress",
+    "/file=",
+    "/file/",
+    "/proxy=",
+    "/component_server",
+    "/stream/",
+)
 JOINS = ("/queue/join", "/call/", "/run/", "/api/")
 
 POLICY = "; ".join(

@@ -1,7 +1,4 @@
-"""The options of `python app.py`, and a model that loads on a CPU while Gradio is still being imported.
-
-Run: nothing by itself; app.py asks for both before it imports Gradio, so that --help and a mistyped option answer at once.
-"""
+"""The options of `python app.py`, and a model that loads on a CPU while Gradio is still being imported."""
 
 import argparse
 import importlib.util
@@ -13,16 +10,24 @@ from concurrent.futures import Future
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Opens a page to chat with a persona.")
     chosen = parser.add_argument_group("the model")
-    chosen.add_argument("--model", default=os.environ.get("MODEL_ID"), help="Hub repository[@revision] or folder; else the default model")
+    chosen.add_argument(
+        "--model",
+        default=os.environ.get("MODEL_ID"),
+        help="Hub repository[@revision] or folder; else the default model",
+    )
     chosen.add_argument("--device", help="cuda, mps or cpu; else the best there is")
     chosen.add_argument(
-        "--endpoint", default=os.environ.get("MODEL_ENDPOINT"), help="address of an OpenAI-compatible server that runs the model instead"
+        "--endpoint",
+        default=os.environ.get("MODEL_ENDPOINT"),
+        help="address of an OpenAI-compatible server that runs the model instead",
     )
     door = parser.add_argument_group("the page")
     door.add_argument("--host", help="address to listen on; 0.0.0.0 lets other machines in")
     door.add_argument("--port", type=int, help="else the first free one from 7860 on")
     door.add_argument("--share", action="store_true", help="also open a public link, for a week")
-    door.add_argument("--waiting", type=int, default=128, help="how many replies may wait in the queue")
+    door.add_argument(
+        "--waiting", type=int, default=128, help="how many replies may wait in the queue"
+    )
     return parser.parse_args()
 
 
@@ -51,5 +56,6 @@ def begin_to_load(options: argparse.Namespace) -> Future | None:
         except BaseException as error:
             loading.set_exception(error)
 
-    threading.Thread(target=load, daemon=True).start()  # a daemon: Ctrl-C does not wait for a download
+    # a daemon: Ctrl-C does not wait for a download
+    threading.Thread(target=load, daemon=True).start()
     return loading

@@ -1,7 +1,4 @@
-"""The page's own HTML, as strings: cards, header, transcript, counter, status line. Every text of a user or a model is escaped here.
-
-Run: nothing by itself; `app.py` puts these into `gr.HTML` components, whose clicks come back as the events in `data-event`.
-"""
+"""The page's own HTML, as strings: cards, header, transcript, counter, status line. Every text of a user or a model is escaped here."""
 
 from html import escape
 from urllib.parse import quote
@@ -10,7 +7,13 @@ from page.conversation import MAX_EXCHANGES, NAMELESS, Conversation, Exchange
 from persona_bot.errors import UserError
 from persona_bot.persona import MAX_SENTENCES, Persona, parse_persona, persona_text
 
-STARTERS = ("Who are you?", "Where do you work?", "What do you do all day?", "Do you have a car?", "What can you not stand?")
+STARTERS = (
+    "Who are you?",
+    "Where do you work?",
+    "What do you do all day?",
+    "Do you have a car?",
+    "What can you not stand?",
+)
 TITLE = "<h1>Persona bot <span>describe someone, then talk to them</span></h1>"
 ICON = (
     "<link rel='icon' href=\"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 100 100'>"
@@ -26,7 +29,10 @@ PEN = (
 
 def cards(presets: dict[str, Persona], persona: Persona) -> str:
     """One button a preset, and one for a random persona; the one that is spoken to is pressed."""
-    buttons = [_card(slug, p.face, p.name, (p.name, p.face) == (persona.name, persona.face)) for slug, p in presets.items()]
+    buttons = [
+        _card(slug, p.face, p.name, (p.name, p.face) == (persona.name, persona.face))
+        for slug, p in presets.items()
+    ]
     return f'<div class="cards" role="group" aria-label="Presets">{"".join(buttons)}{_card("random", "🎲", "Someone new", False)}</div>'
 
 
@@ -43,15 +49,17 @@ def _face(face: str) -> str:
 
 def header(persona: Persona, presets: dict[str, Persona]) -> str:
     """Who is spoken to; `data-link` is the query that opens the page with this persona."""
-    slug = next((slug for slug, preset in presets.items() if preset.sentences == persona.sentences), None)
+    slug = next(
+        (slug for slug, preset in presets.items() if preset.sentences == persona.sentences), None
+    )
     title = "" if persona.name in ("", NAMELESS.name) else f"# {persona.face} {persona.name}\n"
     link = "?persona=" + quote(slug or title + persona_text(persona))
     about = persona.sentences[0] if persona.sentences else "no sentence about them yet"
-    edited = slug is None and any((p.name, p.face) == (persona.name, persona.face) for p in presets.values())
-    name = (persona.name or NAMELESS.name) + (", edited" if edited else "")
-    return (
-        f'<div class="who" data-link="{escape(link)}">{_face(persona.face)}<div><h2>{escape(name)}</h2><p>{escape(about)}</p></div></div>'
+    edited = slug is None and any(
+        (p.name, p.face) == (persona.name, persona.face) for p in presets.values()
     )
+    name = (persona.name or NAMELESS.name) + (", edited" if edited else "")
+    return f'<div class="who" data-link="{escape(link)}">{_face(persona.face)}<div><h2>{escape(name)}</h2><p>{escape(about)}</p></div></div>'
 
 
 def transcript(chat: Conversation) -> str:
@@ -75,7 +83,8 @@ def transcript(chat: Conversation) -> str:
 def _invitation(persona: Persona) -> str:
     facts = "".join(f"<li>{escape(sentence)}</li>" for sentence in persona.sentences[:4])
     starters = "".join(
-        f'<button type="button" class="starter" data-event="example_select" data-message="{text}">{text}</button>' for text in STARTERS
+        f'<button type="button" class="starter" data-event="example_select" data-message="{text}">{text}</button>'
+        for text in STARTERS
     )
     return (
         f'<div class="invitation">{_face(persona.face)}<h3>Say hello to {escape(_called(persona))}</h3>'
@@ -100,7 +109,9 @@ def _yours(exchange: Exchange, number: int, chat: Conversation) -> str:
 
 def _theirs(exchange: Exchange, writing: bool) -> str:
     if writing and not exchange.reply:
-        words = '<p class="dots" role="img" aria-label="is about to answer"><i></i><i></i><i></i></p>'
+        words = (
+            '<p class="dots" role="img" aria-label="is about to answer"><i></i><i></i><i></i></p>'
+        )
     else:
         words = f"<p dir='auto'{' data-writing' if writing else ''}>{escape(exchange.reply)}</p>"
     return f'<li class="them">{_face(exchange.persona.face)}{words}</li>'
@@ -139,5 +150,9 @@ def status(chat: Conversation, used: int, room: int) -> str:
     speed = f"<span>{chat.tokens_per_second:.0f} tokens/s</span>" if chat.tokens_per_second else ""
     left = max(0, 100 - round(100 * used / room))
     meter = f'<span class="room"><i style="width:{left}%"></i></span>'
-    words = f'{left} %<span class="long"> memory</span> left' if left else "the oldest messages are forgotten"
+    words = (
+        f'{left} %<span class="long"> memory</span> left'
+        if left
+        else "the oldest messages are forgotten"
+    )
     return f'<p class="status">{speed}<span title="{used} of {room} tokens of memory are used">{meter}{words}</span></p>'

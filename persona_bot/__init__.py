@@ -8,7 +8,8 @@ import warnings
 
 OF_LIBRARIES = (  # warnings that a user can do nothing about
     ".*gradient_checkpointing",  # peft asks transformers by an old name
-    "torch.quantize_per_tensor",  # quantized tensors and torch.jit will go; the pinned torch has both
+    # quantized tensors and torch.jit will go; the pinned torch has both
+    "torch.quantize_per_tensor",
     "`torch.jit.script` is deprecated",
 )
 
@@ -18,5 +19,6 @@ def silence_libraries() -> None:
         warnings.filterwarnings("ignore", message=words)
 
 
-# Before any thread: a process has one list of filters, and a library that restores it in one thread drops what another has added.
+# Before any thread: a process has one list of filters, and a library that restores it in one thread
+# drops what another has added.
 silence_libraries()

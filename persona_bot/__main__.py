@@ -22,13 +22,17 @@ HELP = """/retry            another reply to your last message
 def main(arguments: list[str] | None = None) -> int:
     """The exit status: 0, or 2 after an error that a user can cause, told in one line on stderr."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # bytes that are no text, or a face that the terminal lacks, must not end the chat
+        # bytes that are no text, or a face that the terminal lacks, must not end the chat
+        stream.reconfigure(errors="replace")
     try:
         options = read_arguments(arguments)
         persona = find_persona(options.persona, options.seed)
         checkpoint, settings = load(options)
         place = "another machine" if options.endpoint else checkpoint.device.type
-        print(f"{checkpoint.name} on {place}, seed {options.seed}. /help shows what you can type.", file=sys.stderr)
+        print(
+            f"{checkpoint.name} on {place}, seed {options.seed}. /help shows what you can type.",
+            file=sys.stderr,
+        )
         Chat(checkpoint, settings, persona, options.seed).run()
     except UserError as error:
         print(error, file=sys.stderr)
@@ -39,21 +43,48 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m persona_bot", description="Chat with a persona in the terminal.")
+    parser = argparse.ArgumentParser(
+        prog="python -m persona_bot", description="Chat with a persona in the terminal."
+    )
     presets = ", ".join(load_presets())
-    parser.add_argument("--persona", default="environmentalist", help=f"{presets}, a file of sentences, or random")
-    parser.add_argument("--model", help="Hub repository (USER/NAME or USER/NAME@REVISION) or folder; default: the one that comes along")
-    parser.add_argument("--endpoint", default=os.environ.get("MODEL_ENDPOINT"), help="an OpenAI-compatible server that runs it instead")
+    parser.add_argument(
+        "--persona", default="environmentalist", help=f"{presets}, a file of sentences, or random"
+    )
+    parser.add_argument(
+        "--model",
+        help="Hub repository (USER/NAME or USER/NAME@REVISION) or folder; default: the one that comes along",
+    )
+    parser.add_argument(
+        "--endpoint",
+        default=os.environ.get("MODEL_ENDPOINT"),
+        help="an OpenAI-compatible server that runs it instead",
+    )
     parser.add_argument("--device", help="cuda, mps or cpu; default: the best there is")
-    parser.add_argument("--seed", type=int, help="makes a random persona and the replies come out the same again")
+    parser.add_argument(
+        "--seed", type=int, help="makes a random persona and the replies come out the same again"
+    )
     sampling = parser.add_argument_group("how a reply is sampled (the defaults are good)")
-    sampling.add_argument("--temperature", type=float, help="0 always takes the likeliest word, above 1 gets wild")
-    sampling.add_argument("--top-p", type=float, help="draw from the likeliest words that hold this share of probability")
-    sampling.add_argument("--top-k", type=int, help="draw from this many of the likeliest words; 0: no limit")
+    sampling.add_argument(
+        "--temperature", type=float, help="0 always takes the likeliest word, above 1 gets wild"
+    )
+    sampling.add_argument(
+        "--top-p",
+        type=float,
+        help="draw from the likeliest words that hold this share of probability",
+    )
+    sampling.add_argument(
+        "--top-k", type=int, help="draw from this many of the likeliest words; 0: no limit"
+    )
     sampling.add_argument("--min-tokens", type=int, help="no reply ends before")
     sampling.add_argument("--max-tokens", type=int, help="every reply ends there")
-    sampling.add_argument("--repetition-penalty", type=float, help="above 1 avoids words that the reply already has")
-    sampling.add_argument("--best-of", type=int, help="write so many replies and show the one that fits best; nothing streams then")
+    sampling.add_argument(
+        "--repetition-penalty", type=float, help="above 1 avoids words that the reply already has"
+    )
+    sampling.add_argument(
+        "--best-of",
+        type=int,
+        help="write so many replies and show the one that fits best; nothing streams then",
+    )
     options = parser.parse_args(arguments)
     if options.seed is None:
         options.seed = random.randrange(1_000_000)
@@ -62,11 +93,23 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def load(options: argparse.Namespace):
     """(checkpoint, settings); the settings are checked before the model is loaded."""
-    from persona_bot.checkpoints.load import load_checkpoint  # torch takes seconds to import: not for --help or a mistyped persona
+    # torch takes seconds to import: not for --help or a mistyped persona
+    from persona_bot.checkpoints.load import load_checkpoint
     from persona_bot.replies.reply import Settings
 
-    names = ("temperature", "top_p", "top_k", "min_tokens", "max_tokens", "repetition_penalty", "best_of", "seed")
-    settings = Settings(**{name: value for name in names if (value := getattr(options, name)) is not None})
+    names = (
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_tokens",
+        "max_tokens",
+        "repetition_penalty",
+        "best_of",
+        "seed",
+    )
+    settings = Settings(
+        **{name: value for name in names if (value := getattr(options, name)) is not None}
+    )
     if options.endpoint:
         from persona_bot.replies.remote import Endpoint
 
@@ -116,14 +159,21 @@ class Chat:
             print(HELP, file=sys.stderr)
 
     def show_persona(self) -> None:
-        print(f"\n{self.persona.face} {self.persona.name}\n{persona_text(self.persona)}\n".lstrip(" "), file=sys.stderr)
+        print(
+            f"\n{self.persona.face} {self.persona.name}\n{persona_text(self.persona)}\n".lstrip(
+                " "
+            ),
+            file=sys.stderr,
+        )
 
     def say(self, message: str, before: list[str] | None = None) -> None:
         """Streams the reply to `message` and remembers both; after an error or an empty reply the conversation is as it was."""
         if not message:
             return
         if len(message) > MAX_MESSAGE_CHARS:
-            raise UserError(f"The message has {len(message):,} characters and at most {MAX_MESSAGE_CHARS:,} fit; shorten it.")
+            raise UserError(
+                f"The message has {len(message):,} characters and at most {MAX_MESSAGE_CHARS:,} fit; shorten it."
+            )
         before = self.turns if before is None else before
         text = self.print_reply([*before, message])
         if text:
@@ -133,13 +183,15 @@ class Chat:
         """The reply's text, also when Ctrl-C ended it."""
         from persona_bot.replies.remote import begin_reply
 
-        seed = (self.settings.seed + self.replies) % 2**32  # a retry must differ, and a second run must not
+        # a retry must differ, and a second run must not
+        seed = (self.settings.seed + self.replies) % 2**32
         self.replies += 1
         reply = begin_reply(self.checkpoint, self.persona, turns, replace(self.settings, seed=seed))
         print(f"{self.persona.face} ".lstrip(), end="", flush=True)
         try:
             for piece in reply:
-                print("".join(c for c in piece if c.isprintable() or c == "\n"), end="", flush=True)  # no escape codes
+                # no escape codes
+                print("".join(c for c in piece if c.isprintable() or c == "\n"), end="", flush=True)
         except KeyboardInterrupt:
             reply.close()
         finally:

@@ -1,7 +1,4 @@
-"""Where a model runs, in which precision, and when its memory is full.
-
-Run: nothing by itself; checkpoint.py asks it, and `python app.py --device cpu` overrules it.
-"""
+"""Where a model runs, in which precision, and when its memory is full."""
 
 import ctypes
 import os
@@ -17,7 +14,13 @@ M_MMAP_THRESHOLD = -3  # mallopt(3)
 def pick_device(name: str | None = None) -> torch.device:
     """The named device, else CUDA, then Apple's MPS, then the CPU."""
     if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -28,7 +31,11 @@ def pick_device(name: str | None = None) -> torch.device:
 def best_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it (Ampere or newer, AVX512-BF16, AMX), float16 on other GPUs, else float32."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float16
+        )
     if device.type == "mps":
         return torch.float16
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
@@ -57,4 +64,8 @@ def give_memory_back() -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """CUDA has a class for it; the CPU allocator of torch only says so."""
     said = str(error)
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in said or "not enough memory" in said
+    return (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or "can't allocate memory" in said
+        or "not enough memory" in said
+    )

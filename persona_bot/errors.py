@@ -1,7 +1,4 @@
-"""The one class for errors that a user can cause. The page shows them as a toast; a command prints one line and exits 2.
-
-Run: nothing; `from persona_bot.errors import UserError`.
-"""
+"""The one class for errors that a user can cause. The page shows them as a toast; a command prints one line and exits 2."""
 
 
 class UserError(Exception):

@@ -1,7 +1,5 @@
 """A persona: free text, one sentence a line, read tolerantly into `Persona(name, sentences, face)`; presets; a random one.
 
-Run: nothing by itself; `python -m persona_bot --persona random --seed 7` chats with a drawn one.
-
 A preset is a plain file `persona_presets/<slug>.txt`: first a title line `# <face> <title>`, then one sentence a line. A
 random persona takes one sentence from each pool in `persona_presets/pools/`; a line there may end with topics (`#night`),
 and no two sentences of one persona share a topic, so that nobody looks at stars for a living and goes to bed at nine. Some 267
@@ -20,11 +18,13 @@ from persona_bot.errors import UserError
 MAX_SENTENCES = 12
 MAX_SENTENCE_CHARS = 200
 MAX_TEXT_CHARS = 10_000  # of text that is looked at; the limits above fit in a third of it
-MAX_MESSAGE_CHARS = 1_000  # of one thing that a partner says; more is refused before it is tokenized
+# of one thing that a partner says; more is refused before it is tokenized
+MAX_MESSAGE_CHARS = 1_000
 MAX_NAME_CHARS = 40
 PRESETS = Path(__file__).parent.parent / "persona_presets"
 FIRST_PRESETS = ("environmentalist", "soldier")
-POOLS = ("jobs", "homes", "hobbies", "likes", "dislikes", "quirks")  # in the order in which a persona tells them
+# in the order in which a persona tells them
+POOLS = ("jobs", "homes", "hobbies", "likes", "dislikes", "quirks")
 
 
 class Persona(NamedTuple):
@@ -68,7 +68,9 @@ def load_presets(folder: Path | str = PRESETS) -> dict[str, Persona]:
     """Every `<slug>.txt` of the folder by its slug; raises UserError naming a file that cannot be used."""
     files = sorted(Path(folder).glob("*.txt"), key=lambda file: (_place(file.stem), file.stem))
     if not files:
-        raise UserError(f"The folder {folder} holds no persona files; put one there, named like soldier.txt, a sentence a line.")
+        raise UserError(
+            f"The folder {folder} holds no persona files; put one there, named like soldier.txt, a sentence a line."
+        )
     return {file.stem: read_persona(file) for file in files}
 
 
@@ -76,17 +78,26 @@ def read_persona(file: Path | str) -> Persona:
     """The persona in a file, called after the file when it has no title line; raises UserError naming the file."""
     file = Path(file)
     try:
-        with file.open(encoding="utf-8-sig") as stream:  # -sig: some editors begin a file with a mark
+        # -sig: some editors begin a file with a mark
+        with file.open(encoding="utf-8-sig") as stream:
             persona = parse_persona(stream.read(MAX_TEXT_CHARS + 1))
     except OSError as error:
-        raise UserError(f"The persona file {file} cannot be read: {error.strerror}; check its name and permissions.") from error
+        raise UserError(
+            f"The persona file {file} cannot be read: {error.strerror}; check its name and permissions."
+        ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"The persona file {file} is not UTF-8 text; save it as UTF-8.") from error
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     if not persona.sentences:
-        raise UserError(f"The persona file {file} holds no sentence; write one a line, like: i live by the sea.")
-    return persona if persona.name else persona._replace(name=file.stem.replace("_", " ").replace("-", " ").capitalize())
+        raise UserError(
+            f"The persona file {file} holds no sentence; write one a line, like: i live by the sea."
+        )
+    return (
+        persona
+        if persona.name
+        else persona._replace(name=file.stem.replace("_", " ").replace("-", " ").capitalize())
+    )
 
 
 def find_persona(name: str, seed: int) -> Persona:
@@ -98,7 +109,9 @@ def find_persona(name: str, seed: int) -> Persona:
         return presets[name]
     if Path(name).is_file():
         return read_persona(name)
-    raise UserError(f"There is no persona {name!r}; name a file, random, or one of {', '.join(presets)}.")
+    raise UserError(
+        f"There is no persona {name!r}; name a file, random, or one of {', '.join(presets)}."
+    )
 
 
 def random_persona(seed: int) -> Persona:
@@ -117,7 +130,9 @@ def random_persona(seed: int) -> Persona:
     return Persona(f"{first_name}, {job.lower()}", tuple(sentences), face)
 
 
-def _draw_line(draw: random.Random, lines: list[tuple[str, frozenset]], topics: set) -> tuple[str, frozenset]:
+def _draw_line(
+    draw: random.Random, lines: list[tuple[str, frozenset]], topics: set
+) -> tuple[str, frozenset]:
     allowed = [line for line in lines if not line[1] & topics]
     return allowed[draw.randrange(len(allowed))]
 
@@ -127,21 +142,30 @@ def _pool(name: str) -> list[tuple[str, frozenset]]:
     """Lines of a pool with their topics: `i paint the sea. #sea` -> ("i paint the sea.", {"#sea"})."""
     lines = (PRESETS / "pools" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     words = [line.split() for line in lines if line.strip()]
-    return [(" ".join(w for w in ws if w[0] != "#"), frozenset(w for w in ws if w[0] == "#")) for ws in words]
+    return [
+        (" ".join(w for w in ws if w[0] != "#"), frozenset(w for w in ws if w[0] == "#"))
+        for ws in words
+    ]
 
 
 _EMOJI_JOINER = re.compile("(?<=[\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])\u200d")
 _TITLE = re.compile(r"#+(?:\s|$)")
 _MARKER = re.compile(r"^(?:[-*+#–—·]+(?:\s+|$)|[•‣◦▪]\s*|\(?\d{1,2}[.)](?:\s+|$))+")
 _SENTENCE_END = re.compile(r"""(?:(?<=[.!?…])|(?<=[.!?…]["'”’)\]]))\s+""")
-_NO_END = re.compile(r"\(?(?:mr|mrs|ms|dr|st|prof|vs|no|e\.g|i\.e|[^\W\d_](?:\.[^\W\d_])*|.*\.\.)\.", re.IGNORECASE)
+_NO_END = re.compile(
+    r"\(?(?:mr|mrs|ms|dr|st|prof|vs|no|e\.g|i\.e|[^\W\d_](?:\.[^\W\d_])*|.*\.\.)\.", re.IGNORECASE
+)
 
 
 def _clean(line: str) -> str:
     """The line without control, bidi and zero-width characters and lone surrogates, its white space single spaces."""
     spaced = " ".join(line.split())
     joiners = {match.start() for match in _EMOJI_JOINER.finditer(spaced)}
-    kept = (c for k, c in enumerate(spaced) if k in joiners or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    kept = (
+        c
+        for k, c in enumerate(spaced)
+        if k in joiners or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
+    )
     return " ".join("".join(kept).split())
 
 
@@ -163,14 +187,20 @@ def _check(sentence: str, line: int, before: int) -> None:
             f"Line {line} has a sentence of {len(sentence)} characters and at most {MAX_SENTENCE_CHARS} fit; shorten or split it."
         )
     if before == MAX_SENTENCES:
-        raise UserError(f"Line {line} holds sentence {MAX_SENTENCES + 1} and a persona has at most {MAX_SENTENCES}; remove it or others.")
+        raise UserError(
+            f"Line {line} holds sentence {MAX_SENTENCES + 1} and a persona has at most {MAX_SENTENCES}; remove it or others."
+        )
 
 
 def _read_title(line: str) -> tuple[str, str]:
     """`# 🌱 Environmentalist` -> ("🌱", "Environmentalist"); the face may be missing."""
     title = line.lstrip("# ")
     face, _, name = title.partition(" ")
-    return ("", title[:MAX_NAME_CHARS]) if any(c.isalnum() for c in face) else (face[:16], name[:MAX_NAME_CHARS])
+    return (
+        ("", title[:MAX_NAME_CHARS])
+        if any(c.isalnum() for c in face)
+        else (face[:16], name[:MAX_NAME_CHARS])
+    )
 
 
 def _place(slug: str) -> int:

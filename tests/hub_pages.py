@@ -1,7 +1,4 @@
-"""What each address of the tests' Hub answers: accounts, repositories, uploads, downloads. Used by hub_server.py.
-
-Run: nothing.
-"""
+"""What each address of the tests' Hub answers: accounts, repositories, uploads, downloads. Used by hub_server.py."""
 
 import base64
 import hashlib
@@ -61,7 +58,11 @@ class Pages:
         for method, pattern, action in ROUTES:
             if self.method in method and (found := re.fullmatch(pattern, path)):
                 result = getattr(self, action)(**found.groupdict())
-                return result if isinstance(result, tuple) else (200, {"Content-Type": "application/json"}, json.dumps(result).encode())
+                return (
+                    result
+                    if isinstance(result, tuple)
+                    else (200, {"Content-Type": "application/json"}, json.dumps(result).encode())
+                )
         raise Refused(404, "", f"no such page: {path}")
 
     # -- who may do what
@@ -97,21 +98,36 @@ class Pages:
         if user is None:
             raise Refused(401, "", "Invalid username or password.")
         orgs = [{"name": org, "roleInOrg": role} for org, role in user.get("orgs", {}).items()]
-        access = {"displayName": "test", "role": user["role"], "fineGrained": user.get("fineGrained")}
-        return {"type": "user", "name": user["name"], "orgs": orgs, "auth": {"type": "access_token", "accessToken": access}}
+        access = {
+            "displayName": "test",
+            "role": user["role"],
+            "fineGrained": user.get("fineGrained"),
+        }
+        return {
+            "type": "user",
+            "name": user["name"],
+            "orgs": orgs,
+            "auth": {"type": "access_token", "accessToken": access},
+        }
 
     def create(self):
         want = json.loads(self.body)
         kind, user = want.get("type", "model"), self.user(write=True)
         name = f"{want['organization'] or user['name']}/{want['name']}"
         if name.split("/")[0] not in {user["name"], *user.get("orgs", {})}:
-            raise Refused(403, "", f"You don't have the rights to create a {kind} under this namespace")
+            raise Refused(
+                403, "", f"You don't have the rights to create a {kind} under this namespace"
+            )
         if (kind, name) in self.hub.repos:
             return 409, {}, json.dumps({"error": "exists", "url": self.page(kind, name)}).encode()
         variables = {entry["key"]: entry["value"] for entry in want.get("variables", [])}
         private = want.get("visibility") == "private" or bool(want.get("private"))
-        self.hub.repos[kind, name] = repo = Repo(private=private, sdk=want.get("sdk", ""), variables=variables)
-        repo.commit("initial commit", {".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)})
+        self.hub.repos[kind, name] = repo = Repo(
+            private=private, sdk=want.get("sdk", ""), variables=variables
+        )
+        repo.commit(
+            "initial commit", {".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)}
+        )
         return {"url": self.page(kind, name), "name": name}
 
     def page(self, kind: str, name: str) -> str:
@@ -124,19 +140,34 @@ class Pages:
     def info(self, kind, name, revision=None):
         repo = self.repo(kind, name)
         commit = self.at(repo, revision)
-        siblings = [{"rfilename": path, "blobId": blob.git, **sizes(blob)} for path, blob in commit.files.items()]
-        return {"id": name, "sha": commit.oid, "private": repo.private, "gated": repo.gated, "siblings": siblings}
+        siblings = [
+            {"rfilename": path, "blobId": blob.git, **sizes(blob)}
+            for path, blob in commit.files.items()
+        ]
+        return {
+            "id": name,
+            "sha": commit.oid,
+            "private": repo.private,
+            "gated": repo.gated,
+            "siblings": siblings,
+        }
 
     def tree(self, kind, name, revision):
         files = self.at(self.repo(kind, name), revision).files
-        return [{"type": "file", "path": path, "oid": blob.git, **sizes(blob)} for path, blob in files.items()]
+        return [
+            {"type": "file", "path": path, "oid": blob.git, **sizes(blob)}
+            for path, blob in files.items()
+        ]
 
     def variables(self, kind, name):
         repo = self.repo(kind, name, write=self.method == "POST")
         if self.method == "POST":
             want = json.loads(self.body)
             repo.variables[want["key"]] = want["value"]
-        return {key: {"value": value, "updatedAt": "2026-01-01T00:00:00.000Z"} for key, value in repo.variables.items()}
+        return {
+            key: {"value": value, "updatedAt": "2026-01-01T00:00:00.000Z"}
+            for key, value in repo.variables.items()
+        }
 
     # -- uploads
 
@@ -148,18 +179,30 @@ class Pages:
 
     def preupload(self, kind, name, revision):
         files = self.at(self.repo(kind, name, write=True), revision).files
-        return {"files": [self.mode(file["path"], files.get(file["path"])) for file in json.loads(self.body)["files"]]}
+        return {
+            "files": [
+                self.mode(file["path"], files.get(file["path"]))
+                for file in json.loads(self.body)["files"]
+            ]
+        }
 
     def mode(self, path: str, old: Blob | None) -> dict:
         known = {"oid": old.sha256 if old.lfs else old.git} if old else {}
-        return {"path": path, "uploadMode": "lfs" if path.endswith(LARGE) else "regular", "shouldIgnore": False, **known}
+        return {
+            "path": path,
+            "uploadMode": "lfs" if path.endswith(LARGE) else "regular",
+            "shouldIgnore": False,
+            **known,
+        }
 
     def batch(self, kind, name):
         self.repo(kind, name, write=True)
         upload = {"verify": {"href": f"{self.hub.verify_at}/lfs-verify"}}
         objects = []
         for want in json.loads(self.body)["objects"]:
-            action = {"actions": {"upload": {"href": f"{self.hub.cdn}/lfs/{want['oid']}"}, **upload}}
+            action = {
+                "actions": {"upload": {"href": f"{self.hub.cdn}/lfs/{want['oid']}"}, **upload}
+            }
             objects.append({**want, **({} if want["oid"] in self.hub.objects else action)})
         return {"transfer": "basic", "objects": objects}
 
@@ -189,7 +232,11 @@ class Pages:
             else:
                 del files[path]
         new = repo.commit(header["summary"], files)
-        return {"success": True, "commitOid": new.oid, "commitUrl": f"{self.page(kind, name)}/commit/{new.oid}"}
+        return {
+            "success": True,
+            "commitOid": new.oid,
+            "commitUrl": f"{self.page(kind, name)}/commit/{new.oid}",
+        }
 
     # -- downloads
 
@@ -198,10 +245,16 @@ class Pages:
         commit = self.at(repo, revision)
         user = self.user()
         if repo.gated and not (user and name.split("/")[0] == user["name"]):
-            raise Refused(403 if user else 401, "GatedRepo", f"Access to model {name} is restricted")
+            raise Refused(
+                403 if user else 401, "GatedRepo", f"Access to model {name} is restricted"
+            )
         headers = {"X-Repo-Commit": commit.oid}
         if path not in commit.files:
-            return 404, {**headers, "X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}, b""
+            return (
+                404,
+                {**headers, "X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"},
+                b"",
+            )
         blob = commit.files[path]
         if not blob.lfs:
             return 200, {**headers, "ETag": f'"{blob.git}"'}, blob.data
@@ -213,7 +266,11 @@ class Pages:
         data = self.hub.objects[oid]
         if span := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             start = int(span[1])
-            return 206, {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}, data[start:]
+            return (
+                206,
+                {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"},
+                data[start:],
+            )
         return 200, {}, data
 
 
@@ -238,5 +295,9 @@ ROUTES = [
     ("PUT", r"/lfs/(?P<oid>\w+)", "receive"),
     ("GET HEAD", r"/lfs/(?P<oid>\w+)", "send"),
     ("POST", r"/lfs-verify", "verify"),
-    ("GET HEAD", r"/((?P<kind>space)s/)?(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
+    (
+        "GET HEAD",
+        r"/((?P<kind>space)s/)?(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
+        "resolve",
+    ),
 ]

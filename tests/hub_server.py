@@ -1,7 +1,5 @@
 """A small Hugging Face Hub on 127.0.0.1 for the real `huggingface_hub` client: accounts, repositories, commits, LFS, downloads, faults.
 
-Run: nothing; `with Hub() as hub:` in a test, then point HF_ENDPOINT at `hub.url` (HF_HUB_DISABLE_XET=1: it speaks LFS, not Xet).
-
     hub.put("user/name", {"config.json": b"{}"})            a repository with one commit; private=, gated=, kind="space"
     hub.head("user/name").files["config.json"].data         what was published
     hub.fault("POST .*/commit/", status=503, times=1)       the next such request fails; see Fault
@@ -42,9 +40,13 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b'{"error": "planned"}'
     hang: bool = False  # no answer at all; with cut="after" the request is carried out all the same
-    cut: str = ""  # "before" the request is carried out, "after" (carried out, no answer), "body" (half of the answer)
-    also: Callable[[], object] | None = None  # is called first, for what happens elsewhere at that moment
-    change: str = ""  # "byte": one byte flipped, "size": one byte less in the body than the files' list says
+    # "before" the request is carried out, "after" (carried out, no answer), "body" (half of the
+    # answer)
+    cut: str = ""
+    # is called first, for what happens elsewhere at that moment
+    also: Callable[[], object] | None = None
+    # "byte": one byte flipped, "size": one byte less in the body than the files' list says
+    change: str = ""
 
 
 class Hub(ThreadingHTTPServer):
@@ -56,7 +58,10 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.cdn = f"http://localhost:{self.server_port}"
-        self.users = {"token-writer": {"name": "user", "role": "write"}, "token-reader": {"name": "user", "role": "read"}}
+        self.users = {
+            "token-writer": {"name": "user", "role": "write"},
+            "token-reader": {"name": "user", "role": "read"},
+        }
         self.repos: dict[tuple[str, str], Repo] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[Request] = []
@@ -66,7 +71,9 @@ class Hub(ThreadingHTTPServer):
         self.over = threading.Event()
 
     def __enter__(self):
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *_):
@@ -87,7 +94,9 @@ class Hub(ThreadingHTTPServer):
 
     def put(self, name: str, files: dict[str, bytes], kind: str = "model", **fields) -> Commit:
         repo = self.repos.setdefault((kind, name), Repo(**fields))
-        return repo.commit("put", {path: Blob(data, path.endswith(LARGE)) for path, data in files.items()})
+        return repo.commit(
+            "put", {path: Blob(data, path.endswith(LARGE)) for path, data in files.items()}
+        )
 
     def head(self, name: str, kind: str = "model") -> Commit:
         return self.repos[kind, name].commits[-1]
@@ -139,7 +148,9 @@ class Handler(BaseHTTPRequestHandler):
             if fault.status:
                 status, headers, body = fault.status, fault.headers, fault.body
             else:
-                status, headers, body = Pages(self.server, self.command, self.headers, body).answer(path)
+                status, headers, body = Pages(self.server, self.command, self.headers, body).answer(
+                    path
+                )
         except Refused as no:
             headers = {"X-Error-Code": no.code, "X-Error-Message": no.message}
             status, body = no.status, json.dumps({"error": no.message}).encode()

@@ -1,7 +1,4 @@
-"""What the tests of recipe sft share: tiny models, four conversations, settings that train in a second.
-
-Run: nothing by itself; test_sft.py, test_sft_faults.py, test_sft_resume.py and test_sft_kills.py import it.
-"""
+"""What the tests of recipe sft share: tiny models, four conversations, settings that train in a second."""
 
 import hashlib
 from pathlib import Path
@@ -27,7 +24,15 @@ CHATS = [
 
 def settings(**changes) -> SftSettings:
     """Every weight, float32, one row a step, no validation before the end."""
-    tiny = {"epochs": 3, "learning_rate": 1e-2, "row_length": 256, "accumulate": 1, "lora_rank": 0, "bf16": False, "save_every": 100}
+    tiny = {
+        "epochs": 3,
+        "learning_rate": 1e-2,
+        "row_length": 256,
+        "accumulate": 1,
+        "lora_rank": 0,
+        "bf16": False,
+        "save_every": 100,
+    }
     return SftSettings(**{**tiny, "warmup": 0.0, **changes})
 
 
@@ -57,11 +62,19 @@ def train_and_save(tokenizer, out: Path, resume: bool = True) -> None:
 
 
 def digest(model) -> str:
-    return hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.state_dict().values())).hexdigest()
+    return hashlib.sha256(
+        b"".join(p.detach().numpy().tobytes() for p in model.state_dict().values())
+    ).hexdigest()
 
 
 def plain_nats(model, example: Example) -> torch.Tensor:
     """Cross-entropy of one example on its own, from all its logits."""
-    types = {} if example.token_types is None else {"token_type_ids": torch.tensor([example.token_types])}
+    types = (
+        {}
+        if example.token_types is None
+        else {"token_type_ids": torch.tensor([example.token_types])}
+    )
     logits = model(torch.tensor([example.ids]), **types).logits[0]
-    return F.cross_entropy(logits, torch.tensor(example.targets), ignore_index=IGNORED, reduction="sum")
+    return F.cross_entropy(
+        logits, torch.tensor(example.targets), ignore_index=IGNORED, reduction="sum"
+    )

@@ -14,29 +14,77 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FORBIDDEN = {  # package: what nothing in it may import, at the top of a module or anywhere else in it
+# package: what nothing in it may import, at the top of a module or anywhere else in it
+FORBIDDEN = {
     "persona_bot": {"gradio", "train", "page", "app", "simpletransformers", "wandb"},
     "page": {"train", "app", "simpletransformers", "wandb"},
     "app": {"train", "simpletransformers", "wandb"},
     "train": {"gradio", "page", "app", "wandb"},
 }
 ORDERS = [  # none of these reaches one that stands to its right, not even through others
-    ["persona_bot.errors", "persona_bot.persona", "persona_bot.prompt", "persona_bot.checkpoints.load", "persona_bot.replies.reply"],
+    [
+        "persona_bot.errors",
+        "persona_bot.persona",
+        "persona_bot.prompt",
+        "persona_bot.checkpoints.load",
+        "persona_bot.replies.reply",
+    ],
     ["persona_bot.errors", "persona_bot.checkpoints.hub", "persona_bot.checkpoints.load"],
-    ["persona_bot.checkpoints.load", "persona_bot.replies.scoring", "persona_bot.replies.best_of", "persona_bot.replies.remote"],
-    ["persona_bot.replies.scoring", "train.metrics.likelihood", "train.metrics.ranking_eval", "train.evaluate"],
-    ["persona_bot.replies.reply", "persona_bot.replies.openai_protocol", "persona_bot.replies.remote", "persona_bot.__main__"],
-    ["persona_bot.persona", "persona_bot.prompt", "train.data.dialogues", "train.data.examples", "train.recipes.sft", "train.finetune"],
+    [
+        "persona_bot.checkpoints.load",
+        "persona_bot.replies.scoring",
+        "persona_bot.replies.best_of",
+        "persona_bot.replies.remote",
+    ],
+    [
+        "persona_bot.replies.scoring",
+        "train.metrics.likelihood",
+        "train.metrics.ranking_eval",
+        "train.evaluate",
+    ],
+    [
+        "persona_bot.replies.reply",
+        "persona_bot.replies.openai_protocol",
+        "persona_bot.replies.remote",
+        "persona_bot.__main__",
+    ],
+    [
+        "persona_bot.persona",
+        "persona_bot.prompt",
+        "train.data.dialogues",
+        "train.data.examples",
+        "train.recipes.sft",
+        "train.finetune",
+    ],
     ["train.data.dialogues", "train.data.examples", "train.recipes.convai", "train.finetune"],
 ]
 SIBLINGS = [("train.recipes.convai", "train.recipes.sft")]  # neither reaches the other
-ONLY_STDLIB = ["persona_bot.errors", "persona_bot.persona", "persona_bot.prompt"]  # besides each other
-TRAINING_STACK = ["simpletransformers", "wandb", "tensorboard", "sklearn", "streamlit", "datasets", "train"]
+# besides each other
+ONLY_STDLIB = ["persona_bot.errors", "persona_bot.persona", "persona_bot.prompt"]
+TRAINING_STACK = [
+    "simpletransformers",
+    "wandb",
+    "tensorboard",
+    "sklearn",
+    "streamlit",
+    "datasets",
+    "train",
+]
 
 
 def find_modules() -> dict[str, Path]:
-    files = [ROOT / "app.py", *(file for package in ("persona_bot", "page", "train") for file in (ROOT / package).rglob("*.py"))]
-    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+    files = [
+        ROOT / "app.py",
+        *(
+            file
+            for package in ("persona_bot", "page", "train")
+            for file in (ROOT / package).rglob("*.py")
+        ),
+    ]
+    return {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in files
+    }
 
 
 def imports_of(source: str, module: str) -> set[str]:
@@ -53,7 +101,9 @@ def imports_of(source: str, module: str) -> set[str]:
 
 
 MODULES = find_modules()
-IMPORTS = {module: imports_of(file.read_text(encoding="utf-8"), module) for module, file in MODULES.items()}
+IMPORTS = {
+    module: imports_of(file.read_text(encoding="utf-8"), module) for module, file in MODULES.items()
+}
 
 
 def reached_from(module: str) -> set[str]:
@@ -68,7 +118,17 @@ def reached_from(module: str) -> set[str]:
 
 def test_imports_are_read_wherever_they_stand():
     source = "import a.b as c\ndef f():\n    from d import e\n    from . import g\n    from .h import i\nif 0:\n    import j, k"
-    assert imports_of(source, "train.sft") == {"a.b", "d", "d.e", "train", "train.g", "train.h", "train.h.i", "j", "k"}
+    assert imports_of(source, "train.sft") == {
+        "a.b",
+        "d",
+        "d.e",
+        "train",
+        "train.g",
+        "train.h",
+        "train.h.i",
+        "j",
+        "k",
+    }
 
 
 def test_the_modules_that_the_rules_name_exist():
@@ -114,5 +174,9 @@ def test_the_foundation_needs_the_standard_library_only(module):
 )
 def test_what_is_loaded_at_run_time(modules, absent):
     script = f"import sys, {modules}; print(sorted(sys.modules.keys() & set({absent!r})))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stdout.strip().splitlines()[-1:]) == (0, ["[]"]), done.stderr[-2_000:]
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stdout.strip().splitlines()[-1:]) == (0, ["[]"]), done.stderr[
+        -2_000:
+    ]

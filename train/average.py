@@ -18,16 +18,32 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from persona_bot.checkpoints.files import LAYOUT_FILE, check_files, read_json, read_layout_file, sha256
+from persona_bot.checkpoints.files import (
+    LAYOUT_FILE,
+    check_files,
+    read_json,
+    read_layout_file,
+    sha256,
+)
 from persona_bot.errors import UserError
 from train.finetune import earlier_facts, machine, public_arguments, write_json
 from train.hub.model_card import all_data
 from train.run.checkpoints import MANIFEST, write_folder_atomically
 
-NOT_COPIED = ("README.md", "EXPERIMENTS.md", "TRANSCRIPTS.md", "scores.json", "training.json", MANIFEST)  # they are about one of them
+# they are about one of them
+NOT_COPIED = (
+    "README.md",
+    "EXPERIMENTS.md",
+    "TRANSCRIPTS.md",
+    "scores.json",
+    "training.json",
+    MANIFEST,
+)
 
 
-def average(folders: Sequence[Path], shares: Sequence[float], out: Path, facts: dict | None = None) -> None:
+def average(
+    folders: Sequence[Path], shares: Sequence[float], out: Path, facts: dict | None = None
+) -> None:
     """Writes `out`: the mean of the folders' weights, by shares that sum to 1, the first one's other files, and the facts.
 
     Raises UserError where the folders do not hold tensors of the same names and shapes.
@@ -37,17 +53,26 @@ def average(folders: Sequence[Path], shares: Sequence[float], out: Path, facts: 
     first = folders[0]
     for folder in folders[1:]:
         if shapes(folder) != shapes(first) or settings(folder) != settings(first):
-            raise UserError(f"{folder} and {first} do not hold the same tensors; average checkpoints that were trained from one another.")
+            raise UserError(
+                f"{folder} and {first} do not hold the same tensors; average checkpoints that were trained from one another."
+            )
 
     def write(new: Path) -> None:
         for file in first.iterdir():
             if file.is_file() and file.suffix != ".safetensors" and file.name not in NOT_COPIED:
                 shutil.copy2(file, new / file.name)
         for name in shapes(first):
-            save_file(mean([folder / name for folder in folders], shares), new / name, metadata={"format": "pt"})
+            save_file(
+                mean([folder / name for folder in folders], shares),
+                new / name,
+                metadata={"format": "pt"},
+            )
         marker = read_layout_file(first)
         if (first / LAYOUT_FILE).exists():
-            write_json(new / LAYOUT_FILE, marker | {"sha256": {name: sha256(new / name) for name in shapes(first)}})
+            write_json(
+                new / LAYOUT_FILE,
+                marker | {"sha256": {name: sha256(new / name) for name in shapes(first)}},
+            )
         if facts:
             write_json(new / "training.json", facts)
 
@@ -89,7 +114,11 @@ def facts_of(folders: Sequence[Path], arguments: Sequence[str], started: float) 
         "base_model": first["base_model"],
         "layout": first["layout"],
         "recipe": first["recipe"],
-        "data": list(dict.fromkeys(name for other in known[1:] if other for name in all_data(other) if name not in told)),
+        "data": list(
+            dict.fromkeys(
+                name for other in known[1:] if other for name in all_data(other) if name not in told
+            )
+        ),
         "minutes": round((time.monotonic() - started) / 60, 1),
         "machine": machine(),
         "command": "python -m train.average " + " ".join(public_arguments(list(arguments))),
@@ -99,8 +128,16 @@ def facts_of(folders: Sequence[Path], arguments: Sequence[str], started: float) 
 
 def parse(arguments: Sequence[str]) -> tuple[list[Path], list[float], Path]:
     """(folders, shares that sum to 1, out). Raises UserError for what makes no mean."""
-    parser = argparse.ArgumentParser(prog="python -m train.average", description="Average checkpoints that were trained from one another.")
-    parser.add_argument("checkpoints", nargs="+", metavar="FOLDER[:WEIGHT]", help="folders of train.finetune, or of adapters")
+    parser = argparse.ArgumentParser(
+        prog="python -m train.average",
+        description="Average checkpoints that were trained from one another.",
+    )
+    parser.add_argument(
+        "checkpoints",
+        nargs="+",
+        metavar="FOLDER[:WEIGHT]",
+        help="folders of train.finetune, or of adapters",
+    )
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     options = parser.parse_args(arguments)
     if len(options.checkpoints) < 2:
@@ -109,8 +146,14 @@ def parse(arguments: Sequence[str]) -> tuple[list[Path], list[float], Path]:
         raise UserError(f"{options.out} is not empty; name a new folder for --out.")
     folders, weights = zip(*map(weighted, options.checkpoints), strict=True)
     adapters = [folder / "adapter" for folder in folders]
-    if all((folder / "adapter_config.json").exists() or adapter.is_dir() for folder, adapter in zip(folders, adapters, strict=True)):
-        folders = [adapter if adapter.is_dir() else folder for folder, adapter in zip(folders, adapters, strict=True)]
+    if all(
+        (folder / "adapter_config.json").exists() or adapter.is_dir()
+        for folder, adapter in zip(folders, adapters, strict=True)
+    ):
+        folders = [
+            adapter if adapter.is_dir() else folder
+            for folder, adapter in zip(folders, adapters, strict=True)
+        ]
     return list(folders), [weight / sum(weights) for weight in weights], options.out
 
 

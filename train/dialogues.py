@@ -11,9 +11,13 @@ from train.data.dialogues import read_dialogues
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Check a file of dialogues and count what is in it.")
+    parser = argparse.ArgumentParser(
+        description="Check a file of dialogues and count what is in it."
+    )
     parser.add_argument("file")
-    parser.add_argument("--split", default="train", help="which part of a file that has parts (default: train)")
+    parser.add_argument(
+        "--split", default="train", help="which part of a file that has parts (default: train)"
+    )
     args = parser.parse_args()
     try:
         dialogues = read_dialogues(args.file, args.split)

@@ -37,7 +37,16 @@ from train.metrics.table import SELF_CHAT_TURNS, plain_table
 class Wanted:
     """What is scored and how much of it. SmolLM2-135M takes about an hour of one CPU core for 500 dialogues, half of it for `hits`."""
 
-    groups: Sequence[str] = ("nats", "served", "swap", "hits", "replies", "selfchat", "probes", "convai")
+    groups: Sequence[str] = (
+        "nats",
+        "served",
+        "swap",
+        "hits",
+        "replies",
+        "selfchat",
+        "probes",
+        "convai",
+    )
     limit: int | None = None  # the first so many dialogues
     as_written: bool = False
     baselines: bool = False
@@ -49,7 +58,12 @@ class Wanted:
     replies_out: Path | None = None
 
 
-def evaluate(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted | None = None, data: str | None = None) -> dict:
+def evaluate(
+    checkpoint: Checkpoint,
+    dialogues: Sequence[Dialogue],
+    wanted: Wanted | None = None,
+    data: str | None = None,
+) -> dict:
     """All wanted scores as one JSON object; `data` names the file in it. Raises UserError for dialogues that cannot be scored."""
     wanted = wanted or Wanted()
     dialogues = dialogues[: wanted.limit]
@@ -76,69 +90,124 @@ def evaluate(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Want
 def evaluate_folder(folder: Path | str, dialogues: Sequence[Dialogue]) -> dict:
     """The scores of a checkpoint folder on a few held-out dialogues, in minutes: what train.finetune ends with."""
     groups = [g for g in Wanted.groups if g != "hits" or text.max_candidates(dialogues) > 1]
-    return evaluate(load_checkpoint(str(folder), double_heads=True), dialogues, Wanted(groups, replies=100, self_chats=5, probe_times=1))
+    return evaluate(
+        load_checkpoint(str(folder), double_heads=True),
+        dialogues,
+        Wanted(groups, replies=100, self_chats=5, probe_times=1),
+    )
 
 
-def score_nats(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
+def score_nats(
+    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+) -> None:
     golds = text.gold_replies(dialogues)
     nats = likelihood.gold_nats(checkpoint, dialogues, text.own_personas(dialogues), bar("nats"))
     report["scores"] |= text.likelihood_scores(nats, golds)
     if wanted.as_written:
         layout = copy.copy(checkpoint.layout)
         layout.tidy = str  # the convai layout takes texts as they are anyway
-        nats = likelihood.gold_nats(replace(checkpoint, layout=layout), dialogues, text.own_personas(dialogues), bar("nats as written"))
-        report["scores"] |= {f"{name}_as_written": value for name, value in text.likelihood_scores(nats, golds).items()}
+        nats = likelihood.gold_nats(
+            replace(checkpoint, layout=layout),
+            dialogues,
+            text.own_personas(dialogues),
+            bar("nats as written"),
+        )
+        report["scores"] |= {
+            f"{name}_as_written": value
+            for name, value in text.likelihood_scores(nats, golds).items()
+        }
 
 
-def score_served(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
+def score_served(
+    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+) -> None:
     """Nats of the weights as they chat, where that is not the same: what int8 costs."""
     if checkpoint.engine:
-        nats = likelihood.gold_nats(checkpoint, dialogues, text.own_personas(dialogues), bar("nats, as served"))
+        nats = likelihood.gold_nats(
+            checkpoint, dialogues, text.own_personas(dialogues), bar("nats, as served")
+        )
         report["scores"]["nats_per_reply_served"] = text.mean(nats)
 
 
-def score_swap(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
+def score_swap(
+    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+) -> None:
     if "nats_per_reply" not in report["scores"]:
         score_nats(checkpoint, dialogues, wanted, report)
-    nats = likelihood.gold_nats(checkpoint, dialogues, text.other_personas(dialogues), bar("nats, persona swapped"))
+    nats = likelihood.gold_nats(
+        checkpoint, dialogues, text.other_personas(dialogues), bar("nats, persona swapped")
+    )
     report["scores"]["persona_swap_gain"] = text.mean(nats) - report["scores"]["nats_per_reply"]
 
 
-def score_hits(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
+def score_hits(
+    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+) -> None:
     if text.max_candidates(dialogues) < 2:
-        raise UserError("The file has a single candidate for each reply, so nothing can be ranked; leave hits out of --only.")
+        raise UserError(
+            "The file has a single candidate for each reply, so nothing can be ranked; leave hits out of --only."
+        )
     hits = ranking_eval.candidate_hits(checkpoint, dialogues, bar("hits@1"))
     report["scores"] |= {f"hits_{name}": value for name, value in hits.items()}
 
 
-def score_replies(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
-    replies = generation_eval.reply_to_file(checkpoint, dialogues, wanted.replies, wanted.settings, wanted.seed, bar("replies"))
+def score_replies(
+    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+) -> None:
+    replies = generation_eval.reply_to_file(
+        checkpoint, dialogues, wanted.replies, wanted.settings, wanted.seed, bar("replies")
+    )
     report["generated"] = len(replies)
     report["scores"] |= text.text_scores(dialogues, [(r.dialogue, r.text, r.gold) for r in replies])
-    report["human_on_the_same_turns"] = text.text_scores(dialogues, [(r.dialogue, r.gold, r.gold) for r in replies])
+    report["human_on_the_same_turns"] = text.text_scores(
+        dialogues, [(r.dialogue, r.gold, r.gold) for r in replies]
+    )
     if wanted.replies_out:
-        wanted.replies_out.write_text("\n".join(readable(r, dialogues[r.dialogue]) for r in replies), encoding="utf-8")
+        wanted.replies_out.write_text(
+            "\n".join(readable(r, dialogues[r.dialogue]) for r in replies), encoding="utf-8"
+        )
 
 
-def score_selfchat(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
+def score_selfchat(
+    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+) -> None:
     chats = generation_eval.self_chats(
-        checkpoint, dialogues, wanted.self_chats, SELF_CHAT_TURNS, wanted.settings, wanted.seed, bar("self-chats")
+        checkpoint,
+        dialogues,
+        wanted.self_chats,
+        SELF_CHAT_TURNS,
+        wanted.settings,
+        wanted.seed,
+        bar("self-chats"),
     )
     report["scores"]["repetition"] = text.repetition(chats)
-    report["scores"]["repetition_first_half"] = text.repetition([chat[: SELF_CHAT_TURNS // 2] for chat in chats])
+    report["scores"]["repetition_first_half"] = text.repetition(
+        [chat[: SELF_CHAT_TURNS // 2] for chat in chats]
+    )
 
 
-def score_probes(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
+def score_probes(
+    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+) -> None:
     answers = generation_eval.ask_probes(
-        checkpoint, generation_eval.read_probes(), wanted.probe_times, wanted.settings, wanted.seed, bar("recall probes")
+        checkpoint,
+        generation_eval.read_probes(),
+        wanted.probe_times,
+        wanted.settings,
+        wanted.seed,
+        bar("recall probes"),
     )
     report["scores"]["recall_probes"] = text.mean(answer.right for answer in answers)
     report["wrong_answers"] = [
-        {"persona": " ".join(a.probe.persona), "question": a.probe.question, "answer": a.text} for a in answers if not a.right
+        {"persona": " ".join(a.probe.persona), "question": a.probe.question, "answer": a.text}
+        for a in answers
+        if not a.right
     ]
 
 
-def score_convai(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict) -> None:
+def score_convai(
+    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+) -> None:
     if checkpoint.ranking_head:
         report["scores"] |= convai_scores(checkpoint, dialogues, bar("as ConvAIModel"))
 
@@ -168,28 +237,83 @@ def bar(name: str):
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; its `wanted` is what to score. Raises UserError for values that make no sense."""
-    parser = argparse.ArgumentParser(prog="python -m train.evaluate", description="Score a checkpoint on a file of dialogues.")
-    parser.add_argument("--model", help="Hub repository[@revision] or folder (default: the default model)")
-    parser.add_argument("--data", help="Persona-Chat JSON file; --only probes and --transcripts do without")
-    parser.add_argument("--split", default="valid", help="which part of a file that has parts (default: valid)")
+    parser = argparse.ArgumentParser(
+        prog="python -m train.evaluate", description="Score a checkpoint on a file of dialogues."
+    )
+    parser.add_argument(
+        "--model", help="Hub repository[@revision] or folder (default: the default model)"
+    )
+    parser.add_argument(
+        "--data", help="Persona-Chat JSON file; --only probes and --transcripts do without"
+    )
+    parser.add_argument(
+        "--split", default="valid", help="which part of a file that has parts (default: valid)"
+    )
     parser.add_argument("--limit", type=int, help="only the first so many dialogues")
-    parser.add_argument("--only", default=",".join(GROUPS), help="some of %(default)s (default: all)")
-    parser.add_argument("--as-written", action="store_true", help="also nats of texts as the file writes them: `hi , i 'm ok !`")
-    parser.add_argument("--baselines", action="store_true", help="score human replies and a constant reply too")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the scores, settings and times here")
+    parser.add_argument(
+        "--only", default=",".join(GROUPS), help="some of %(default)s (default: all)"
+    )
+    parser.add_argument(
+        "--as-written",
+        action="store_true",
+        help="also nats of texts as the file writes them: `hi , i 'm ok !`",
+    )
+    parser.add_argument(
+        "--baselines", action="store_true", help="score human replies and a constant reply too"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="OUT", help="write the scores, settings and times here"
+    )
     parser.add_argument("--device")
     group = parser.add_argument_group("replies that are sampled")
-    group.add_argument("--replies", type=int, default=300, help="how many turns of the file are answered (default: %(default)s)")
-    group.add_argument("--self-chats", type=int, default=20, help=f"chats of twice {SELF_CHAT_TURNS} replies (default: %(default)s)")
-    group.add_argument("--probe-times", type=int, default=4, help="how often each recall probe is asked (default: %(default)s)")
-    group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a decoding setting other than the app's")
+    group.add_argument(
+        "--replies",
+        type=int,
+        default=300,
+        help="how many turns of the file are answered (default: %(default)s)",
+    )
+    group.add_argument(
+        "--self-chats",
+        type=int,
+        default=20,
+        help=f"chats of twice {SELF_CHAT_TURNS} replies (default: %(default)s)",
+    )
+    group.add_argument(
+        "--probe-times",
+        type=int,
+        default=4,
+        help="how often each recall probe is asked (default: %(default)s)",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a decoding setting other than the app's",
+    )
     group.add_argument("--seed", type=int, default=0)
-    group.add_argument("--replies-out", type=Path, metavar="OUT", help="write the replies to the file's turns here, to be read")
-    group.add_argument("--transcripts", type=Path, metavar="OUT.md", help="ask presets six questions and write the chats here")
-    group.add_argument("--presets", type=int, default=8, help="how many presets are asked (default: %(default)s)")
+    group.add_argument(
+        "--replies-out",
+        type=Path,
+        metavar="OUT",
+        help="write the replies to the file's turns here, to be read",
+    )
+    group.add_argument(
+        "--transcripts",
+        type=Path,
+        metavar="OUT.md",
+        help="ask presets six questions and write the chats here",
+    )
+    group.add_argument(
+        "--presets", type=int, default=8, help="how many presets are asked (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     check(options)
-    given = {field.name: getattr(options, field.name) for field in fields(Wanted) if hasattr(options, field.name)}
+    given = {
+        field.name: getattr(options, field.name)
+        for field in fields(Wanted)
+        if hasattr(options, field.name)
+    }
     groups = options.only.split(",") if options.data or options.only == "probes" else []
     options.wanted = Wanted(groups=groups, settings=read_settings(options.set), **given)
     return options
@@ -199,16 +323,24 @@ def check(options: argparse.Namespace) -> None:
     """Raises UserError before any work when the command line cannot lead to results."""
     unknown = [name for name in options.only.split(",") if name not in GROUPS]
     if unknown:
-        raise UserError(f"--only knows {', '.join(GROUPS)}, not {unknown[0]!r}; name some of these with commas between.")
+        raise UserError(
+            f"--only knows {', '.join(GROUPS)}, not {unknown[0]!r}; name some of these with commas between."
+        )
     everything = options.only == ",".join(GROUPS)
     if not options.data and options.only != "probes" and not (options.transcripts and everything):
-        raise UserError("Name a file of dialogues with --data FILE; only --only probes and --transcripts OUT.md do without.")
+        raise UserError(
+            "Name a file of dialogues with --data FILE; only --only probes and --transcripts OUT.md do without."
+        )
     for name in ("limit", "replies", "self_chats", "probe_times", "presets"):
         if (number := getattr(options, name)) is not None and number < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {number}; leave it out for the default.")
+            raise UserError(
+                f"--{name.replace('_', '-')} must be at least 1, not {number}; leave it out for the default."
+            )
     for out in (options.json, options.replies_out, options.transcripts):
         if out and not out.absolute().parent.is_dir():
-            raise UserError(f"The folder of {out} does not exist; make it first or write somewhere else.")
+            raise UserError(
+                f"The folder of {out} does not exist; make it first or write somewhere else."
+            )
 
 
 def read_settings(pairs: Sequence[str]) -> Settings:
@@ -218,11 +350,15 @@ def read_settings(pairs: Sequence[str]) -> Settings:
     for pair in pairs:
         name, _, value = pair.partition("=")
         if name not in names:
-            raise UserError(f"--set knows {', '.join(names)}, not {name!r}; write it like --set temperature=0.8.")
+            raise UserError(
+                f"--set knows {', '.join(names)}, not {name!r}; write it like --set temperature=0.8."
+            )
         try:
             values[name] = float(value)
         except ValueError:
-            raise UserError(f"--set {name} needs a number, not {value!r}; write it like --set temperature=0.8.") from None
+            raise UserError(
+                f"--set {name} needs a number, not {value!r}; write it like --set temperature=0.8."
+            ) from None
     return Settings(**values)
 
 
@@ -231,14 +367,24 @@ def run(options: argparse.Namespace) -> None:
     dialogues = read_dialogues(options.data, options.split) if options.data else []
     checkpoint = load_checkpoint(options.model, options.device, double_heads=True)
     if options.wanted.groups:
-        report = evaluate(checkpoint, dialogues, options.wanted, options.data and Path(options.data).name)
-        print(f"{report['model']} on {report['dialogues']:,} dialogues, {report['replies']:,} replies")
+        report = evaluate(
+            checkpoint, dialogues, options.wanted, options.data and Path(options.data).name
+        )
+        print(
+            f"{report['model']} on {report['dialogues']:,} dialogues, {report['replies']:,} replies"
+        )
         print(plain_table(report["scores"], report.get("baselines", {}).get("human")))
         if options.json:
-            options.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            options.json.write_text(
+                json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
     if options.transcripts:
         text = generation_eval.transcripts(
-            with_engine(checkpoint), options.presets, options.wanted.settings, options.seed, bar("transcripts")
+            with_engine(checkpoint),
+            options.presets,
+            options.wanted.settings,
+            options.seed,
+            bar("transcripts"),
         )
         options.transcripts.write_text(f"# What {checkpoint.name} says\n\n{text}", encoding="utf-8")
 

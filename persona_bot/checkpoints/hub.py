@@ -1,7 +1,5 @@
 """A name on the Hugging Face Hub -> a local folder whose every file has the Hub's own hash.
 
-Run: nothing by itself; `python -m persona_bot --model user/name` downloads and chats.
-
 Only safetensors, GGUF, JSON and tokenizer files are downloaded: no pickles, no code. The Hub's cache on this disk serves
 when the Hub cannot. `huggingface_hub` retries a silent server for minutes and checks no hash, so both are done here.
 HF_TOKEN (or `hf auth login`), HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE work as everywhere.
@@ -19,7 +17,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import HfApi, constants, errors, get_session, get_token, hf_hub_download, snapshot_download
+from huggingface_hub import (
+    HfApi,
+    constants,
+    errors,
+    get_session,
+    get_token,
+    hf_hub_download,
+    snapshot_download,
+)
 from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils import tqdm as hub_bar
 from huggingface_hub.utils import validate_repo_id
@@ -32,7 +38,8 @@ PAUSES = (1.0, 2.0)  # seconds before the second and third attempt to list a rep
 READABLE = (".safetensors", ".gguf", ".json", ".txt", ".jinja", ".model")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 WORTH_RETRYING = {408, 429, 500, 502, 503, 504}
-constants.DOWNLOAD_CHUNK_SIZE = 1 << 16  # bytes; the client's 10 MB could take longer than PATIENCE on a slow line
+# bytes; the client's 10 MB could take longer than PATIENCE on a slow line
+constants.DOWNLOAD_CHUNK_SIZE = 1 << 16
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +55,9 @@ def fetch(name: str) -> Path:
     except UserError:
         raise
     except Exception as error:
-        folder = None if find_cause(error, errors.RevisionNotFoundError) else _cached(repo, revision)
+        folder = (
+            None if find_cause(error, errors.RevisionNotFoundError) else _cached(repo, revision)
+        )
         if folder is None:
             _refuse(error, repo, revision)
         log.warning("%s The copy in the cache serves.", explain(error, repo, revision))
@@ -114,15 +123,21 @@ def _download(repo: str, revision: str, bar: type) -> Path:
     hub_logging.set_verbosity_error()  # one sentence at the end instead of a warning per attempt
     info = _list(repo, revision)
     for file in (files := choose_files(info, repo)):
-        path = Path(hf_hub_download(repo, file, revision=info.sha, etag_timeout=TIMEOUT, tqdm_class=bar))
+        path = Path(
+            hf_hub_download(repo, file, revision=info.sha, etag_timeout=TIMEOUT, tqdm_class=bar)
+        )
         if not has_hash(path, files[file]):  # a copy that broke on the disk is replaced once
             path.resolve().unlink()
             path.unlink(missing_ok=True)
-            path = Path(hf_hub_download(repo, file, revision=info.sha, etag_timeout=TIMEOUT, tqdm_class=bar))
+            path = Path(
+                hf_hub_download(repo, file, revision=info.sha, etag_timeout=TIMEOUT, tqdm_class=bar)
+            )
         if not has_hash(path, files[file]):
             path.resolve().unlink()
             path.unlink(missing_ok=True)
-            raise UserError(f"{file} of {repo} arrived damaged twice: its hash is not the Hub's; try again later or from another network.")
+            raise UserError(
+                f"{file} of {repo} arrived damaged twice: its hash is not the Hub's; try again later or from another network."
+            )
         bar.alive = time.monotonic()
     _record(path.parent, revision, info.sha)
     return path.parent
@@ -147,18 +162,36 @@ def _passing(error: Exception) -> bool:
 
 def choose_files(info, repo: str) -> dict[str, str]:
     """The files of a repository that a checkpoint needs -> their sha256, or git's sha1 for files outside LFS."""
-    files = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings if "/" not in file.rfilename}
-    chosen = {file: digest for file, digest in files.items() if file.endswith(READABLE) and not file.startswith("consolidated")}
-    gguf = sorted((file for file in chosen if file.endswith(".gguf")), key=lambda file: ("q8_0" not in file.lower(), file))
+    files = {
+        file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id
+        for file in info.siblings
+        if "/" not in file.rfilename
+    }
+    chosen = {
+        file: digest
+        for file, digest in files.items()
+        if file.endswith(READABLE) and not file.startswith("consolidated")
+    }
+    gguf = sorted(
+        (file for file in chosen if file.endswith(".gguf")),
+        key=lambda file: ("q8_0" not in file.lower(), file),
+    )
     safe = any(file.endswith(".safetensors") for file in chosen)
-    for extra in gguf if safe else gguf[1:]:  # such repositories hold the same weights many times over
+    # such repositories hold the same weights many times over
+    for extra in gguf if safe else gguf[1:]:
         del chosen[extra]
     if not safe and not gguf:
         if any(file.endswith(PICKLED) for file in files):
-            raise UserError(f"{repo} has pickled weights only, which can run code when opened; ask its author for safetensors.")
-        raise UserError(f"{repo} is no checkpoint: it has no *.safetensors or *.gguf file; choose a repository that holds a model.")
+            raise UserError(
+                f"{repo} has pickled weights only, which can run code when opened; ask its author for safetensors."
+            )
+        raise UserError(
+            f"{repo} is no checkpoint: it has no *.safetensors or *.gguf file; choose a repository that holds a model."
+        )
     if not all(chosen.values()):
-        raise UserError(f"{constants.ENDPOINT} tells no hashes for {repo}; unset HF_ENDPOINT or choose a complete mirror of the Hub.")
+        raise UserError(
+            f"{constants.ENDPOINT} tells no hashes for {repo}; unset HF_ENDPOINT or choose a complete mirror of the Hub."
+        )
     return chosen
 
 
@@ -188,16 +221,26 @@ def _record(snapshot: Path, revision: str, commit: str) -> None:
 def _cached(repo: str, revision: str) -> Path | None:
     """The copy in the cache, whose files must have the hash that the cache names them by; None without one."""
     try:
-        folder = Path(snapshot_download(repo, revision=revision or None, local_files_only=True, allow_patterns=["config.json"]))
+        folder = Path(
+            snapshot_download(
+                repo,
+                revision=revision or None,
+                local_files_only=True,
+                allow_patterns=["config.json"],
+            )
+        )
     except errors.LocalEntryNotFoundError:
         return None
     files = [file for file in folder.iterdir() if file.name.endswith(READABLE)]
     if not any(file.name.endswith((".safetensors", ".gguf")) for file in files):
         return None
     for file in files:
-        blob = os.path.basename(os.readlink(file)) if file.is_symlink() else ""  # Windows may copy; then no hash is known
+        # Windows may copy; then no hash is known
+        blob = os.path.basename(os.readlink(file)) if file.is_symlink() else ""
         if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob) and not has_hash(file, blob):
-            raise UserError(f"{file.name} of {repo} is damaged in the cache; connect to the Hub once, or delete {folder.parent.parent}.")
+            raise UserError(
+                f"{file.name} of {repo} is damaged in the cache; connect to the Hub once, or delete {folder.parent.parent}."
+            )
     return folder
 
 
@@ -223,7 +266,10 @@ def explain(error: Exception, repo: str, revision: str = "") -> str:
         return f"{hub} stopped answering; check the network and try again, or give a folder."
     if find_cause(error, httpx2.TransportError):
         return f"{hub} cannot be reached; check the network (and HTTPS_PROXY), or give a folder."
-    if (fault := find_cause(error, OSError)) and getattr(fault, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    if (fault := find_cause(error, OSError)) and getattr(fault, "errno", None) in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+    ):
         return f"The disk is full: {repo} does not fit into {constants.HF_HUB_CACHE}; free some space, or set HF_HOME to another disk."
     if find_cause(error, PermissionError):
         return f"{constants.HF_HUB_CACHE} cannot be written to; set HF_HOME to a folder of yours."
@@ -234,7 +280,9 @@ def explain(error: Exception, repo: str, revision: str = "") -> str:
 
 def _explain_status(answer: errors.HfHubHTTPError, repo: str, hub: str) -> str:
     status = answer.response.status_code
-    if status == 401 and answer.response.headers.get("X-Error-Message", "").startswith("Invalid credentials"):
+    if status == 401 and answer.response.headers.get("X-Error-Message", "").startswith(
+        "Invalid credentials"
+    ):
         return f"{hub} does not know the token (401); make a new one at {hub}/settings/tokens and set HF_TOKEN to it."
     if status in (401, 404):
         cure = "a token that may read it" if get_token() else "your token"
@@ -242,7 +290,9 @@ def _explain_status(answer: errors.HfHubHTTPError, repo: str, hub: str) -> str:
     if status == 403:
         return f"{hub} denies access to {repo} (403); set HF_TOKEN to a token that may read it."
     if status == 429:
-        return f"{hub} receives too many requests from here (429); wait some minutes, or set HF_TOKEN."
+        return (
+            f"{hub} receives too many requests from here (429); wait some minutes, or set HF_TOKEN."
+        )
     if status >= 500:
         return f"{hub} has a fault ({status}); try again later, or give a folder."
     return f"{hub} refused to send {repo} ({status}); check the name and try again later."

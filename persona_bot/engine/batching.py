@@ -1,7 +1,5 @@
 """Forward passes for several visitors at once: one pass gives every reply in the making its next token.
 
-Run: nothing by itself; generation.py takes the tokens from it, `python -m benchmarks.chat` measures it.
-
     thread of visitor 1: waits for its next token --.                                      .--> token
     thread of visitor 2: waits for its next token --+-- one of them leads a pass for all ---+--> token
     thread of visitor 3: shows its newest token                  and draws                 '--> token, when it comes
@@ -20,13 +18,21 @@ from persona_bot.engine.sampler import Sampler
 from persona_bot.errors import UserError
 
 MOST_AT_ONCE = 32  # replies in a pass; a CPU gains nothing beyond
-MOST_NEW = 256  # ids in a pass: a long prompt takes several, in which the others get their tokens, too
+# ids in a pass: a long prompt takes several, in which the others get their tokens, too
+MOST_NEW = 256
 
 
 class Request:
     """A reply in the making: what its cache holds, what comes next, and the tokens drawn so far."""
 
-    def __init__(self, prompt: Sequence[int], known: int, cache: KeysValues, sampler: Sampler, give_back: Callable | None = None):
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        known: int,
+        cache: KeysValues,
+        sampler: Sampler,
+        give_back: Callable | None = None,
+    ):
         """`cache` holds the first `known` ids of the prompt; `give_back(ids, cache)` gets it after the reply, with all its ids."""
         self.known, self.new = list(prompt[:known]), list(prompt[known:])
         self.cache, self.sampler, self.give_back = cache, sampler, give_back
@@ -58,7 +64,8 @@ class Engine:
         self.model = model
         self.passes = 0
         self.most_at_once = MOST_AT_ONCE
-        self._members: list[Request] = []  # all whose cache is the engine's, those who left but did not move out among them
+        # all whose cache is the engine's, those who left but did not move out among them
+        self._members: list[Request] = []
         self._queue: list[Request] = []  # replies that go on, the next to be served first
         self._running: list[Request] = []  # those in the pass that runs now
         self._leading = False
@@ -66,7 +73,10 @@ class Engine:
 
     def tokens(self, request: Request) -> Iterator[int]:
         """The reply's tokens as they are drawn; raises what went wrong for this one. Closing it takes the reply out of the batch."""
-        self.model.seats.take(request.cache, len(request.known) + len(request.new) + request.sampler.settings.max_tokens)
+        self.model.seats.take(
+            request.cache,
+            len(request.known) + len(request.new) + request.sampler.settings.max_tokens,
+        )
         with self._changed:
             self._members.append(request)
             self._queue.append(request)
@@ -74,8 +84,10 @@ class Engine:
             while request.goes_on or has_news(request):
                 yield self._next(request)
         finally:
-            # Nothing else, and nothing that could wait: the garbage collector may be who closes this, in any thread that
-            # happens to make an object, whatever locks that thread holds. (A pass draws, and needs the tokenizer's.)
+            # Nothing else, and nothing that could wait: the garbage collector may be who closes
+            # this, in any thread that
+            # happens to make an object, whatever locks that thread holds. (A pass draws, and needs
+            # the tokenizer's.)
             request.left = True
 
     def settle(self) -> None:
@@ -103,7 +115,8 @@ class Engine:
             finally:
                 with self._changed:
                     served = [r for r, _ in batch if r.goes_on]
-                    reading = [r for r in served if len(r.new) > 1]  # longer prompts go on in the next pass
+                    # longer prompts go on in the next pass
+                    reading = [r for r in served if len(r.new) > 1]
                     self._queue = reading + self._queue + [r for r in served if len(r.new) == 1]
                     self._running = []
                     self._leading = False
@@ -131,7 +144,9 @@ class Engine:
     def _run(self, batch: list[tuple[Request, int]]) -> None:
         """One pass. Where it fails, half the batch at a time is tried, so that one who cannot be served costs no other."""
         try:
-            logits = self.model.forward([(request.new[:count], request.cache) for request, count in batch])
+            logits = self.model.forward(
+                [(request.new[:count], request.cache) for request, count in batch]
+            )
             self.passes += 1
         except Exception as error:
             if len(batch) == 1:
@@ -155,5 +170,7 @@ def as_user_error(error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
     if is_out_of_memory(error):
-        return UserError("The device ran out of memory during the reply; start a new chat or shorten the persona.")
+        return UserError(
+            "The device ran out of memory during the reply; start a new chat or shorten the persona."
+        )
     return UserError("The model failed during the reply; send the message again.")

@@ -1,7 +1,5 @@
 """Linear layers of a CPU chat: int8 weights, or the weights as they are for CPUs without fast int8 products.
 
-Run: nothing by itself; llama.py is made of them.
-
 A row of the input is quantized by its own largest number, so its output does not depend on the other rows.
 """
 
@@ -28,7 +26,9 @@ class Int8Linear(nn.Module):
             rounded[start : start + 256] = some.div_(scale[:, None]).round_()
         self.zero = torch.zeros(len(weight), dtype=torch.long)
         self.for_many = torch.ops.onednn.qlinear_prepack(rounded, None)
-        quantized = torch._make_per_channel_quantized_tensor(rounded, self.scale.double(), self.zero, 0)
+        quantized = torch._make_per_channel_quantized_tensor(
+            rounded, self.scale.double(), self.zero, 0
+        )
         self.for_one = torch.ops.quantized.linear_prepack(quantized, None)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,7 +37,19 @@ class Int8Linear(nn.Module):
         largest = x.abs().amax(1, keepdim=True).clamp_(min=1e-12)
         rows = (x * (127 / largest)).add_(128.5).to(torch.uint8)  # 128 stands for 0
         y = torch.ops.onednn.qlinear_pointwise(
-            rows, 1 / 127, 128, self.for_many, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
+            rows,
+            1 / 127,
+            128,
+            self.for_many,
+            self.scale,
+            self.zero,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
         )
         return y.mul_(largest)
 
@@ -55,4 +67,6 @@ class FloatLinear(nn.Module):
 
 def has_fast_int8() -> bool:
     """Whether this CPU multiplies int8 in one instruction (AVX512-VNNI, AVX-VNNI or AMX)."""
-    return getattr(torch.cpu, "_is_vnni_supported", lambda: False)() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+    return getattr(torch.cpu, "_is_vnni_supported", lambda: False)() and hasattr(
+        torch.ops.onednn, "qlinear_pointwise"
+    )

@@ -1,14 +1,12 @@
-"""What a CPU chat remembers of the tokens it has read: keys and values, a conversation's own or side by side with others'.
-
-Run: nothing by itself; llama.py reads and writes them, prefix_cache.py keeps them between turns.
-"""
+"""What a CPU chat remembers of the tokens it has read: keys and values, a conversation's own or side by side with others'."""
 
 import threading
 
 import torch
 
 GROWTH = 64  # positions by which the room for keys and values grows
-SEATS, SEAT = 32, 512  # how many conversations lie side by side, and with how many positions at most
+# how many conversations lie side by side, and with how many positions at most
+SEATS, SEAT = 32, 512
 
 
 class KeysValues:
@@ -25,7 +23,9 @@ class KeysValues:
 
     def copy(self, count: int, more: int = GROWTH) -> "KeysValues":
         """The first `count` positions, with room for some more."""
-        new = KeysValues(self.kept.new_empty(*self.kept.shape[:3], count + more, self.kept.shape[4]), count)
+        new = KeysValues(
+            self.kept.new_empty(*self.kept.shape[:3], count + more, self.kept.shape[4]), count
+        )
         new.kept[:, :, :, :count] = self.kept[:, :, :, :count]
         return new
 
@@ -37,7 +37,8 @@ class Seats:
     """
 
     def __init__(self, layers: int, heads: int, size: int, dtype: torch.dtype):
-        # zeros, which what is not written yet is attended to with weight 0; the system gives memory as it is written
+        # zeros, which what is not written yet is attended to with weight 0; the system gives memory
+        # as it is written
         self.kept = torch.zeros(layers, SEATS, 2 * heads, SEAT, size, dtype=dtype)
         self._free = list(range(SEATS))
         self._lock = threading.Lock()

@@ -1,7 +1,5 @@
 """The Llama architecture (SmolLM2 among it) for a CPU: int8 weights, and one pass over the tokens of many conversations.
 
-Run: nothing by itself; engine.py drives it, `python -m benchmarks.chat` measures it.
-
     tokens of a pass      | visitor 1: one new | visitor 2: a prompt of 90 | visitor 3: one new |     (N, hidden): no padding
     linear layers         all N rows at once: on a CPU 16 rows cost about what one costs, since the weights are read once
     attention             once for all who add one token and have a seat, whose keys and values lie side by side;
@@ -34,17 +32,33 @@ Part = tuple[Sequence[int], KeysValues]  # new ids and what their conversation's
 
 def can_run(config) -> bool:
     """Whether this is the configuration of a plain Llama: what this file computes, and nothing else."""
-    if config.model_type != "llama" or config.hidden_act != "silu" or config.attention_bias or config.mlp_bias:
+    if (
+        config.model_type != "llama"
+        or config.hidden_act != "silu"
+        or config.attention_bias
+        or config.mlp_bias
+    ):
         return False
-    return config.rope_parameters["rope_type"] in ("default", *STEADY) and getattr(config, "quantization_config", None) is None
+    return (
+        config.rope_parameters["rope_type"] in ("default", *STEADY)
+        and getattr(config, "quantization_config", None) is None
+    )
 
 
 def needed_tensors(config) -> list[str]:
     """The names that `FastLlama` asks for."""
-    of_a_layer = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
+    of_a_layer = [f"self_attn.{name}_proj" for name in "qkvo"] + [
+        f"mlp.{name}_proj" for name in ("gate", "up", "down")
+    ]
     of_a_layer += ["input_layernorm", "post_attention_layernorm"]
-    outside = ["model.embed_tokens", "model.norm"] + ([] if config.tie_word_embeddings else ["lm_head"])
-    layers = [f"model.layers.{number}.{name}" for number in range(config.num_hidden_layers) for name in of_a_layer]
+    outside = ["model.embed_tokens", "model.norm"] + (
+        [] if config.tie_word_embeddings else ["lm_head"]
+    )
+    layers = [
+        f"model.layers.{number}.{name}"
+        for number in range(config.num_hidden_layers)
+        for name in of_a_layer
+    ]
     return [f"{name}.weight" for name in outside + layers]
 
 
@@ -57,11 +71,14 @@ class FastLlama:
         heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or config.hidden_size // heads
         shape = (heads, self.kv_heads, self.size, config.rms_norm_eps)
-        self.embedding = tensors["model.embed_tokens.weight"].clone()  # a view would keep the whole file in memory
+        # a view would keep the whole file in memory
+        self.embedding = tensors["model.embed_tokens.weight"].clone()
         head = self.embedding if config.tie_word_embeddings else tensors["lm_head.weight"]
 
         def layer(number: int) -> Layer:
-            return Layer(lambda name: tensors[f"model.layers.{number}.{name}.weight"], linear, *shape)
+            return Layer(
+                lambda name: tensors[f"model.layers.{number}.{name}.weight"], linear, *shape
+            )
 
         with ThreadPoolExecutor(2) as packers:  # packing runs outside of Python's lock
             packed = packers.submit(linear, head)
@@ -71,11 +88,14 @@ class FastLlama:
         self.layers = torch.jit.script(Layers(layers))
         turn = rotations(config, self.size, max_positions)[:, None]  # (positions, 1, half)
         turned = turn.expand(-1, heads + self.kv_heads, -1)
-        self.turns = torch.cat([turned, torch.ones_like(turn).expand(-1, self.kv_heads, -1)], dim=1)  # values do not turn
+        # values do not turn
+        self.turns = torch.cat([turned, torch.ones_like(turn).expand(-1, self.kv_heads, -1)], dim=1)
         self.seats = Seats(len(layers), self.kv_heads, self.size, self.embedding.dtype)
 
     def new_cache(self) -> KeysValues:
-        return KeysValues(self.seats.kept.new_empty(len(self.seats.kept), 1, 2 * self.kv_heads, 0, self.size))
+        return KeysValues(
+            self.seats.kept.new_empty(len(self.seats.kept), 1, 2 * self.kv_heads, 0, self.size)
+        )
 
     @torch.inference_mode()
     def forward(self, parts: Sequence[Part], all_positions: bool = False) -> torch.Tensor:
@@ -85,20 +105,28 @@ class FastLlama:
         """
         for ids, cache in parts:
             cache.make_room(len(ids))
-        seated = [k for k, (ids, cache) in enumerate(parts) if len(ids) == 1 and cache.seat is not None]
+        seated = [
+            k for k, (ids, cache) in enumerate(parts) if len(ids) == 1 and cache.seat is not None
+        ]
         seated = seated if len(seated) > 1 else []  # one alone is faster alone
         alone = [k for k in range(len(parts)) if k not in seated]
         x = self._layers([parts[k] for k in seated], [parts[k] for k in alone])
         counts = [len(parts[k][0]) for k in seated + alone]
         ends = dict(zip(seated + alone, accumulate(counts), strict=True))
-        rows = [row for k, (ids, _) in enumerate(parts) for row in range(ends[k] - (len(ids) if all_positions else 1), ends[k])]
+        rows = [
+            row
+            for k, (ids, _) in enumerate(parts)
+            for row in range(ends[k] - (len(ids) if all_positions else 1), ends[k])
+        ]
         logits = self.head(self.norm(x[rows]))
         for ids, cache in parts:
             cache.length += len(ids)
         return logits
 
     @torch.inference_mode()
-    def forward_branches(self, branches: Sequence[Sequence[int]], cache: KeysValues) -> torch.Tensor:
+    def forward_branches(
+        self, branches: Sequence[Sequence[int]], cache: KeysValues
+    ) -> torch.Tensor:
         """Logits (N, vocabulary) after every id of several branches, each behind what the cache holds and forgets them again."""
         ids = [i for branch in branches for i in branch]
         cache.make_room(len(ids))
@@ -109,15 +137,27 @@ class FastLlama:
         return self.head(self.norm(self._layers([], [(ids, cache)], mask, places)))
 
     def _layers(
-        self, seated: Sequence[Part], alone: Sequence[Part], mask: Tensor | None = None, places: Sequence[int] | None = None
+        self,
+        seated: Sequence[Part],
+        alone: Sequence[Part],
+        mask: Tensor | None = None,
+        places: Sequence[int] | None = None,
     ) -> Tensor:
         """What `Layers` makes of the new ids, (N, hidden); with a mask and positions of their own if there are any."""
         parts = [*seated, *alone]
-        masks = [mask if mask is not None else causal(cache.length, len(new)) for new, cache in alone]
+        masks = [
+            mask if mask is not None else causal(cache.length, len(new)) for new, cache in alone
+        ]
         ids = [i for new, _ in parts for i in new]
-        places = places or [place for new, cache in parts for place in range(cache.length, cache.length + len(new))]
-        seats, untils = torch.tensor([cache.seat for _, cache in seated], dtype=torch.long), torch.tensor(places[: len(seated)])
-        with torch.jit.optimized_execution(False):  # its first calls would compile for the shapes they happen to see
+        places = places or [
+            place for new, cache in parts for place in range(cache.length, cache.length + len(new))
+        ]
+        seats, untils = (
+            torch.tensor([cache.seat for _, cache in seated], dtype=torch.long),
+            torch.tensor(places[: len(seated)]),
+        )
+        # its first calls would compile for the shapes they happen to see
+        with torch.jit.optimized_execution(False):
             return self.layers(
                 self.embedding[ids].float(),
                 self.turns[places],
@@ -137,14 +177,19 @@ class FastLlama:
             return self.seats.kept.new_zeros(0, 1, 1, 0)
         known = torch.ones(int(seats.max()) + 1, dtype=torch.long).index_copy_(0, seats, untils)
         hidden = torch.arange(int(untils.max())) >= known[:, None]
-        return self.seats.kept.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None, None]
+        return self.seats.kept.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[
+            :, None, None
+        ]
 
 
 def rotations(config, size: int, positions: int) -> torch.Tensor:
     """(positions, size / 2) complex numbers that turn the pairs of a head at each position (RoPE, Su et al. 2021)."""
     kind = config.rope_parameters["rope_type"]
     if kind == "default":
-        frequencies, scale = config.rope_parameters["rope_theta"] ** -(torch.arange(0, size, 2) / size), 1.0
+        frequencies, scale = (
+            config.rope_parameters["rope_theta"] ** -(torch.arange(0, size, 2) / size),
+            1.0,
+        )
     else:
         frequencies, scale = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
     angles = torch.arange(positions).float()[:, None] * frequencies.float()
@@ -154,4 +199,8 @@ def rotations(config, size: int, positions: int) -> torch.Tensor:
 def causal(known: int, new: int) -> torch.Tensor | None:
     """(new, known + new), True where a new position may look: everything known, and new ones up to itself. None where that is
     plain: a single new position, or nothing known before."""
-    return None if new == 1 or not known else torch.ones(new, known + new, dtype=torch.bool).tril(known)
+    return (
+        None
+        if new == 1 or not known
+        else torch.ones(new, known + new, dtype=torch.bool).tril(known)
+    )

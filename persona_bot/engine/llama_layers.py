@@ -1,7 +1,4 @@
-"""The decoder layers of a Llama on a CPU, over the tokens of many conversations; TorchScript compiles them.
-
-Run: nothing by itself; llama.py is made of them.
-"""
+"""The decoder layers of a Llama on a CPU, over the tokens of many conversations; TorchScript compiles them."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,7 +21,15 @@ class Norm(nn.Module):
 class Layer(nn.Module):
     """One decoder layer, the matrices with the same input joined."""
 
-    def __init__(self, weight: Callable[[str], Tensor], linear: type[nn.Module], heads: int, kv_heads: int, size: int, epsilon: float):
+    def __init__(
+        self,
+        weight: Callable[[str], Tensor],
+        linear: type[nn.Module],
+        heads: int,
+        kv_heads: int,
+        size: int,
+        epsilon: float,
+    ):
         """`weight` gives this layer's tensors by the names that Llama checkpoints have for them."""
         super().__init__()
         query, key = (in_pairs(weight(f"self_attn.{name}_proj"), size) for name in "qk")
@@ -53,8 +58,14 @@ class Layer(nn.Module):
 
         Of this layer: `side_by_side`, what Seats hold, and `kept` of the others, with their length after this pass and who sees whom.
         """
-        pairs = self.query_key_value(self.before_attention(x)).view(x.shape[0], -1, self.size // 2, 2)
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(2).to(side_by_side.dtype)
+        pairs = self.query_key_value(self.before_attention(x)).view(
+            x.shape[0], -1, self.size // 2, 2
+        )
+        turned = (
+            torch.view_as_real(torch.view_as_complex(pairs) * turns)
+            .flatten(2)
+            .to(side_by_side.dtype)
+        )
         seen: list[Tensor] = []
         count = seats.shape[0]
         if count > 0:
@@ -72,18 +83,34 @@ class Layer(nn.Module):
         kept[:, :, until - new : until] = turned[:, self.heads :]
         known = kept[:, :, :until]
         keys, values = known[:, : self.kv_heads], known[:, self.kv_heads :]
-        return F.scaled_dot_product_attention(turned[:, : self.heads], keys, values, mask, 0.0, mask is None and new > 1, enable_gqa=True)
+        return F.scaled_dot_product_attention(
+            turned[:, : self.heads],
+            keys,
+            values,
+            mask,
+            0.0,
+            mask is None and new > 1,
+            enable_gqa=True,
+        )
 
-    def attend_together(self, turned: Tensor, side_by_side: Tensor, seats: Tensor, places: Tensor, bias: Tensor) -> Tensor:
+    def attend_together(
+        self, turned: Tensor, side_by_side: Tensor, seats: Tensor, places: Tensor, bias: Tensor
+    ) -> Tensor:
         """The same for one new position of each of these seats: (seats, heads, size). In one go, because with 16 visitors
         `attend` would run 480 times a pass. `bias` (first seats, 1, 1, positions): 0 where a seat may look, else -inf.
         """
         rows = torch.arange(2 * self.kv_heads)
-        side_by_side.index_put_([seats[:, None], rows[None], places[:, None]], turned[:, self.heads :])
+        side_by_side.index_put_(
+            [seats[:, None], rows[None], places[:, None]], turned[:, self.heads :]
+        )
         known = side_by_side[: bias.shape[0], :, : bias.shape[3]]
-        queries = turned.new_zeros(bias.shape[0], self.heads, self.size).index_copy_(0, seats, turned[:, : self.heads])
+        queries = turned.new_zeros(bias.shape[0], self.heads, self.size).index_copy_(
+            0, seats, turned[:, : self.heads]
+        )
         keys, values = known[:, : self.kv_heads], known[:, self.kv_heads :]
-        return F.scaled_dot_product_attention(queries[:, :, None], keys, values, bias, 0.0, False, enable_gqa=True)[seats, :, 0]
+        return F.scaled_dot_product_attention(
+            queries[:, :, None], keys, values, bias, 0.0, False, enable_gqa=True
+        )[seats, :, 0]
 
 
 class Layers(nn.Module):
@@ -108,7 +135,9 @@ class Layers(nn.Module):
     ) -> Tensor:
         for number, layer in enumerate(self.layers):
             of_this = [of_all[number] for of_all in kept]
-            x = layer(x, turns, side_by_side[number], seats, places, bias, of_this, news, untils, masks)
+            x = layer(
+                x, turns, side_by_side[number], seats, places, bias, of_this, news, untils, masks
+            )
         return x
 
 

@@ -1,7 +1,5 @@
 """Keys and values of recent conversations, so that a turn computes only what is new in it.
 
-Run: nothing by itself; generation.py takes from it before a reply and gives back after.
-
 Entries are found by their ids alone: the longest common beginning counts. A changed persona, an edited message or dropped
 turns thus invalidate exactly what follows the change, and no conversation has to be told apart from another.
 """
@@ -62,7 +60,9 @@ class PrefixCache:
     def _file_returned(self) -> None:
         while self._returned:
             ids, cache = self._returned.popleft()
-            self._entries = [entry for entry in self._entries if common_length(entry[0], ids) < len(entry[0])]
+            self._entries = [
+                entry for entry in self._entries if common_length(entry[0], ids) < len(entry[0])
+            ]
             self._entries.append((ids, cache))
         while sum(len(known) for known, _ in self._entries) > MAX_TOKENS:
             del self._entries[0]

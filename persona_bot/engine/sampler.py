@@ -1,7 +1,4 @@
-"""From logits to the next token: what may not be said, what was said before, and a draw.
-
-Run: nothing by itself; generation.py picks every token with it.
-"""
+"""From logits to the next token: what may not be said, what was said before, and a draw."""
 
 from collections.abc import Sequence
 
@@ -11,8 +8,10 @@ import torch
 from persona_bot.errors import UserError
 from persona_bot.prompt import Layout
 
-FINISH_WITHIN = 16  # tokens before max_tokens from which on a reply stops at the end of its sentence ..
-URGENCY = 0.5  # .. and is drawn towards one: so much is added to the logits of . ! ? for each token over
+# tokens before max_tokens from which on a reply stops at the end of its sentence ..
+FINISH_WITHIN = 16
+# .. and is drawn towards one: so much is added to the logits of . ! ? for each token over
+URGENCY = 0.5
 LIKELY = 1e-5  # the tokens above nearly always hold the likeliest 90 %
 
 
@@ -26,7 +25,8 @@ class Sampler:
         self.settings = settings
         self.encode, self.decode = layout.encode, layout.decode
         self.earlier = earlier  # the persona's earlier replies, each with its end token
-        self.start: list[int] = []  # what stands for the reply's first token in the search for repeated runs
+        # what stands for the reply's first token in the search for repeated runs
+        self.start: list[int] = []
         self.stop_ids = sorted(layout.stop_ids)
         self.never = sorted(layout.control_ids - layout.stop_ids)
         self.sentence_ends = sorted({layout.encode(mark)[-1] for mark in ".!?"})
@@ -39,7 +39,9 @@ class Sampler:
         """
         scores = logits.numpy().copy()
         if np.isnan(scores.max()):  # no number where any is none
-            raise UserError("The model computed no valid number for the next word; its weights may be damaged, so load another checkpoint.")
+            raise UserError(
+                "The model computed no valid number for the next word; its weights may be damaged, so load another checkpoint."
+            )
         scores[self.never] = -np.inf
         if len(ids) < self.settings.min_tokens:
             scores[self.stop_ids] = -np.inf
@@ -52,7 +54,9 @@ class Sampler:
         if self.settings.no_repeat_ngram:
             if len(ids) == 1:
                 self.start = self._as_inside(ids[0])
-            scores[repeating(self.earlier + self.start + ids[1:], self.settings.no_repeat_ngram)] = -np.inf
+            scores[
+                repeating(self.earlier + self.start + ids[1:], self.settings.no_repeat_ngram)
+            ] = -np.inf
         if self.settings.temperature == 0:
             return int(scores.argmax())
         weights, tokens = self.choices(scores)

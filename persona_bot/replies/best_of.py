@@ -46,12 +46,17 @@ class BestReply:
         self.first_text_seconds: float | None = None
         self.finish: str | None = None  # of the draft that is shown
         self.drafts: list[str] = []  # the texts, in the order of their seeds
-        prompt = build_prompt(checkpoint.layout, persona, turns, checkpoint.max_positions - settings.max_tokens)
+        prompt = build_prompt(
+            checkpoint.layout, persona, turns, checkpoint.max_positions - settings.max_tokens
+        )
         self.prompt_tokens, self.dropped_turns = len(prompt.ids), prompt.dropped
         self._halt = threading.Event()
         shared = replace(checkpoint, prefixes=PrefixCache())
         seed = random.randrange(2**32) if settings.seed is None else settings.seed
-        one = [replace(settings, best_of=1, seed=(seed + APART * k) % 2**32) for k in range(settings.best_of)]
+        one = [
+            replace(settings, best_of=1, seed=(seed + APART * k) % 2**32)
+            for k in range(settings.best_of)
+        ]
         drafts = [stream_reply(shared, persona, turns, each, self._halt) for each in one]
         self._pieces = self._run(checkpoint, shared, prompt, drafts, stop or threading.Event())
 
@@ -62,7 +67,14 @@ class BestReply:
         """Ends the drafts at once."""
         self._pieces.close()
 
-    def _run(self, checkpoint: Checkpoint, shared: Checkpoint, prompt: Prompt, drafts: list, stop: threading.Event) -> Iterator[str]:
+    def _run(
+        self,
+        checkpoint: Checkpoint,
+        shared: Checkpoint,
+        prompt: Prompt,
+        drafts: list,
+        stop: threading.Event,
+    ) -> Iterator[str]:
         started = time.monotonic()
         with ThreadPoolExecutor(len(drafts) if checkpoint.engine else 1) as writers:
             try:
@@ -100,5 +112,7 @@ def best_of(checkpoint: Checkpoint, prompt: Prompt, drafts: Sequence[str]) -> in
     replies = [reply_ids(checkpoint.layout, text) for text in drafts]
     judge = Judge(checkpoint)
     nothing = judge.score(prompt_of_nothing(checkpoint), replies).log_likelihoods
-    gains = [a - b for a, b in zip(judge.score(prompt, replies).log_likelihoods, nothing, strict=True)]
+    gains = [
+        a - b for a, b in zip(judge.score(prompt, replies).log_likelihoods, nothing, strict=True)
+    ]
     return max(range(len(drafts)), key=lambda k: (bool(drafts[k]), gains[k]))

@@ -1,7 +1,4 @@
-"""What OpenAI-compatible servers understand: the conversation as messages, the settings as fields, the answer as events.
-
-Run: nothing by itself; endpoint.py sends and reads with it.
-"""
+"""What OpenAI-compatible servers understand: the conversation as messages, the settings as fields, the answer as events."""
 
 import json
 import re
@@ -16,9 +13,11 @@ from persona_bot.prompt import SILENCE, system_text, tidy
 from persona_bot.replies.reply import Settings
 
 BUSY = (429, 502, 503, 504)
-NOT_ACCEPTED = (400, 413, 422)  # a field that the server does not know, or more turns than its model takes
+# a field that the server does not know, or more turns than its model takes
+NOT_ACCEPTED = (400, 413, 422)
 UNREACHABLE, SILENT, BROKEN = -1, -2, -3  # beside HTTP's statuses
-CONTROL = re.compile(r"<(?=[|｜/a-zA-Z_])|\[(?=/?[A-Z_]{4,}\])")  # how chat templates begin their control tokens
+# how chat templates begin their control tokens
+CONTROL = re.compile(r"<(?=[|｜/a-zA-Z_])|\[(?=/?[A-Z_]{4,}\])")
 
 
 class Chunk(NamedTuple):
@@ -33,10 +32,19 @@ def base_address(url: str) -> httpx.URL:
     """http://host:8000, with or without a slash, /v1 or the whole route -> http://host:8000/v1; raises UserError."""
     try:
         address = httpx.URL(url.strip())
-        if address.scheme not in ("http", "https") or not address.host or address.query or address.fragment or (address.port or 1) > 65535:
+        if (
+            address.scheme not in ("http", "https")
+            or not address.host
+            or address.query
+            or address.fragment
+            or (address.port or 1) > 65535
+        ):
             raise ValueError("no address of a server")
-    except (httpx.InvalidURL, ValueError) as error:  # the words stay out: an address may hold a password
-        raise UserError("--endpoint (or MODEL_ENDPOINT) is no address of a server; write one like http://localhost:8000.") from error
+    # the words stay out: an address may hold a password
+    except (httpx.InvalidURL, ValueError) as error:
+        raise UserError(
+            "--endpoint (or MODEL_ENDPOINT) is no address of a server; write one like http://localhost:8000."
+        ) from error
     path = address.path.rstrip("/").removesuffix("/chat/completions")
     return address.copy_with(path=path if re.search(r"/v\d[^/]*(/|$)", path) else f"{path}/v1")
 
@@ -52,25 +60,36 @@ def messages(persona: Persona, turns: Sequence[str]) -> list[dict]:
 def fields(settings: Settings, full: bool) -> dict:
     """The settings in OpenAI's names; `full` adds what vLLM, llama.cpp and others know, each by its own name, and only if it is on."""
     # TGI refuses a top_p of 1
-    basic = {"temperature": settings.temperature, "top_p": min(settings.top_p, 0.999), "max_tokens": settings.max_tokens}
+    basic = {
+        "temperature": settings.temperature,
+        "top_p": min(settings.top_p, 0.999),
+        "max_tokens": settings.max_tokens,
+    }
     if settings.seed is not None:
         basic["seed"] = settings.seed
     if not full:
         return basic
-    more = {"stream_options": {"include_usage": True}, "chat_template_kwargs": {"enable_thinking": False}}
+    more = {
+        "stream_options": {"include_usage": True},
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
     if settings.top_k:
         more["top_k"] = settings.top_k
     if settings.min_tokens:
         more["min_tokens"] = settings.min_tokens
     if settings.repetition_penalty != 1:
-        more |= {"repetition_penalty": settings.repetition_penalty, "repeat_penalty": settings.repetition_penalty}
+        more |= {
+            "repetition_penalty": settings.repetition_penalty,
+            "repeat_penalty": settings.repetition_penalty,
+        }
     return basic | more
 
 
 async def chunks(response: httpx.Response) -> AsyncIterator[Chunk]:
     """The events of a stream; raises ValueError and its like for anything else, and for a stream that just ends."""
     rest, ended = b"", False
-    async for block in response.aiter_bytes():  # not aiter_lines, which also splits at marks that JSON may hold
+    # not aiter_lines, which also splits at marks that JSON may hold
+    async for block in response.aiter_bytes():
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
             if not line.startswith(b"data:"):  # blank, a keep-alive comment, or an event's name
@@ -83,7 +102,11 @@ async def chunks(response: httpx.Response) -> AsyncIterator[Chunk]:
                 raise ValueError("the server reports an error")
             choice = (event.get("choices") or [{}])[0]
             text, finish = (choice.get("delta") or {}).get("content"), choice.get("finish_reason")
-            usage = {name: count for name, count in (event.get("usage") or {}).items() if isinstance(count, int)}
+            usage = {
+                name: count
+                for name, count in (event.get("usage") or {}).items()
+                if isinstance(count, int)
+            }
             yield Chunk(text if isinstance(text, str) else "", finish, usage)
             ended = ended or bool(finish)
     if not ended:

@@ -41,7 +41,8 @@ from persona_bot.replies.openai_protocol import (
 from persona_bot.replies.reply import SENTENCE_END, Settings, stream_reply
 
 PAUSES = (0.5, 2.0)  # seconds before another try, while no text has come
-TIMEOUT = httpx.Timeout(30, connect=5)  # seconds of silence; a busy server lets a request wait before its first byte
+# seconds of silence; a busy server lets a request wait before its first byte
+TIMEOUT = httpx.Timeout(30, connect=5)
 ASK_AGAIN = 5.0  # seconds between looks at a server that was down when the page opened
 
 
@@ -54,10 +55,15 @@ class Endpoint:
         self.full = True  # whether it takes the fields beyond OpenAI's
         token = os.environ.get("MODEL_ENDPOINT_TOKEN", "").strip()
         if not (token.isascii() and token.isprintable()):
-            raise UserError("MODEL_ENDPOINT_TOKEN holds characters that no token has; set it again.")
+            raise UserError(
+                "MODEL_ENDPOINT_TOKEN holds characters that no token has; set it again."
+            )
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        limits = httpx.Limits(max_connections=None)  # the page bounds how many replies are written at once
-        self.client = httpx.AsyncClient(base_url=base_address(url), headers=headers, timeout=TIMEOUT, limits=limits)
+        # the page bounds how many replies are written at once
+        limits = httpx.Limits(max_connections=None)
+        self.client = httpx.AsyncClient(
+            base_url=base_address(url), headers=headers, timeout=TIMEOUT, limits=limits
+        )
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="endpoint", daemon=True).start()
         try:
@@ -97,7 +103,9 @@ class Endpoint:
             except UserError as error:
                 self.problem = self.problem and str(error)
 
-    async def read(self, persona: Persona, turns: Sequence[str], settings: Settings, put: Callable) -> None:
+    async def read(
+        self, persona: Persona, turns: Sequence[str], settings: Settings, put: Callable
+    ) -> None:
         """Puts (turns dropped, Chunk) for each event, then None; or the UserError that ends the reply."""
         try:
             if not self.model:
@@ -106,14 +114,26 @@ class Endpoint:
         except UserError as error:
             put(error)
         except Exception as error:  # its words could hold the conversation
-            put(UserError(f"The request to the model's server failed ({type(error).__name__}); try again."))
+            put(
+                UserError(
+                    f"The request to the model's server failed ({type(error).__name__}); try again."
+                )
+            )
 
     async def _read(self, persona, turns, settings, put) -> UserError | None:
         """The busy are asked again; what is not accepted goes with fewer fields, then with fewer turns, if there are any left."""
         dropped, full = 0, self.full
         while True:
-            body = {"model": self.model, "messages": messages(persona, turns[dropped:]), "stream": True, **fields(settings, full)}
-            status = await self._ask(body, lambda chunk, dropped=dropped, full=full: self._arrived(chunk, dropped, full, put))
+            body = {
+                "model": self.model,
+                "messages": messages(persona, turns[dropped:]),
+                "stream": True,
+                **fields(settings, full),
+            }
+            status = await self._ask(
+                body,
+                lambda chunk, dropped=dropped, full=full: self._arrived(chunk, dropped, full, put),
+            )
             if status == 200:
                 return None
             if status not in NOT_ACCEPTED or (not full and dropped + 1 >= len(turns)):
@@ -140,7 +160,8 @@ class Endpoint:
                         return status
             except httpx.RequestError as error:
                 status = failure(error)
-            except (ValueError, LookupError, TypeError, AttributeError):  # no chunk of this protocol, or no proper end
+            # no chunk of this protocol, or no proper end
+            except (ValueError, LookupError, TypeError, AttributeError):
                 status = BROKEN
             if begun or pause is None or (status > 0 and status not in BUSY):
                 return BROKEN if begun else status
@@ -148,13 +169,21 @@ class Endpoint:
 
 
 def begin_reply(
-    model: Endpoint | Checkpoint, persona: Persona, turns: Sequence[str], settings: Settings, stop: threading.Event | None = None
+    model: Endpoint | Checkpoint,
+    persona: Persona,
+    turns: Sequence[str],
+    settings: Settings,
+    stop: threading.Event | None = None,
 ):
     """The reply's stream, wherever the model runs; raises UserError here or while iterating."""
     if settings.best_of == 1:
-        return (RemoteReply if isinstance(model, Endpoint) else stream_reply)(model, persona, turns, settings, stop)
+        return (RemoteReply if isinstance(model, Endpoint) else stream_reply)(
+            model, persona, turns, settings, stop
+        )
     if isinstance(model, Endpoint):
-        raise UserError("The best of several replies needs the model on this machine; set best_of to 1.")
+        raise UserError(
+            "The best of several replies needs the model on this machine; set best_of to 1."
+        )
     return BestReply(model, persona, turns, settings, stop)
 
 
@@ -176,7 +205,9 @@ class RemoteReply:
         self.finish: str | None = None  # "end", "length", "stop" or "deadline"
         self.prompt_tokens = 0  # where the server tells
         self.dropped_turns = 0
-        self._pieces = self._run(endpoint, persona, list(turns), settings or Settings(), stop or threading.Event())
+        self._pieces = self._run(
+            endpoint, persona, list(turns), settings or Settings(), stop or threading.Event()
+        )
 
     def __iter__(self) -> Iterator[str]:
         return self._pieces
@@ -228,7 +259,8 @@ class RemoteReply:
 
     def _new_text(self, raw: str) -> str:
         """What is new to show; half a character, and white space that may turn out to be the last, wait."""
-        whole = raw.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # two halves may come in two chunks
+        # two halves may come in two chunks
+        whole = raw.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         text = re.sub("[\\s\ufffd]+$", "", whole.lstrip())
         piece, self.text = text[len(self.text) :], text
         return piece

@@ -1,7 +1,5 @@
 """THE path from a conversation to a reply: a stream of text pieces that the page, the API, the terminal and the scores loop over.
 
-Run: nothing by itself; `python -m persona_bot` prints such a stream in the terminal.
-
     reply = stream_reply(checkpoint, persona, ["where do you work?"], Settings(seed=1))
     for piece in reply:
         print(piece, end="", flush=True)
@@ -54,7 +52,8 @@ class Settings:
     min_tokens: int = 6  # no end before
     max_tokens: int = 60
     repetition_penalty: float = 1.1  # on the words of this reply only
-    no_repeat_ngram: int = 3  # no run of so many tokens twice, in this reply or from an earlier one; 0: off
+    # no run of so many tokens twice, in this reply or from an earlier one; 0: off
+    no_repeat_ngram: int = 3
     best_of: int = 1  # replies to choose from (best_of.py); with more than one nothing streams
     seed: int | None = None
     deadline: float = 60.0  # seconds, then the reply ends with what it has
@@ -69,16 +68,27 @@ class Settings:
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not low <= value <= high or (whole and value != int(value)):
                 kind = "a whole number" if whole else "a number"
-                raise UserError(f"The setting {field.name} must be {kind} from {low} to {high}; it is {str(value)[:40]!r}.")
+                raise UserError(
+                    f"The setting {field.name} must be {kind} from {low} to {high}; it is {str(value)[:40]!r}."
+                )
             object.__setattr__(self, field.name, int(value) if whole else float(value))
         if self.min_tokens >= self.max_tokens:
-            raise UserError(f"The shortest reply ({self.min_tokens} tokens) must be below the longest ({self.max_tokens}); change one.")
+            raise UserError(
+                f"The shortest reply ({self.min_tokens} tokens) must be below the longest ({self.max_tokens}); change one."
+            )
 
 
 class ReplyStream:
     """A reply in the making; iterate it for its pieces. Its counters are true at every moment."""
 
-    def __init__(self, checkpoint: Checkpoint, prompt: Prompt, settings: Settings, stop: threading.Event, earlier: list[int]):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        prompt: Prompt,
+        settings: Settings,
+        stop: threading.Event,
+        earlier: list[int],
+    ):
         self.text = ""
         self.tokens = 0
         self.seconds = 0.0
@@ -110,14 +120,18 @@ class ReplyStream:
             if piece:
                 self.first_text_seconds = self.first_text_seconds or self.seconds
                 yield piece
-            if self.tokens > max(settings.max_tokens - FINISH_WITHIN, settings.min_tokens) and SENTENCE_END.search(self.text):
+            if self.tokens > max(
+                settings.max_tokens - FINISH_WITHIN, settings.min_tokens
+            ) and SENTENCE_END.search(self.text):
                 self.finish = "length"
                 return
         self.finish = "length"
         self.text += "…"
         yield "…"
 
-    def _finish(self, token: int, checkpoint: Checkpoint, settings: Settings, stop: threading.Event) -> str | None:
+    def _finish(
+        self, token: int, checkpoint: Checkpoint, settings: Settings, stop: threading.Event
+    ) -> str | None:
         if stop.is_set():
             return "stop"
         if self.seconds > settings.deadline:
@@ -128,7 +142,8 @@ class ReplyStream:
         """What the newest token adds; half a character, and white space that may turn out to be the last, wait."""
         text = checkpoint.layout.decode(ids)
         text = re.sub("[\\s\ufffd]+$", "", text)
-        if not text.startswith(self.text):  # a tokenizer that rewrites what stood before: show from the next word on
+        # a tokenizer that rewrites what stood before: show from the next word on
+        if not text.startswith(self.text):
             return ""
         piece = text[len(self.text) :]
         self.text = text
@@ -147,12 +162,20 @@ def stream_reply(
     Raises UserError here if the persona and the message do not fit, and while iterating if the model fails.
     """
     settings = settings or Settings()
-    prompt = build_prompt(checkpoint.layout, persona, turns, checkpoint.max_positions - settings.max_tokens)
-    earlier = [i for turn in turns[1::2] for i in [*checkpoint.layout.encode(f" {turn}"), checkpoint.layout.end_id]]
+    prompt = build_prompt(
+        checkpoint.layout, persona, turns, checkpoint.max_positions - settings.max_tokens
+    )
+    earlier = [
+        i
+        for turn in turns[1::2]
+        for i in [*checkpoint.layout.encode(f" {turn}"), checkpoint.layout.end_id]
+    ]
     return ReplyStream(checkpoint, prompt, settings, stop or threading.Event(), earlier)
 
 
-def context_use(checkpoint: Checkpoint, persona: Persona, turns: Sequence[str], settings: Settings | None = None) -> tuple[int, int]:
+def context_use(
+    checkpoint: Checkpoint, persona: Persona, turns: Sequence[str], settings: Settings | None = None
+) -> tuple[int, int]:
     """(tokens that persona and turns take, tokens that there is room for), for the page to show before turns are dropped."""
     room = checkpoint.max_positions - (settings or Settings()).max_tokens
     kept = turns[first_that_may_fit(checkpoint.layout, turns, room) :]
@@ -167,19 +190,28 @@ def next_tokens(checkpoint: Checkpoint, prompt: Prompt, sampler: Sampler) -> Ite
     """
     if checkpoint.engine:
         checkpoint.engine.settle()  # so that the turn before has given back what it read
-    cache, done = checkpoint.prefixes.take(prompt.ids, partial(new_cache, checkpoint)) if checkpoint.has_cache else (None, 0)
+    cache, done = (
+        checkpoint.prefixes.take(prompt.ids, partial(new_cache, checkpoint))
+        if checkpoint.has_cache
+        else (None, 0)
+    )
     if checkpoint.engine:
         try:
-            yield from checkpoint.engine.tokens(Request(prompt.ids, done, cache, sampler, checkpoint.prefixes.give_back))
+            yield from checkpoint.engine.tokens(
+                Request(prompt.ids, done, cache, sampler, checkpoint.prefixes.give_back)
+            )
         except RuntimeError as error:
             raise as_user_error(error) from error
         return
     ids: list[int] = []
-    computed: list[int] = []  # what the cache is known to hold; a failed pass may have left it half filled
+    # what the cache is known to hold; a failed pass may have left it half filled
+    computed: list[int] = []
     try:
         while not sampler.is_last(ids):
             sequence = prompt.ids + ids
-            types = prompt.token_types and prompt.token_types + [checkpoint.layout.speaker1] * len(ids)
+            types = prompt.token_types and prompt.token_types + [checkpoint.layout.speaker1] * len(
+                ids
+            )
             computed = []
             logits = forward(checkpoint, sequence[done:], types and types[done:], cache)
             computed, done = sequence, len(sequence) if cache is not None else 0
@@ -192,11 +224,17 @@ def next_tokens(checkpoint: Checkpoint, prompt: Prompt, sampler: Sampler) -> Ite
 
 def new_cache(checkpoint: Checkpoint) -> Cache:
     """An empty one, as the checkpoint's passes want it."""
-    return checkpoint.engine.model.new_cache() if checkpoint.engine else DynamicCache(config=checkpoint.model.config)
+    return (
+        checkpoint.engine.model.new_cache()
+        if checkpoint.engine
+        else DynamicCache(config=checkpoint.model.config)
+    )
 
 
 @torch.inference_mode()
-def forward(checkpoint: Checkpoint, ids: list[int], token_types: list[int] | None, cache) -> torch.Tensor:
+def forward(
+    checkpoint: Checkpoint, ids: list[int], token_types: list[int] | None, cache
+) -> torch.Tensor:
     """One pass over `ids` behind what the cache holds; the logits of the last position, (vocabulary,) float32 on the CPU.
 
     Through transformers, for every architecture and device."""
@@ -204,7 +242,8 @@ def forward(checkpoint: Checkpoint, ids: list[int], token_types: list[int] | Non
     if token_types:
         inputs["token_type_ids"] = torch.tensor([token_types], device=checkpoint.device)
     if "logits_to_keep" in inspect.signature(checkpoint.model.forward).parameters:
-        inputs["logits_to_keep"] = 1  # the vocabulary is the widest layer: only the last position is asked for
+        # the vocabulary is the widest layer: only the last position is asked for
+        inputs["logits_to_keep"] = 1
     if cache is not None:
         inputs |= {"past_key_values": cache, "use_cache": True}
     try:

@@ -31,7 +31,9 @@ def browser():
     names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
     program = next((path for name in names if name and (path := shutil.which(name))), None)
     if program is None:
-        missing("No Chromium was found: install it (Debian: apt-get install chromium) or set CHROMIUM to its path.")
+        missing(
+            "No Chromium was found: install it (Debian: apt-get install chromium) or set CHROMIUM to its path."
+        )
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -43,7 +45,15 @@ def browser():
 @pytest.fixture(scope="session")
 def tiny(chat_model, chat_tokenizer) -> Checkpoint:
     engine = Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False))
-    return Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "a tiny model", chat_model.device, 512, engine=engine)
+    return Checkpoint(
+        chat_model,
+        chat_tokenizer,
+        find_layout(chat_tokenizer),
+        "a tiny model",
+        chat_model.device,
+        512,
+        engine=engine,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -67,10 +77,18 @@ def open_page(browser, page_url):
         contexts.append(browser.new_context(**(options or DESKTOP)))
         page = contexts[-1].new_page()
         page.set_default_timeout(60_000)
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: problems.append(message.text) if message.type == "error" else None,
+        )
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda request: problems.append(request.url) if is_foreign(request.url, page_url) else None)
+        page.on(
+            "request",
+            lambda request: (
+                problems.append(request.url) if is_foreign(request.url, page_url) else None
+            ),
+        )
         page.goto(page_url + query)
         page.get_by_text(checkpoint.name).wait_for()
         return page

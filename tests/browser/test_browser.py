@@ -79,13 +79,19 @@ def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
     first = wait_for_replies(page, 1)[0]
     states = [state for state in page.evaluate("[...window.states]") if state]
     assert len(states) >= 3 and states[-1] == first
-    assert all(later.startswith(earlier) for earlier, later in zip(states, states[1:], strict=False))
+    assert all(
+        later.startswith(earlier) for earlier, later in zip(states, states[1:], strict=False)
+    )
     assert re.search(r"\d+ tokens/s", page.locator("#status").inner_text())
 
     quick = real.engine.model.forward  # a short reply would end before a hand reaches the button
-    monkeypatch.setattr(real.engine.model, "forward", lambda parts: (time.sleep(0.5), quick(parts))[1])
+    monkeypatch.setattr(
+        real.engine.model, "forward", lambda parts: (time.sleep(0.5), quick(parts))[1]
+    )
     button(page, "Retry").click()
-    page.wait_for_function("text => document.querySelector('.them p').textContent != text", arg=first)
+    page.wait_for_function(
+        "text => document.querySelector('.them p').textContent != text", arg=first
+    )
     page.locator(".them p[data-writing]").wait_for()
     button(page, "Stop").click()
     assert len(wait_for_replies(page, 1)[0]) > 0
@@ -105,21 +111,33 @@ def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
 
     button(page, "Edit message 1").click()
     page.get_by_text("Your next message replaces the marked one").wait_for()
-    page.wait_for_function("() => document.querySelector('#composer textarea').value == 'Where do you work?'")
+    page.wait_for_function(
+        "() => document.querySelector('#composer textarea').value == 'Where do you work?'"
+    )
     ask(page, "What is your job?")
-    page.wait_for_function("() => document.querySelector('.you p').textContent == 'What is your job?'")
+    page.wait_for_function(
+        "() => document.querySelector('.you p').textContent == 'What is your job?'"
+    )
     wait_for_replies(page, 1)
     assert page.locator(".you p").all_inner_texts() == ["What is your job?"]
 
 
 def test_light_dark_and_phone_are_photographed(open_page, real):
     """desktop-light.png is the README's docs/screenshot.png; copy it there when the page or the model changes."""
-    looks = {"desktop-light": DESKTOP, "desktop-dark": {**DESKTOP, "color_scheme": "dark"}, "phone-light": PHONE}
+    looks = {
+        "desktop-light": DESKTOP,
+        "desktop-dark": {**DESKTOP, "color_scheme": "dark"},
+        "phone-light": PHONE,
+    }
     for name, options in looks.items():
         page = open_page(real, "?persona=environmentalist", **options)
         page.wait_for_timeout(300)  # fonts
         page.screenshot(path=SCREENSHOTS / f"{name}-empty.png")
-        questions = ["Where do you work?", "Do you have a car?"] if name == "desktop-light" else ["Where do you work?"]
+        questions = (
+            ["Where do you work?", "Do you have a car?"]
+            if name == "desktop-light"
+            else ["Where do you work?"]
+        )
         for count, question in enumerate(questions, start=1):
             ask(page, question)
             wait_for_replies(page, count)
@@ -135,9 +153,16 @@ def test_a_phone_shows_the_talk_without_sideways_scrolling(open_page, tiny):
             button(page, "Settings ▼").click()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.evaluate("scrollTo(0, 0)")
-    for element in (box(page), button(page, "Send"), page.get_by_role("heading", name="Say hello"), button(page, "Who are you?")):
+    for element in (
+        box(page),
+        button(page, "Send"),
+        page.get_by_role("heading", name="Say hello"),
+        button(page, "Who are you?"),
+    ):
         assert element.bounding_box()["y"] + element.bounding_box()["height"] <= 844
-    sizes = page.evaluate("[...document.querySelectorAll('textarea, input')].map(e => parseFloat(getComputedStyle(e).fontSize))")
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('textarea, input')].map(e => parseFloat(getComputedStyle(e).fontSize))"
+    )
     assert min(sizes) >= 16
     ask(page, "w" * 120)
     wait_for_replies(page, 1)
@@ -153,7 +178,17 @@ def test_every_control_has_a_name(open_page, tiny):
     page.get_by_role("slider").first.wait_for()
     session = page.context.new_cdp_session(page)
     nodes = session.send("Accessibility.getFullAXTree")["nodes"]
-    roles = ("button", "textbox", "slider", "spinbutton", "link", "combobox", "checkbox", "tab", "switch")
+    roles = (
+        "button",
+        "textbox",
+        "slider",
+        "spinbutton",
+        "link",
+        "combobox",
+        "checkbox",
+        "tab",
+        "switch",
+    )
     controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in roles]
     assert len(controls) > 35
     assert [node for node in controls if not node.get("name", {}).get("value", "").strip()] == []
@@ -169,10 +204,18 @@ def test_the_keyboard_is_enough(open_page, tiny):
     page.evaluate("document.activeElement.blur()")
     for _ in range(60):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate("(document.activeElement.getAttribute('aria-label') || document.activeElement.textContent).trim()"))
+        reached.add(
+            page.evaluate(
+                "(document.activeElement.getAttribute('aria-label') || document.activeElement.textContent).trim()"
+            )
+        )
     wanted = {"Copy link", "Send", "Retry", "Undo", "New chat", "Edit message 1", "Settings ▼"}
-    assert {name.replace("\n", " ") for name in wanted} <= {re.sub(r"\s+", " ", name) for name in reached}
-    assert any("Soldier" in name for name in reached) and any("Someone new" in name for name in reached)
+    assert {name.replace("\n", " ") for name in wanted} <= {
+        re.sub(r"\s+", " ", name) for name in reached
+    }
+    assert any("Soldier" in name for name in reached) and any(
+        "Someone new" in name for name in reached
+    )
 
 
 def test_links_bring_a_persona(open_page, tiny, page_url):
@@ -185,7 +228,9 @@ def test_links_bring_a_persona(open_page, tiny, page_url):
     persona_box(page).fill("i am <b>bold</b> & 100% me.\ni like tea?")
     page.wait_for_function("() => document.querySelector('.who').dataset.link.includes('tea')")
     button(page, "Copy link").click()
-    page.wait_for_function("() => navigator.clipboard.readText().then(text => text.includes('tea'))")
+    page.wait_for_function(
+        "() => navigator.clipboard.readText().then(text => text.includes('tea'))"
+    )
     link = page.evaluate("navigator.clipboard.readText()")
     other = open_page(tiny, link.removeprefix(page_url))
     assert persona_box(other).input_value() == "i am <b>bold</b> & 100% me.\ni like tea?"
@@ -194,7 +239,9 @@ def test_links_bring_a_persona(open_page, tiny, page_url):
 
 def test_a_link_over_the_limit_keeps_its_text_and_names_the_line(open_page, tiny):
     page = open_page(tiny, "?persona=fine.%0A" + "x" * 201)
-    page.get_by_test_id("toast-body").get_by_text("Line 2 has a sentence of 201 characters").wait_for()
+    page.get_by_test_id("toast-body").get_by_text(
+        "Line 2 has a sentence of 201 characters"
+    ).wait_for()
     assert persona_box(page).input_value() == "fine.\n" + "x" * 201
     box(page).fill("hi")
     button(page, "Send").click()
@@ -207,7 +254,9 @@ def test_hints_for_what_cannot_be_sent(open_page, tiny):
     button(page, "Send").click()
     page.get_by_text("Write a message first.").wait_for()
     ask(page, "a" * 1001)
-    page.get_by_text("The message has 1,001 characters and at most 1,000 fit; shorten it.").wait_for()
+    page.get_by_text(
+        "The message has 1,001 characters and at most 1,000 fit; shorten it."
+    ).wait_for()
     assert box(page).input_value() == "a" * 1001
     persona_box(page).fill("\n".join(f"i have {n} cats." for n in range(13)))
     page.locator(".counter[data-over]").get_by_text("Line 13").wait_for()
@@ -221,11 +270,16 @@ def test_markup_is_shown_as_text(open_page, tiny, monkeypatch):
     page = open_page(tiny)
     for count, text in enumerate(MARKUP, start=1):
         persona_box(page).fill(text)
-        page.wait_for_function("text => document.querySelector('.who p').textContent == text", arg=text)
+        page.wait_for_function(
+            "text => document.querySelector('.who p').textContent == text", arg=text
+        )
         ask(page, text)
         assert wait_for_replies(page, count) == MARKUP[:count]
     assert page.locator(".you p").all_inner_texts() == MARKUP
-    assert page.locator("#talk :is(script, img, iframe, form, video, a, b, em, strong, code)").count() == 0
+    assert (
+        page.locator("#talk :is(script, img, iframe, form, video, a, b, em, strong, code)").count()
+        == 0
+    )
 
 
 def test_a_failed_reply_is_told_and_the_next_one_comes(open_page, tiny, monkeypatch):
@@ -234,7 +288,9 @@ def test_a_failed_reply_is_told_and_the_next_one_comes(open_page, tiny, monkeypa
         patch.setattr(tiny.engine.model, "forward", lambda parts: 1 / 0)
         ask(page, "hi there")
         page.get_by_text("The model failed during this reply; try again.").wait_for()
-        page.wait_for_function("() => document.querySelector('#composer textarea').value == 'hi there'")
+        page.wait_for_function(
+            "() => document.querySelector('#composer textarea').value == 'hi there'"
+        )
         page.get_by_role("heading", name="Say hello").wait_for()
     box(page).press("Enter")
     wait_for_replies(page, 1)

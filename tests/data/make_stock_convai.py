@@ -19,14 +19,28 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2DoubleHeadsModel
 
 OUT = Path(__file__).parent / "stock_convai"
-KEPT = ("config.json", "generation_config.json", "model.safetensors", "model_args.json", "tokenizer.json", "tokenizer_config.json")
+KEPT = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model_args.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
 DIALOGUES = [
     {
         "personality": ["i work for greenpeace .", "i hate cars ."],
         "utterances": [
-            {"history": ["hello , where do you work ?"], "candidates": ["i like cake .", "at greenpeace , and you ?"]},
             {
-                "history": ["hello , where do you work ?", "at greenpeace , and you ?", "i sell cars ."],
+                "history": ["hello , where do you work ?"],
+                "candidates": ["i like cake .", "at greenpeace , and you ?"],
+            },
+            {
+                "history": [
+                    "hello , where do you work ?",
+                    "at greenpeace , and you ?",
+                    "i sell cars .",
+                ],
                 "candidates": ["my dog is old .", "oh no , i hate cars !"],
             },
             {
@@ -48,7 +62,13 @@ DIALOGUES = [
         "utterances": [
             {"history": ["__SILENCE__"], "candidates": ["i hate cake .", "hi , i am a soldier ."]},
             {
-                "history": ["__SILENCE__", "hi , i am a soldier .", "it 's cold today , is n't it ?", "not in here .", "ok ."],
+                "history": [
+                    "__SILENCE__",
+                    "hi , i am a soldier .",
+                    "it 's cold today , is n't it ?",
+                    "not in here .",
+                    "ok .",
+                ],
                 "candidates": ["i ride a bike .", "do you have a dog ?"],
             },
         ],
@@ -58,19 +78,24 @@ DIALOGUES = [
 
 def main() -> None:
     work = Path(tempfile.mkdtemp())
-    os.chdir(work)  # stock writes runs/, cache_dir/ and outputs/ beside itself, and its paths into model_args.json
+    # stock writes runs/, cache_dir/ and outputs/ beside itself, and its paths into model_args.json
+    os.chdir(work)
     Path("data.json").write_text(json.dumps(DIALOGUES), encoding="utf-8")
     make_base(Path("base"))
     model = import_stock()("gpt2", "base", use_cuda=False, args=settings())
     model.train_model("data.json")
     recorded = []
     build = model.build_input_from_segments
-    model.build_input_from_segments = lambda *inputs: recorded.append(build(*inputs)) or recorded[-1]
+    model.build_input_from_segments = lambda *inputs: (
+        recorded.append(build(*inputs)) or recorded[-1]
+    )
     model.load_and_cache_examples("data.json", evaluate=True, no_cache=True)
     del model.build_input_from_segments  # the class's own again
     for case in recorded:
         case["mc_logit"] = ranking_logit(model, case)
-    reply, _ = model.interact_single(DIALOGUES[0]["utterances"][0]["history"][0], [], DIALOGUES[0]["personality"])
+    reply, _ = model.interact_single(
+        DIALOGUES[0]["utterances"][0]["history"][0], [], DIALOGUES[0]["personality"]
+    )
     OUT.mkdir(exist_ok=True)
     for name in KEPT:
         shutil.copy(work / "outputs" / name, OUT / name)
@@ -100,13 +125,33 @@ def settings() -> dict:
 def make_base(folder: Path) -> None:
     """An untrained GPT-2 of one layer and its byte-level BPE, in the files that GPT2Tokenizer reads."""
     folder.mkdir()
-    texts = [t for d in DIALOGUES for u in d["utterances"] for t in d["personality"] + u["history"] + u["candidates"]]
+    texts = [
+        t
+        for d in DIALOGUES
+        for u in d["utterances"]
+        for t in d["personality"] + u["history"] + u["candidates"]
+    ]
     tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(texts, vocab_size=320, min_frequency=2, special_tokens=["<|endoftext|>"], show_progress=False)
+    tokenizer.train_from_iterator(
+        texts,
+        vocab_size=320,
+        min_frequency=2,
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+    )
     tokenizer.save_model(str(folder))
     torch.manual_seed(1)
     size = tokenizer.get_vocab_size()
-    config = GPT2Config(vocab_size=size, n_positions=128, n_embd=16, n_layer=1, n_head=2, num_labels=1, bos_token_id=0, eos_token_id=0)
+    config = GPT2Config(
+        vocab_size=size,
+        n_positions=128,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        num_labels=1,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     GPT2DoubleHeadsModel(config).save_pretrained(folder)
 
 
@@ -141,7 +186,10 @@ def get_dataset(tokenizer, path, *_, **__):
 @torch.no_grad()
 def ranking_logit(model, case: dict) -> float:
     model.model.eval()
-    inputs = {name: torch.tensor([[case[name]]]) for name in ("input_ids", "token_type_ids", "mc_token_ids")}
+    inputs = {
+        name: torch.tensor([[case[name]]])
+        for name in ("input_ids", "token_type_ids", "mc_token_ids")
+    }
     return round(float(model.model(**inputs).mc_logits.squeeze()), 5)
 
 

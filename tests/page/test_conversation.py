@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from page import render
 from page.conversation import MAX_EXCHANGES, NAMELESS, Conversation
 from persona_bot.errors import UserError
-from persona_bot.persona import MAX_MESSAGE_CHARS, Persona, load_presets, parse_persona, persona_text
+from persona_bot.persona import (
+    MAX_MESSAGE_CHARS,
+    Persona,
+    load_presets,
+    parse_persona,
+    persona_text,
+)
 
 PRESETS = load_presets()
 GREEN, SOLDIER = PRESETS["environmentalist"], PRESETS["soldier"]
@@ -97,7 +103,9 @@ def test_a_reply_that_stays_empty_gives_the_message_back():
     chat = said(("hi", "hello"))
     chat.ask("how are you?")
     answer(chat, "")
-    assert texts(chat) == [("hi", "hello")] and chat.unsent == "how are you?" and chat.pending is None
+    assert (
+        texts(chat) == [("hi", "hello")] and chat.unsent == "how are you?" and chat.pending is None
+    )
 
 
 def test_retry_replaces_the_last_reply_and_keeps_it_when_nothing_comes():
@@ -196,7 +204,10 @@ def test_a_chat_has_an_end():
 def test_a_rewritten_persona_keeps_name_and_face_while_a_sentence_is_left():
     chat = said()
     chat.rewrite(persona_text(GREEN) + "\nsuddenly i love cars.", PRESETS)
-    assert (chat.persona.name, chat.persona.face) == (GREEN.name, GREEN.face) and chat.persona.sentences[-1] == "suddenly i love cars."
+    assert (chat.persona.name, chat.persona.face) == (
+        GREEN.name,
+        GREEN.face,
+    ) and chat.persona.sentences[-1] == "suddenly i love cars."
     chat.rewrite(persona_text(SOLDIER), PRESETS)
     assert chat.persona == SOLDIER
     chat.rewrite("i am a baker.", PRESETS)
@@ -230,7 +241,10 @@ def test_each_reply_keeps_the_face_of_its_persona():
     chat.persona = SOLDIER
     chat.ask("two")
     answer(chat, "2")
-    faces = [part[: part.index("<")] for part in render.transcript(chat).split('class="face" aria-hidden="true">')[1:]]
+    faces = [
+        part[: part.index("<")]
+        for part in render.transcript(chat).split('class="face" aria-hidden="true">')[1:]
+    ]
     assert faces == [GREEN.face, SOLDIER.face]
 
 
@@ -308,10 +322,13 @@ def test_the_counter_counts_or_names_the_line():
     assert "data-over" in render.counter("x" * 201)
 
 
-@pytest.mark.parametrize(("used", "expected"), [(0, "100 %"), (482, "50 %"), (964, "forgotten"), (5000, "forgotten")])
+@pytest.mark.parametrize(
+    ("used", "expected"), [(0, "100 %"), (482, "50 %"), (964, "forgotten"), (5000, "forgotten")]
+)
 def test_the_status_line_shows_the_room_that_is_left(used, expected):
     assert expected in render.status(said(), used, 964)
 
 
 def test_a_conversation_can_be_copied_for_a_new_session():
-    assert copy.deepcopy(Conversation(GREEN)) == Conversation(GREEN)  # gr.State does this for every visitor
+    # gr.State does this for every visitor
+    assert copy.deepcopy(Conversation(GREEN)) == Conversation(GREEN)

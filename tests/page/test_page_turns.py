@@ -17,7 +17,9 @@ SETTINGS = Settings(seed=1, min_tokens=4, max_tokens=12)
 
 @pytest.fixture
 def plain(chat_model, chat_tokenizer, monkeypatch) -> Checkpoint:
-    checkpoint = Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", chat_model.device, 512)
+    checkpoint = Checkpoint(
+        chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", chat_model.device, 512
+    )
     monkeypatch.setattr(backend, "checkpoint", checkpoint)
     return checkpoint
 

@@ -21,8 +21,25 @@ ROOT = Path(__file__).parents[2]
 
 def start(*options: str, port: int) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MODEL_ID": ""}
-    command = [sys.executable, "app.py", "--device", "cpu", "--host", "127.0.0.1", "--port", str(port), *options]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [
+        sys.executable,
+        "app.py",
+        "--device",
+        "cpu",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        *options,
+    ]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def test_a_model_that_cannot_be_used_ends_the_start_with_one_line(free_port):
@@ -38,7 +55,9 @@ def test_sigterm_lets_a_running_reply_finish_and_exits_0(chat_folder, free_port)
         url = f"http://127.0.0.1:{free_port}/"
         wait_until_ready(url)
         client = Client(url, verbose=False, analytics_enabled=False)
-        job = client.submit(["i am a baker."], ["hi!"], min_tokens=50, max_tokens=150, api_name="/chat")
+        job = client.submit(
+            ["i am a baker."], ["hi!"], min_tokens=50, max_tokens=150, api_name="/chat"
+        )
         states = iter(job)
         first = next(states)
         process.send_signal(signal.SIGTERM)
@@ -54,7 +73,8 @@ def test_sigterm_lets_a_running_reply_finish_and_exits_0(chat_folder, free_port)
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
 def test_it_can_be_ended_while_the_model_loads(free_port, told):
     process = start(port=free_port)
-    assert process.stdout.readline() == f"http://127.0.0.1:{free_port}/\n"  # the page is there, the model most likely not
+    # the page is there, the model most likely not
+    assert process.stdout.readline() == f"http://127.0.0.1:{free_port}/\n"
     process.send_signal(told)
     output, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, "")
@@ -67,7 +87,9 @@ def test_a_port_that_is_taken_is_told(free_port):
         process = start(port=free_port)
         _, errors = process.communicate(timeout=90)
     assert process.returncode == 2
-    assert errors.splitlines() == [f"The page cannot listen at 127.0.0.1, port {free_port}; try another --host or --port."]
+    assert errors.splitlines() == [
+        f"The page cannot listen at 127.0.0.1, port {free_port}; try another --host or --port."
+    ]
 
 
 def wait_until_ready(url: str, seconds: float = 90) -> None:

@@ -27,7 +27,15 @@ LENGTH = {"min_tokens": 20, "max_tokens": 24}
 @pytest.fixture
 def checkpoint(chat_model, chat_tokenizer) -> Checkpoint:
     engine = Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False))
-    return Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512, engine=engine)
+    return Checkpoint(
+        chat_model,
+        chat_tokenizer,
+        find_layout(chat_tokenizer),
+        "tiny",
+        torch.device("cpu"),
+        512,
+        engine=engine,
+    )
 
 
 def persona(number: int) -> Persona:
@@ -36,11 +44,15 @@ def persona(number: int) -> Persona:
 
 def reply(checkpoint: Checkpoint, number: int, stop: threading.Event | None = None) -> str:
     settings = Settings(seed=number, **LENGTH)  # each visitor draws other words
-    return "".join(stream_reply(checkpoint, persona(number), [f"hello, {number} times!"], settings, stop))
+    return "".join(
+        stream_reply(checkpoint, persona(number), [f"hello, {number} times!"], settings, stop)
+    )
 
 
 def test_a_reply_is_the_one_that_transformers_passes_give(checkpoint, chat_model, chat_tokenizer):
-    plain = Checkpoint(chat_model, chat_tokenizer, checkpoint.layout, "plain", torch.device("cpu"), 512)
+    plain = Checkpoint(
+        chat_model, chat_tokenizer, checkpoint.layout, "plain", torch.device("cpu"), 512
+    )
     assert [reply(checkpoint, n) for n in range(5)] == [reply(plain, n) for n in range(5)]
 
 
@@ -50,7 +62,8 @@ def test_a_hundred_interleaved_replies_are_what_each_is_alone(checkpoint):
     before = checkpoint.engine.passes
     with ThreadPoolExecutor(100) as visitors:
         assert list(visitors.map(lambda number: reply(checkpoint, number), range(100))) == alone
-    assert checkpoint.engine.passes - before < 100 * LENGTH["max_tokens"] / 4  # they did share passes
+    # they did share passes
+    assert checkpoint.engine.passes - before < 100 * LENGTH["max_tokens"] / 4
 
 
 def test_one_that_fails_costs_no_other(checkpoint, monkeypatch):
@@ -82,7 +95,9 @@ def test_out_of_memory_lowers_the_batch_and_goes_on(checkpoint, monkeypatch):
 
     def forward(parts):
         if len(parts) > 2:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+            raise RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+            )
         return real(parts)
 
     monkeypatch.setattr(checkpoint.engine.model, "forward", forward)
@@ -93,7 +108,9 @@ def test_out_of_memory_lowers_the_batch_and_goes_on(checkpoint, monkeypatch):
 
 def test_stopping_one_leaves_the_others(checkpoint, monkeypatch):
     real = checkpoint.engine.model.forward
-    monkeypatch.setattr(checkpoint.engine.model, "forward", lambda parts: (time.sleep(0.02), real(parts))[1])
+    monkeypatch.setattr(
+        checkpoint.engine.model, "forward", lambda parts: (time.sleep(0.02), real(parts))[1]
+    )
     alone = [reply(checkpoint, number) for number in range(4)]
     stop = threading.Event()
     with ThreadPoolExecutor(4) as visitors:
@@ -103,16 +120,21 @@ def test_stopping_one_leaves_the_others(checkpoint, monkeypatch):
         before = checkpoint.engine.passes
         stop.set()
         text = stopped.result(timeout=30)
-        assert checkpoint.engine.passes - before <= 4  # it sees it at its next token, and the next pass may have begun without it
+        # it sees it at its next token, and the next pass may have begun without it
+        assert checkpoint.engine.passes - before <= 4
     assert alone[3].startswith(text) and len(text) < len(alone[3])
     assert [other.result() for other in others] == alone[:3]
     checkpoint.engine.settle()
-    assert checkpoint.engine._queue == checkpoint.engine._running == checkpoint.engine._members == []
+    assert (
+        checkpoint.engine._queue == checkpoint.engine._running == checkpoint.engine._members == []
+    )
 
 
 def test_a_visitor_who_pauses_holds_up_nobody_and_is_written_for_meanwhile(checkpoint):
     alone = [reply(checkpoint, number) for number in (1, 2)]
-    paused = iter(stream_reply(checkpoint, persona(1), ["hello, 1 times!"], Settings(seed=1, **LENGTH)))
+    paused = iter(
+        stream_reply(checkpoint, persona(1), ["hello, 1 times!"], Settings(seed=1, **LENGTH))
+    )
     first = next(paused)
     assert reply(checkpoint, 2) == alone[1]
     before = checkpoint.engine.passes
@@ -129,8 +151,12 @@ def test_who_leaves_takes_the_keys_and_values_along(checkpoint):
         leaver.close()
         assert all(other.result() for other in others)
     checkpoint.engine.settle()
-    assert checkpoint.engine._queue == checkpoint.engine._running == checkpoint.engine._members == []
-    assert [cache.length for _, cache in checkpoint.prefixes.entries()] == [len(ids) for ids, _ in checkpoint.prefixes.entries()]
+    assert (
+        checkpoint.engine._queue == checkpoint.engine._running == checkpoint.engine._members == []
+    )
+    assert [cache.length for _, cache in checkpoint.prefixes.entries()] == [
+        len(ids) for ids, _ in checkpoint.prefixes.entries()
+    ]
     checkpoint.prefixes.clear()
     cold = reply(checkpoint, 1)
     assert reply(checkpoint, 1) == cold
@@ -179,13 +205,19 @@ def test_a_draw_that_fails_costs_no_other(checkpoint, monkeypatch):
     monkeypatch.setattr(Sampler, "pick", pick)
     with ThreadPoolExecutor(8) as visitors:
         outcomes = [visitors.submit(reply, checkpoint, number) for number in range(8)]
-    assert [str(outcome.exception()) for outcome in outcomes if outcome.exception()] == ["No word fits."]
-    assert [outcome.result() for k, outcome in enumerate(outcomes) if k != 5] == [a for k, a in enumerate(alone) if k != 5]
+    assert [str(outcome.exception()) for outcome in outcomes if outcome.exception()] == [
+        "No word fits."
+    ]
+    assert [outcome.result() for k, outcome in enumerate(outcomes) if k != 5] == [
+        a for k, a in enumerate(alone) if k != 5
+    ]
 
 
 def test_a_long_prompt_takes_several_passes_in_which_the_others_go_on(checkpoint):
     fast, engine = checkpoint.engine.model, checkpoint.engine
-    greedy = Settings(temperature=0, min_tokens=20, max_tokens=30, repetition_penalty=1, no_repeat_ngram=0)
+    greedy = Settings(
+        temperature=0, min_tokens=20, max_tokens=30, repetition_penalty=1, no_repeat_ngram=0
+    )
     short, long = [60, 61, 62], [50 + k % 90 for k in range(MOST_NEW + 40)]
 
     def request(ids: list[int]) -> Request:
@@ -201,7 +233,9 @@ def test_a_long_prompt_takes_several_passes_in_which_the_others_go_on(checkpoint
         assert len(writing.reply) == 3  # one before, and one in each of the two passes
     whole = fast.forward([(long, fast.new_cache())])[0]
     assert first == Sampler(checkpoint.layout, greedy, []).pick(whole, [])
-    assert len(list(written)) == 29 - (writing.reply[-1] in checkpoint.layout.stop_ids) * (30 - len(writing.reply))
+    assert len(list(written)) == 29 - (writing.reply[-1] in checkpoint.layout.stop_ids) * (
+        30 - len(writing.reply)
+    )
 
 
 def test_more_replies_than_a_pass_holds_all_get_their_turn(checkpoint):

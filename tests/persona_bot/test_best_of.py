@@ -26,18 +26,29 @@ SETTINGS = Settings(seed=5, best_of=4, min_tokens=3, max_tokens=12)
 def checkpoint(request, chat_model, chat_tokenizer, convai_model, convai_tokenizer) -> Checkpoint:
     convai = request.param == "convai"
     model, tokenizer = (convai_model, convai_tokenizer) if convai else (chat_model, chat_tokenizer)
-    engine = Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False)) if request.param == "engine" else None
+    engine = (
+        Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False))
+        if request.param == "engine"
+        else None
+    )
     room = 256 if convai else 512
-    return Checkpoint(model, tokenizer, find_layout(tokenizer), "tiny", torch.device("cpu"), room, engine=engine)
+    return Checkpoint(
+        model, tokenizer, find_layout(tokenizer), "tiny", torch.device("cpu"), room, engine=engine
+    )
 
 
 def gain(checkpoint: Checkpoint, persona, text: str) -> float:
     """log p(reply | prompt) - log p(reply | nothing), by whole passes of the transformers model."""
     reply, values = reply_ids(checkpoint.layout, text), []
-    for prompt in (build_prompt(checkpoint.layout, persona, TURNS, checkpoint.max_positions - 12), prompt_of_nothing(checkpoint)):
+    for prompt in (
+        build_prompt(checkpoint.layout, persona, TURNS, checkpoint.max_positions - 12),
+        prompt_of_nothing(checkpoint),
+    ):
         inputs = {"input_ids": torch.tensor([prompt.ids + reply])}
         if prompt.token_types:
-            inputs["token_type_ids"] = torch.tensor([prompt.token_types + [checkpoint.layout.speaker1] * len(reply)])
+            inputs["token_type_ids"] = torch.tensor(
+                [prompt.token_types + [checkpoint.layout.speaker1] * len(reply)]
+            )
         with torch.no_grad():
             logits = checkpoint.model(**inputs).logits[0, len(prompt.ids) - 1 : -1]
         values.append(logits.log_softmax(-1)[range(len(reply)), reply].sum().item())
@@ -49,16 +60,33 @@ def test_it_is_the_draft_that_gains_most_from_the_conversation(checkpoint, envir
     pieces = list(reply)
     alone = replace(checkpoint, prefixes=PrefixCache())
     seeds = [5 + APART * k for k in range(4)]
-    drafts = ["".join(stream_reply(alone, environmentalist, TURNS, replace(SETTINGS, best_of=1, seed=s))) for s in seeds]
+    drafts = [
+        "".join(stream_reply(alone, environmentalist, TURNS, replace(SETTINGS, best_of=1, seed=s)))
+        for s in seeds
+    ]
     assert reply.drafts == drafts and len(set(drafts)) == 4
     assert reply.text == max(drafts, key=lambda text: gain(checkpoint, environmentalist, text))
     assert [piece for piece in pieces if piece] == [reply.text]
-    assert reply.finish in ("end", "length") and 3 <= reply.tokens <= 12 and reply.first_text_seconds == reply.seconds > 0
+    assert (
+        reply.finish in ("end", "length")
+        and 3 <= reply.tokens <= 12
+        and reply.first_text_seconds == reply.seconds > 0
+    )
 
 
-def test_the_prompt_is_read_once_and_known_at_the_next_turn(chat_model, chat_tokenizer, environmentalist):
+def test_the_prompt_is_read_once_and_known_at_the_next_turn(
+    chat_model, chat_tokenizer, environmentalist
+):
     engine = Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False))
-    checkpoint = Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512, engine=engine)
+    checkpoint = Checkpoint(
+        chat_model,
+        chat_tokenizer,
+        find_layout(chat_tokenizer),
+        "tiny",
+        torch.device("cpu"),
+        512,
+        engine=engine,
+    )
     real, read = engine.model.forward, []
 
     def forward(parts, *rest):
@@ -69,7 +97,8 @@ def test_the_prompt_is_read_once_and_known_at_the_next_turn(chat_model, chat_tok
     list(BestReply(checkpoint, environmentalist, TURNS, SETTINGS))
     prompt = len(build_prompt(checkpoint.layout, environmentalist, TURNS, 500).ids)
     long = [count for count in read if count > 1]
-    assert long[0] == prompt and len(long) == 3  # for all drafts; then the judge reads nothing, and what differs from it
+    # for all drafts; then the judge reads nothing, and what differs from it
+    assert long[0] == prompt and len(long) == 3
     read.clear()
     list(stream_reply(checkpoint, environmentalist, [*TURNS, "fine.", "good!"], SETTINGS))
     assert max(read) < prompt
@@ -90,8 +119,12 @@ def test_a_stop_and_a_visitor_who_leaves_end_all_drafts(checkpoint, environmenta
     assert left.text == "" and threading.active_count() == before
 
 
-def test_a_draft_that_fails_is_told_in_one_sentence(chat_model, chat_tokenizer, environmentalist, monkeypatch):
-    checkpoint = Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512)
+def test_a_draft_that_fails_is_told_in_one_sentence(
+    chat_model, chat_tokenizer, environmentalist, monkeypatch
+):
+    checkpoint = Checkpoint(
+        chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512
+    )
     reply = BestReply(checkpoint, environmentalist, TURNS, SETTINGS)
 
     def broken(*_, **__):

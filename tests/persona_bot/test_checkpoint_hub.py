@@ -55,14 +55,19 @@ def test_a_published_model_loads_and_keeps_its_weights(hub, chat_folder, chat_mo
     checkpoint = load_checkpoint("user/chat", device="cpu")
     assert checkpoint.name == "user/chat" and checkpoint.layout.name == "chat"
     loaded = checkpoint.model.state_dict()
-    assert all(loaded[name].equal(weights.to(checkpoint.model.dtype)) for name, weights in chat_model.state_dict().items())
+    assert all(
+        loaded[name].equal(weights.to(checkpoint.model.dtype))
+        for name, weights in chat_model.state_dict().items()
+    )
 
 
 def test_an_adapter_loads_with_its_base_from_the_hub(hub, chat_folder, chat_model, tmp_path):
     adapted = get_peft_model(copy.deepcopy(chat_model), LoraConfig(target_modules=["q_proj"]))
     adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
     config = tmp_path / "adapter" / "adapter_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "user/base"}))
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "user/base"})
+    )
     hub.put("user/base", files_of(chat_folder))
     hub.put("user/adapter", files_of(tmp_path / "adapter"))
     assert load_checkpoint("user/adapter", device="cpu").layout.name == "chat"
@@ -77,10 +82,20 @@ def test_a_revision_is_what_was_asked_for(hub):
 
 def test_only_what_a_checkpoint_needs_is_downloaded(hub):
     useful = {*TINY, "vocab.json", "merges.txt", "spm.model", "chat_template.jinja"}
-    extra = {"pytorch_model.bin", "optimizer.pt", "code.py", "sub/model.safetensors", "q4.gguf", "consolidated.safetensors", "README.md"}
+    extra = {
+        "pytorch_model.bin",
+        "optimizer.pt",
+        "code.py",
+        "sub/model.safetensors",
+        "q4.gguf",
+        "consolidated.safetensors",
+        "README.md",
+    }
     hub.put("user/model", dict.fromkeys(useful | extra, b"{}"))
     assert set(os.listdir(fetch("user/model"))) == useful
-    assert {request.path.split("/")[-1] for request in hub.requests if "/resolve/" in request.path} == useful
+    assert {
+        request.path.split("/")[-1] for request in hub.requests if "/resolve/" in request.path
+    } == useful
 
 
 def test_one_of_several_gguf_files_is_downloaded(hub):
@@ -101,10 +116,27 @@ def test_the_second_start_asks_the_hub_once(hub):
 
 def test_unknown_name(hub):
     sentence = refusal("user/nothing")
-    assert sentence == f"{hub.url} has no model user/nothing, or it is private (401); check the spelling, or set HF_TOKEN to your token."
+    assert (
+        sentence
+        == f"{hub.url} has no model user/nothing, or it is private (401); check the spelling, or set HF_TOKEN to your token."
+    )
 
 
-@pytest.mark.parametrize("name", ["", "no/such/folder", "../up", "a b", "user/na?me", "./here", "user/model/", "x" * 200, "@main", "ü/ä"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "no/such/folder",
+        "../up",
+        "a b",
+        "user/na?me",
+        "./here",
+        "user/model/",
+        "x" * 200,
+        "@main",
+        "ü/ä",
+    ],
+)
 def test_what_cannot_be_a_name(hub, name):
     assert "neither a folder nor a name on the Hub" in refusal(name)
     assert hub.requests == []
@@ -113,7 +145,8 @@ def test_what_cannot_be_a_name(hub, name):
 def test_unknown_revision(hub):
     hub.put("user/model", TINY)
     fetch("user/model")
-    assert "has no revision 'v9'" in refusal("user/model@v9")  # and the cached other revision does not stand in
+    # and the cached other revision does not stand in
+    assert "has no revision 'v9'" in refusal("user/model@v9")
 
 
 def test_private_without_and_with_a_token(hub, monkeypatch):
@@ -147,11 +180,18 @@ def test_the_token_goes_to_the_hub_only(hub, monkeypatch):
     hub.put("user/secret", TINY, private=True)
     monkeypatch.setenv("HF_TOKEN", "token-reader")
     folder = fetch("user/secret")
-    by_host = {host: [r for r in hub.requests if r.host.startswith(host)] for host in ("127.0.0.1", "localhost")}
+    by_host = {
+        host: [r for r in hub.requests if r.host.startswith(host)]
+        for host in ("127.0.0.1", "localhost")
+    }
     assert len(by_host["localhost"]) == 1  # the weights came from the other host
     assert all("token-reader" in r.headers["authorization"] for r in by_host["127.0.0.1"])
     assert "token-reader" not in str(by_host["localhost"])
-    assert not any(b"token-reader" in file.read_bytes() for file in folder.parents[2].rglob("*") if file.is_file())
+    assert not any(
+        b"token-reader" in file.read_bytes()
+        for file in folder.parents[2].rglob("*")
+        if file.is_file()
+    )
 
 
 # -- no network
@@ -170,7 +210,12 @@ def test_offline(hub, monkeypatch):
     folder = fetch("user/model")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.requests.clear()
-    assert fetch("user/model") == fetch("user/model@main") == fetch(f"user/model@{commit.oid}") == folder
+    assert (
+        fetch("user/model")
+        == fetch("user/model@main")
+        == fetch(f"user/model@{commit.oid}")
+        == folder
+    )
     assert "user/other is not in the cache and HF_HUB_OFFLINE is set" in refusal("user/other")
     assert "HF_HUB_OFFLINE" in refusal("user/model@v2")
     assert hub.requests == []
@@ -179,7 +224,9 @@ def test_offline(hub, monkeypatch):
 def test_an_update_that_broke_off_leaves_the_old_copy_for_offline(hub, monkeypatch):
     hub.put("user/model", TINY)
     folder = fetch("user/model")
-    hub.put("user/model", {**TINY, "config.json": b'{"new": 1}', "model.safetensors": b"better " * 5000})
+    hub.put(
+        "user/model", {**TINY, "config.json": b'{"new": 1}', "model.safetensors": b"better " * 5000}
+    )
     hub.fault("GET /lfs/", times=99, status=500)
     fetch("user/model")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -207,7 +254,10 @@ def test_a_thousand_flips_in_the_cache(hub, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     positions = random.Random(0)
     for _ in range(1000):
-        position, bit = positions.randrange(len(TINY["model.safetensors"])), 1 << positions.randrange(8)
+        position, bit = (
+            positions.randrange(len(TINY["model.safetensors"])),
+            1 << positions.randrange(8),
+        )
         flip(weights, position, bit)
         refusal("user/model")
         flip(weights, position, bit)
@@ -224,14 +274,18 @@ def test_damage_is_repaired_only_from_the_hub(hub):
 
 def test_a_hub_that_tells_no_hashes_is_refused(hub):
     hub.put("user/model", TINY)
-    body = json.dumps({"id": "user/model", "sha": "0" * 40, "siblings": [{"rfilename": "model.safetensors"}]}).encode()
+    body = json.dumps(
+        {"id": "user/model", "sha": "0" * 40, "siblings": [{"rfilename": "model.safetensors"}]}
+    ).encode()
     hub.fault("GET /api/models/", status=200, body=body)
     assert "tells no hashes for user/model" in refusal("user/model")
 
 
 def test_pickled_weights_are_refused_before_any_download(hub):
     hub.put("user/old", {"config.json": b"{}", "pytorch_model.bin": b"\x80\x04."})
-    assert "user/old has pickled weights only, which can run code when opened" in refusal("user/old")
+    assert "user/old has pickled weights only, which can run code when opened" in refusal(
+        "user/old"
+    )
     assert len(hub.requests) == 1
 
 
@@ -257,9 +311,15 @@ def test_a_full_disk(hub, monkeypatch):
 def test_remote_code_is_refused(hub, chat_folder):
     files = files_of(chat_folder)
     config = json.loads(files["config.json"])
-    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}}
+    config |= {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"},
+    }
     marker = chat_folder.parent / "evil-ran"
-    files |= {"config.json": json.dumps(config).encode(), "evil.py": f"open({str(marker)!r}, 'w')".encode()}
+    files |= {
+        "config.json": json.dumps(config).encode(),
+        "evil.py": f"open({str(marker)!r}, 'w')".encode(),
+    }
     hub.put("user/evil", files)
     with pytest.raises(UserError):
         load_checkpoint("user/evil", device="cpu")
@@ -267,9 +327,22 @@ def test_remote_code_is_refused(hub, chat_folder):
 
 
 def test_commands_print_one_line_and_exit_2(hub, tmp_path):
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_canary"}
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": "0",
+        "HF_TOKEN": "hf_canary",
+    }
     command = [sys.executable, "-m", "persona_bot", "--model", "user/nothing"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "does not know the token (401)" in done.stderr
     assert "canary" not in done.stdout + done.stderr

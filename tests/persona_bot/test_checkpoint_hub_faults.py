@@ -21,13 +21,19 @@ FAULTS = {
     "403": ({"status": 403}, "denies access to user/model (403)"),
     "404": ({"status": 404}, "has no model user/model, or it is private (404)"),
     "418": ({"status": 418}, "refused to send user/model (418)"),
-    "429": ({"status": 429, "headers": {"Retry-After": "300"}}, "too many requests from here (429)"),
+    "429": (
+        {"status": 429, "headers": {"Retry-After": "300"}},
+        "too many requests from here (429)",
+    ),
     "500": ({"status": 500}, "has a fault (500)"),
     "503": ({"status": 503, "body": b"<html>maintenance</html>"}, "has a fault (503)"),
     "hang": ({"hang": True}, "stopped answering"),
     "cut": ({"cut": "before"}, "cannot be reached"),
     "cut in the middle": ({"cut": "body"}, "cannot be reached"),
-    "a login page": ({"status": 200, "body": b"<html>Welcome to our airport</html>"}, "does not answer like a Hub"),
+    "a login page": (
+        {"status": 200, "body": b"<html>Welcome to our airport</html>"},
+        "does not answer like a Hub",
+    ),
 }
 
 
@@ -47,7 +53,9 @@ def test_fault_while_listing_with_a_cache(hub, fault, caplog):
     started = time.monotonic()
     assert fetch("user/model") == folder
     assert time.monotonic() - started < PATIENT + 1
-    assert FAULTS[fault][1] in caplog.text and caplog.text.count("The copy in the cache serves.") == 1
+    assert (
+        FAULTS[fault][1] in caplog.text and caplog.text.count("The copy in the cache serves.") == 1
+    )
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "cut"])
@@ -60,7 +68,10 @@ def test_a_passing_fault_passes(hub, fault):
 DOWNLOAD_FAULTS = {
     "403": ({"status": 403}, "denies access to user/model (403)"),
     "404": ({"status": 404}, "has no model user/model, or it is private (404)"),
-    "429": ({"status": 429, "headers": {"Retry-After": "300"}}, "too many requests from here (429)"),
+    "429": (
+        {"status": 429, "headers": {"Retry-After": "300"}},
+        "too many requests from here (429)",
+    ),
     "500": ({"status": 500}, "has a fault (500)"),
     "hang": ({"hang": True}, "stopped answering"),
     "cut": ({"cut": "before"}, "stopped answering"),
@@ -75,7 +86,8 @@ def test_fault_while_downloading(hub, fault):
     hub.put("user/model", TINY)
     hub.fault("GET /lfs/", times=99, **fields)
     assert cause in refusal("user/model")
-    assert not list(Path(constants.HF_HUB_CACHE).rglob("model.safetensors"))  # nothing half or false is left to be found
+    # nothing half or false is left to be found
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("model.safetensors"))
 
 
 @pytest.mark.parametrize("fault", ["403", "404", "429", "500", "hang"])
@@ -102,7 +114,11 @@ def test_a_cut_download_goes_on_where_it_stopped(hub):
     hub.put("user/model", {**TINY, "model.safetensors": bytes(200_000)})
     hub.fault("GET /lfs/", cut="body")
     assert (fetch("user/model") / "model.safetensors").read_bytes() == bytes(200_000)
-    parts = [request.headers.get("range") for request in hub.requests if request.method == "GET" and "/lfs/" in request.path]
+    parts = [
+        request.headers.get("range")
+        for request in hub.requests
+        if request.method == "GET" and "/lfs/" in request.path
+    ]
     assert parts[0] is None and re.fullmatch(r"bytes=[1-9]\d*-", parts[1])
 
 

@@ -11,7 +11,8 @@ import torch
 from persona_bot.engine.kv_cache import SEAT, SEATS
 from persona_bot.engine.llama import FastLlama
 
-PROMPTS = [[(7 * k + 3 * i) % 90 + 20 for i in range(3 + 5 * k)] for k in range(12)]  # of 3 to 58 ids
+# of 3 to 58 ids
+PROMPTS = [[(7 * k + 3 * i) % 90 + 20 for i in range(3 + 5 * k)] for k in range(12)]
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
@@ -22,7 +23,9 @@ def llama(chat_model, request) -> FastLlama:
 
 def answer(llama: FastLlama, caches: list, count: int = 20) -> torch.Tensor:
     """Logits (conversations, count, vocabulary) of so many passes, in which each conversation gets one more token."""
-    passes = [llama.forward([([30 + cache.length % 60], cache) for cache in caches]) for _ in range(count)]
+    passes = [
+        llama.forward([([30 + cache.length % 60], cache) for cache in caches]) for _ in range(count)
+    ]
     return torch.stack(passes, dim=1)
 
 
@@ -36,11 +39,15 @@ def read(llama: FastLlama, prompt: list[int], seated: bool = True):
 
 def test_side_by_side_is_what_each_gets_alone(llama):
     alone = torch.cat([answer(llama, [read(llama, prompt, seated=False)]) for prompt in PROMPTS])
-    together = answer(llama, [read(llama, prompt, seated=number != 3) for number, prompt in enumerate(PROMPTS)])  # one has no seat
+    # one has no seat
+    together = answer(
+        llama, [read(llama, prompt, seated=number != 3) for number, prompt in enumerate(PROMPTS)]
+    )
     if llama.embedding.dtype == torch.float32:
         assert torch.allclose(together, alone, atol=1e-4)
     distances = torch.cdist(together.flatten(1), alone.flatten(1))
-    assert distances.argmin(1).tolist() == list(range(len(PROMPTS)))  # nobody's is nearer to another's
+    # nobody's is nearer to another's
+    assert distances.argmin(1).tolist() == list(range(len(PROMPTS)))
     assert distances.diagonal().max() < 0.05 * distances.fill_diagonal_(torch.inf).min()
 
 
@@ -49,12 +56,19 @@ def test_who_leaves_takes_everything_along_and_the_seat_is_free(llama):
     answer(llama, caches, 5)
     before = [cache.kept[:, :, :, : cache.length].clone() for cache in caches]
     llama.seats.leave(caches[1])
-    assert (caches[1].seat, [cache.seat for cache in caches if cache.seat is not None]) == (None, [0, 2, 3])
+    assert (caches[1].seat, [cache.seat for cache in caches if cache.seat is not None]) == (
+        None,
+        [0, 2, 3],
+    )
     newcomer = read(llama, PROMPTS[9])
     assert newcomer.seat == 1
     answer(llama, [newcomer], 5)
-    assert all(torch.equal(cache.kept[:, :, :, : cache.length], kept) for cache, kept in zip(caches, before, strict=True))
-    assert caches[1].kept.shape[3] == caches[1].length  # no room is left over in what is kept between turns
+    assert all(
+        torch.equal(cache.kept[:, :, :, : cache.length], kept)
+        for cache, kept in zip(caches, before, strict=True)
+    )
+    # no room is left over in what is kept between turns
+    assert caches[1].kept.shape[3] == caches[1].length
 
 
 def test_prompts_and_single_tokens_share_a_pass(llama):
@@ -65,7 +79,9 @@ def test_prompts_and_single_tokens_share_a_pass(llama):
     parts = [[9], [11, 12, 13], [10]]
     together = llama.forward(list(zip(parts, caches, strict=True)))
     one_by_one = torch.cat([llama.forward([part]) for part in zip(parts, twins, strict=True)])
-    assert torch.allclose(together, one_by_one, atol=1e-5 if together.dtype == llama.embedding.dtype else 0.1)
+    assert torch.allclose(
+        together, one_by_one, atol=1e-5 if together.dtype == llama.embedding.dtype else 0.1
+    )
     assert [cache.length for cache in caches] == [cache.length for cache in twins]
 
 

@@ -27,7 +27,9 @@ def expected(chat_model) -> torch.Tensor:
 
 
 def test_all_logits_are_those_of_transformers(llama, expected):
-    assert torch.allclose(llama.forward([(IDS, llama.new_cache())], all_positions=True), expected, atol=1e-4)
+    assert torch.allclose(
+        llama.forward([(IDS, llama.new_cache())], all_positions=True), expected, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("cuts", [[1], [79], [30, 31, 60], list(range(1, 80))])
@@ -46,7 +48,9 @@ def test_conversations_of_any_length_share_a_pass(llama):
     together = llama.forward(list(zip(parts, caches, strict=True)))
     assert torch.allclose(together, torch.stack(alone), atol=1e-4)
     after = llama.forward([([7], cache) for cache in caches])
-    assert torch.allclose(after[1], llama.forward([([*parts[1], 7], llama.new_cache())])[0], atol=1e-4)
+    assert torch.allclose(
+        after[1], llama.forward([([*parts[1], 7], llama.new_cache())])[0], atol=1e-4
+    )
 
 
 def test_a_copy_of_keys_and_values_goes_its_own_way(llama, expected):
@@ -62,7 +66,11 @@ def test_branches_see_what_came_before_and_themselves(llama):
     llama.forward([(IDS[:50], cache)])
     together = llama.forward_branches(branches, cache)
     assert cache.length == 50
-    alone = [llama.forward([(branch, cache.copy(50))], all_positions=True) for branch in branches if branch]
+    alone = [
+        llama.forward([(branch, cache.copy(50))], all_positions=True)
+        for branch in branches
+        if branch
+    ]
     assert torch.allclose(together, torch.cat(alone), atol=1e-4)
 
 
@@ -77,7 +85,9 @@ def test_a_pass_that_fails_changes_no_conversation(llama, expected, monkeypatch)
     assert torch.allclose(llama.forward([(IDS[50:], cache)])[0], expected[-1], atol=1e-4)
 
 
-@pytest.mark.skipif(not has_fast_int8(), reason="this CPU has no fast int8 products, and the product then uses none")
+@pytest.mark.skipif(
+    not has_fast_int8(), reason="this CPU has no fast int8 products, and the product then uses none"
+)
 class TestInt8:
     def test_products_are_close_and_rows_do_not_meet(self):
         torch.manual_seed(0)
@@ -101,21 +111,32 @@ class TestInt8:
     def test_the_model_says_nearly_the_same(self, chat_model, expected):
         llama = FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=True)
         found = llama.forward([(IDS, llama.new_cache())], all_positions=True)
-        assert F.cross_entropy(found, expected.softmax(-1)) < F.cross_entropy(expected, expected.softmax(-1)) * 1.01
+        assert (
+            F.cross_entropy(found, expected.softmax(-1))
+            < F.cross_entropy(expected, expected.softmax(-1)) * 1.01
+        )
 
 
 def test_which_models_it_can_run(chat_model, convai_model):
     biased, growing = copy.deepcopy(chat_model.config), copy.deepcopy(chat_model.config)
     biased.mlp_bias = True
     growing.rope_parameters = {**growing.rope_parameters, "rope_type": "dynamic", "factor": 2.0}
-    assert [can_run(config) for config in (chat_model.config, convai_model.config, biased, growing)] == [True, False, False, False]
+    assert [
+        can_run(config) for config in (chat_model.config, convai_model.config, biased, growing)
+    ] == [True, False, False, False]
 
 
 @pytest.mark.parametrize(
     "kind",
     [
         {"rope_type": "linear", "factor": 4.0},
-        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64},
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
         {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
     ],
     ids=lambda kind: kind["rope_type"],
@@ -127,7 +148,9 @@ def test_scaled_rotations_are_those_of_transformers(chat_model, kind):
     llama = FastLlama(config, model.state_dict(), 512, int8=False)
     with torch.no_grad():
         expected = model(torch.tensor([IDS])).logits[0]
-    assert torch.allclose(llama.forward([(IDS, llama.new_cache())], all_positions=True), expected, atol=1e-4)
+    assert torch.allclose(
+        llama.forward([(IDS, llama.new_cache())], all_positions=True), expected, atol=1e-4
+    )
 
 
 def test_the_mask():

@@ -35,7 +35,9 @@ def adapter_folder(chat_folder, chat_tokenizer, tmp_path) -> Path:
     """A LoRA adapter on the tiny chat model whose weights are not zero."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(chat_folder)
-    model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.3)
@@ -48,13 +50,21 @@ def adapter_folder(chat_folder, chat_tokenizer, tmp_path) -> Path:
 
 def test_a_chat_model_without_any_marker(chat_folder, environmentalist):
     checkpoint = load_checkpoint(str(chat_folder), "cpu")
-    assert (checkpoint.layout.name, checkpoint.ranking_head, checkpoint.max_positions) == ("chat", False, 512)
+    assert (checkpoint.layout.name, checkpoint.ranking_head, checkpoint.max_positions) == (
+        "chat",
+        False,
+        512,
+    )
     assert "".join(stream_reply(checkpoint, environmentalist, ["hi"], Settings(seed=0)))
 
 
 def test_a_convai_model_without_any_marker(convai_folder, environmentalist):
     checkpoint = load_checkpoint(str(convai_folder), "cpu")
-    assert (checkpoint.layout.name, checkpoint.layout.max_turns, checkpoint.max_positions) == ("convai", 5, 256)
+    assert (checkpoint.layout.name, checkpoint.layout.max_turns, checkpoint.max_positions) == (
+        "convai",
+        5,
+        256,
+    )
     assert "".join(stream_reply(checkpoint, environmentalist, ["hi"], Settings(seed=0)))
 
 
@@ -93,9 +103,12 @@ def say(checkpoint, persona) -> str:
 
 
 @pytest.mark.parametrize("kind", ["adapter_folder", "chat_folder"])
-def test_a_chat_starts_from_the_tensors_alone_and_says_the_same(kind, request, environmentalist, monkeypatch):
+def test_a_chat_starts_from_the_tensors_alone_and_says_the_same(
+    kind, request, environmentalist, monkeypatch
+):
     folder = str(request.getfixturevalue(kind))
-    first = say(load_checkpoint(folder, "cpu", for_chat=True), environmentalist)  # an adapter is merged and kept
+    # an adapter is merged and kept
+    first = say(load_checkpoint(folder, "cpu", for_chat=True), environmentalist)
     plain = load_checkpoint(folder, "cpu")
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
     second = load_checkpoint(folder, "cpu", for_chat=True)
@@ -111,7 +124,9 @@ def test_a_second_start_does_not_wait_for_the_model_class(smollm2_tokenizer, mon
     load_checkpoint(None, "cpu")
     code = "import sys; from persona_bot.checkpoints.load import load_checkpoint; load_checkpoint(None, 'cpu', for_chat=True); "
     code += "print([name for name in sys.modules if name in ('transformers.models', 'torch._dynamo', 'peft')])"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
     assert ended.stdout == "[]\n", ended.stderr
 
 
@@ -119,7 +134,9 @@ def test_a_second_start_does_not_wait_for_the_model_class(smollm2_tokenizer, mon
 def test_a_chat_refuses_broken_files_in_one_sentence(chat_folder, tmp_path, name):
     folder = shutil.copytree(chat_folder, tmp_path / "model")
     (folder / name).write_text("{")
-    with pytest.raises(UserError, match="(cannot be loaded as a checkpoint|is not valid JSON).*download or train") as caught:
+    with pytest.raises(
+        UserError, match="(cannot be loaded as a checkpoint|is not valid JSON).*download or train"
+    ) as caught:
         load_checkpoint(str(folder), "cpu", for_chat=True)
     assert "\n" not in str(caught.value)
 
@@ -156,7 +173,11 @@ def test_every_changed_bit_of_the_weights_is_refused(chat_folder, chat_tokenizer
     draw = random.Random(0)
     for _ in range(200):
         place = draw.randrange(len(content))
-        file.write_bytes(content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :])
+        file.write_bytes(
+            content[:place]
+            + bytes([content[place] ^ 1 << draw.randrange(8)])
+            + content[place + 1 :]
+        )
         with pytest.raises(UserError, match="damaged or was swapped"):
             check_files(folder)
     file.write_bytes(content)
@@ -181,7 +202,10 @@ def test_a_file_is_refused(tmp_path):
         load_checkpoint(str(tmp_path / "weights"))
 
 
-@pytest.mark.parametrize(("file", "content"), [("config.json", "{"), ("model.safetensors", "no"), ("tokenizer.json", "[]")])
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("config.json", "{"), ("model.safetensors", "no"), ("tokenizer.json", "[]")],
+)
 def test_broken_files_are_one_sentence(chat_folder, tmp_path, file, content):
     folder = shutil.copytree(chat_folder, tmp_path / "model")
     (folder / file).write_text(content)
@@ -207,7 +231,10 @@ def test_a_layout_from_the_future_is_refused(chat_folder, tmp_path):
 def test_code_that_comes_with_a_model_is_never_run(chat_folder, tmp_path):
     folder = shutil.copytree(chat_folder, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
+    config |= {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(UserError):
@@ -225,4 +252,6 @@ def test_the_default_speaks_without_a_hub(smollm2_tokenizer, monkeypatch, enviro
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     checkpoint = load_checkpoint(None, "cpu")
     assert checkpoint.layout.name == "chat"
-    assert "".join(stream_reply(checkpoint, environmentalist, ["Where do you work?"], Settings(seed=0)))
+    assert "".join(
+        stream_reply(checkpoint, environmentalist, ["Where do you work?"], Settings(seed=0))
+    )

@@ -34,17 +34,35 @@ from persona_bot.persona import (
     [
         ("i like tea.\ni hate cars.", ("i like tea.", "i hate cars.")),
         ("\n\n  i like tea.  \n\t\n i   hate cars. \n", ("i like tea.", "i hate cars.")),
-        ("- i like tea.\n* i hate cars.\n• i swim.\n+ i run.\n– i hop.", ("i like tea.", "i hate cars.", "i swim.", "i run.", "i hop.")),
-        ("1. i like tea.\n2) i hate cars.\n(3) i swim.", ("i like tea.", "i hate cars.", "i swim.")),
+        (
+            "- i like tea.\n* i hate cars.\n• i swim.\n+ i run.\n– i hop.",
+            ("i like tea.", "i hate cars.", "i swim.", "i run.", "i hop."),
+        ),
+        (
+            "1. i like tea.\n2) i hate cars.\n(3) i swim.",
+            ("i like tea.", "i hate cars.", "i swim."),
+        ),
         ("- 1. - i like tea.", ("i like tea.",)),
-        ("i like tea. i hate cars! do i swim? yes", ("i like tea.", "i hate cars!", "do i swim?", "yes")),
+        (
+            "i like tea. i hate cars! do i swim? yes",
+            ("i like tea.", "i hate cars!", "do i swim?", "yes"),
+        ),
         ("1. i like tea. 2. i hate cars.", ("i like tea.", "i hate cars.")),
         ('i say "hi." i say it twice.', ('i say "hi."', "i say it twice.")),
-        ("dr. who and mrs. peel, e.g. on tv, are j. r. fans.", ("dr. who and mrs. peel, e.g. on tv, are j. r. fans.",)),
+        (
+            "dr. who and mrs. peel, e.g. on tv, are j. r. fans.",
+            ("dr. who and mrs. peel, e.g. on tv, are j. r. fans.",),
+        ),
         ("well... yes. i left the u.s. army.", ("well... yes.", "i left the u.s. army.")),
-        ("-5 degrees is warm\n1.5 meters is me\n1990 was my year.", ("-5 degrees is warm", "1.5 meters is me", "1990 was my year.")),
+        (
+            "-5 degrees is warm\n1.5 meters is me\n1990 was my year.",
+            ("-5 degrees is warm", "1.5 meters is me", "1990 was my year."),
+        ),
         ("i like tea .\ni 'm old .", ("i like tea .", "i 'm old .")),
-        ("# a remark\ni like tea.\n## another\n#metoo is a hashtag", ("i like tea.", "#metoo is a hashtag")),
+        (
+            "# a remark\ni like tea.\n## another\n#metoo is a hashtag",
+            ("i like tea.", "#metoo is a hashtag"),
+        ),
         ("---\n***\n-\n1.\n#", ()),
         ("", ()),
         ("i like tea.\r\ni hate cars.\u2028i swim.", ("i like tea.", "i hate cars.", "i swim.")),
@@ -57,22 +75,35 @@ def test_text_is_read_tolerantly(text, sentences):
 def test_what_no_one_sees_is_cleaned_away():
     text = "a\x00b\x1b[31m c\u200bd\u202ee\u2066f\ufeffg\ud800h\U000e0041i\x7f."
     assert parse_persona(text).sentences == ("ab[31m cdefghi.",)
-    assert parse_persona("i am an 👩\u200d🚀 and wave 🏳️\u200d🌈.").sentences == ("i am an 👩\u200d🚀 and wave 🏳️\u200d🌈.",)
+    assert parse_persona("i am an 👩\u200d🚀 and wave 🏳️\u200d🌈.").sentences == (
+        "i am an 👩\u200d🚀 and wave 🏳️\u200d🌈.",
+    )
 
 
 def test_the_title_line_gives_face_and_name():
-    assert parse_persona("# 🌱 Environmentalist\ni like tea.") == Persona("Environmentalist", ("i like tea.",), "🌱")
-    assert parse_persona("# Night nurse\ni like tea.") == Persona("Night nurse", ("i like tea.",), "")
-    assert parse_persona("# 🌱 Environmentalist\ni like tea.", "Ada") == Persona("Ada", ("i like tea.",), "")
+    assert parse_persona("# 🌱 Environmentalist\ni like tea.") == Persona(
+        "Environmentalist", ("i like tea.",), "🌱"
+    )
+    assert parse_persona("# Night nurse\ni like tea.") == Persona(
+        "Night nurse", ("i like tea.",), ""
+    )
+    assert parse_persona("# 🌱 Environmentalist\ni like tea.", "Ada") == Persona(
+        "Ada", ("i like tea.",), ""
+    )
     assert parse_persona("# " + "x" * 500).name == "x" * 40
 
 
 def test_twelve_sentences_of_two_hundred_characters_fit_exactly():
     full = "\n".join(["x" * MAX_SENTENCE_CHARS] * MAX_SENTENCES)
     assert parse_persona(full).sentences == ("x" * 200,) * 12
-    with pytest.raises(UserError, match=r"^Line 15 holds sentence 13 and a persona has at most 12; remove"):
+    with pytest.raises(
+        UserError, match=r"^Line 15 holds sentence 13 and a persona has at most 12; remove"
+    ):
         parse_persona("# title\n\n" + full + "\none more")
-    with pytest.raises(UserError, match=r"^Line 2 has a sentence of 201 characters and at most 200 fit; shorten or split it\.$"):
+    with pytest.raises(
+        UserError,
+        match=r"^Line 2 has a sentence of 201 characters and at most 200 fit; shorten or split it\.$",
+    ):
         parse_persona("i like tea.\n" + "x" * 201)
 
 
@@ -84,11 +115,29 @@ def test_a_long_line_of_short_sentences_is_fine_and_one_too_many_is_not():
 
 def test_absurdly_long_text_is_refused_before_it_is_looked_at(monkeypatch):
     monkeypatch.setattr("persona_bot.persona._clean", None)  # whoever touches the text now fails
-    with pytest.raises(UserError, match="over 10,000 characters; shorten it to at most 12 sentences of 200"):
+    with pytest.raises(
+        UserError, match="over 10,000 characters; shorten it to at most 12 sentences of 200"
+    ):
         parse_persona("i like tea.\n" * 10**6)
 
 
-BITS = ["i like tea.", "- ", "1. ", "# ", "dr. who ", "... ", "(2) ", "!", " . ", "\n", "•", "é\u0301", "\x00", "\ud800", "\u202e"]
+BITS = [
+    "i like tea.",
+    "- ",
+    "1. ",
+    "# ",
+    "dr. who ",
+    "... ",
+    "(2) ",
+    "!",
+    " . ",
+    "\n",
+    "•",
+    "é\u0301",
+    "\x00",
+    "\ud800",
+    "\u202e",
+]
 LINES = st.lists(st.sampled_from(BITS)).map("".join)
 
 
@@ -137,7 +186,9 @@ def test_every_preset_is_in_the_style_that_the_model_learnt(slug, persona):
     assert 4 <= len(persona.sentences) <= 6
     for sentence in persona.sentences:
         assert_house_style(sentence)
-    assert (PRESETS / f"{slug}.txt").read_text(encoding="utf-8").splitlines()[1:] == list(persona.sentences)
+    assert (PRESETS / f"{slug}.txt").read_text(encoding="utf-8").splitlines()[1:] == list(
+        persona.sentences
+    )
 
 
 def test_names_and_faces_of_presets_are_all_different():
@@ -169,15 +220,22 @@ def test_a_folder_without_presets_is_named(tmp_path):
 
 def test_a_file_without_a_title_is_called_after_itself(tmp_path):
     (tmp_path / "night-nurse.txt").write_text("\ufeffi work at night.", encoding="utf-8")
-    assert read_persona(tmp_path / "night-nurse.txt") == Persona("Night nurse", ("i work at night.",), "")
+    assert read_persona(tmp_path / "night-nurse.txt") == Persona(
+        "Night nurse", ("i work at night.",), ""
+    )
 
 
 def test_a_persona_is_found_by_preset_file_or_random(tmp_path):
     (tmp_path / "mine.txt").write_text("# 🐙 Octopus\ni have eight arms.")
     assert find_persona("soldier", 0) == load_presets()["soldier"]
     assert find_persona("random", 7) == random_persona(7)
-    assert find_persona(str(tmp_path / "mine.txt"), 0) == Persona("Octopus", ("i have eight arms.",), "🐙")
-    with pytest.raises(UserError, match="There is no persona 'nobody'; name a file, random, or one of environmentalist, soldier, "):
+    assert find_persona(str(tmp_path / "mine.txt"), 0) == Persona(
+        "Octopus", ("i have eight arms.",), "🐙"
+    )
+    with pytest.raises(
+        UserError,
+        match="There is no persona 'nobody'; name a file, random, or one of environmentalist, soldier, ",
+    ):
         find_persona("nobody", 0)
 
 
@@ -241,5 +299,10 @@ def test_a_random_persona_reads_back_from_the_text_box():
 
 def assert_house_style(sentence: str) -> None:
     """Lower case, one short sentence in the first person or about what is mine, as in the data the model is tuned on."""
-    assert sentence == sentence.lower() and sentence.isascii() and sentence.endswith(".") and len(sentence) <= 80
+    assert (
+        sentence == sentence.lower()
+        and sentence.isascii()
+        and sentence.endswith(".")
+        and len(sentence) <= 80
+    )
     assert re.search(r"\b(i|my|me)\b", sentence), sentence

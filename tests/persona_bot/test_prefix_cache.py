@@ -14,7 +14,12 @@ from persona_bot.prompt import find_layout
 from persona_bot.replies.reply import Settings, stream_reply
 
 GREEDY = Settings(temperature=0, max_tokens=12)
-QUESTIONS = ["hello, how are you?", "what do you do for a living?", "do you have any pets?", "how are you?"]
+QUESTIONS = [
+    "hello, how are you?",
+    "what do you do for a living?",
+    "do you have any pets?",
+    "how are you?",
+]
 
 
 @pytest.fixture(params=["chat", "convai"])
@@ -38,10 +43,19 @@ def passes(checkpoint: Checkpoint) -> list[int]:
 
 
 def cold(checkpoint: Checkpoint) -> Checkpoint:
-    return Checkpoint(checkpoint.model, checkpoint.tokenizer, checkpoint.layout, "cold", checkpoint.device, checkpoint.max_positions)
+    return Checkpoint(
+        checkpoint.model,
+        checkpoint.tokenizer,
+        checkpoint.layout,
+        "cold",
+        checkpoint.device,
+        checkpoint.max_positions,
+    )
 
 
-def converse(checkpoint: Checkpoint, persona: Persona, questions: list[str], warm: bool) -> list[str]:
+def converse(
+    checkpoint: Checkpoint, persona: Persona, questions: list[str], warm: bool
+) -> list[str]:
     turns: list[str] = []
     for question in questions:
         turns.append(question)
@@ -67,7 +81,9 @@ def test_the_second_turn_computes_only_what_is_new(checkpoint, environmentalist)
 
 def test_a_changed_persona_is_computed_anew_from_the_change_on(checkpoint, environmentalist):
     list(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY))
-    other = environmentalist._replace(sentences=("i have two cats.", *environmentalist.sentences[1:]))
+    other = environmentalist._replace(
+        sentences=("i have two cats.", *environmentalist.sentences[1:])
+    )
     warm = "".join(stream_reply(checkpoint, other, QUESTIONS[:1], GREEDY))
     assert warm == "".join(stream_reply(cold(checkpoint), other, QUESTIONS[:1], GREEDY))
 
@@ -80,7 +96,10 @@ def test_an_edited_message_is_computed_anew_from_the_edit_on(checkpoint, environ
 
 
 def test_two_visitors_of_one_persona_do_not_disturb_each_other(checkpoint, environmentalist):
-    alone = [converse(checkpoint, environmentalist, list(q), warm=False) for q in (QUESTIONS, reversed(QUESTIONS))]
+    alone = [
+        converse(checkpoint, environmentalist, list(q), warm=False)
+        for q in (QUESTIONS, reversed(QUESTIONS))
+    ]
     chats: list[list[str]] = [[], []]
     for pair in zip(QUESTIONS, reversed(QUESTIONS), strict=True):
         for chat, question in zip(chats, pair, strict=True):
@@ -102,8 +121,11 @@ def test_streams_that_run_at_once_never_share_a_cache(checkpoint, environmentali
 def test_what_many_visitors_begin_with_is_computed_once(checkpoint, environmentalist):
     list(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY))
     counts = passes(checkpoint)
-    running = [iter(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY)) for _ in range(3)]
-    assert all([next(pieces, None) for pieces in running])  # all three begin before the first gives anything back
+    running = [
+        iter(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY)) for _ in range(3)
+    ]
+    # all three begin before the first gives anything back
+    assert all([next(pieces, None) for pieces in running])
     assert set(counts) == {1}
 
 
@@ -128,10 +150,17 @@ def test_a_failed_pass_leaves_nothing_behind(checkpoint, environmentalist):
 
 
 def test_memory_is_bounded(chat_model, chat_tokenizer, environmentalist):
-    checkpoint = Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512)
+    checkpoint = Checkpoint(
+        chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512
+    )
     for number in range(60):
         list(
-            stream_reply(checkpoint, Persona("", (f"{number} is my lucky number.",) * 4), ["hello!"], Settings(max_tokens=4, min_tokens=0))
+            stream_reply(
+                checkpoint,
+                Persona("", (f"{number} is my lucky number.",) * 4),
+                ["hello!"],
+                Settings(max_tokens=4, min_tokens=0),
+            )
         )
     held = sum(len(ids) for ids, _ in checkpoint.prefixes.entries())
     assert MAX_TOKENS / 2 < held <= MAX_TOKENS

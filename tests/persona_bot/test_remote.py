@@ -32,7 +32,14 @@ from tests.conftest import save
 
 BAKER = Persona("Baker", ("i am a baker .",))
 DONE = b"data: [DONE]\n\n"
-REFUSED_FIELDS = {"stream_options", "chat_template_kwargs", "top_k", "min_tokens", "repetition_penalty", "repeat_penalty"}
+REFUSED_FIELDS = {
+    "stream_options",
+    "chat_template_kwargs",
+    "top_k",
+    "min_tokens",
+    "repetition_penalty",
+    "repeat_penalty",
+}
 
 
 class Peer(ThreadingHTTPServer):
@@ -62,7 +69,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.tokens.append(self.headers["Authorization"])
         models = self.server.models
-        self.answer(*((models, b"") if isinstance(models, int) else (200, json.dumps(models).encode())))
+        self.answer(
+            *((models, b"") if isinstance(models, int) else (200, json.dumps(models).encode()))
+        )
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -95,8 +104,14 @@ def no_pauses(monkeypatch):
 
 
 def event(text=None, finish=None, **more) -> bytes:
-    choice = {"index": 0, "delta": {} if text is None else {"content": text}, "finish_reason": finish}
-    return b"data: " + json.dumps({"choices": [choice], **more}, ensure_ascii=False).encode() + b"\n\n"
+    choice = {
+        "index": 0,
+        "delta": {} if text is None else {"content": text},
+        "finish_reason": finish,
+    }
+    return (
+        b"data: " + json.dumps({"choices": [choice], **more}, ensure_ascii=False).encode() + b"\n\n"
+    )
 
 
 def ask(peer, turns=("hi there",), **settings):
@@ -113,29 +128,71 @@ def failure_of(reply) -> str:
 def test_a_reply_arrives_in_pieces_with_the_counters_of_the_local_one(peer):
     usage = {"prompt_tokens": 30, "completion_tokens": 9}
     last = b'data: {"choices": [], "usage": ' + json.dumps(usage).encode() + b"}\n\n"
-    peer.script = [[event(" i"), 0.05, event(" bake "), event("bread."), event(None, "stop"), last, DONE]]
-    reply = ask(peer, ("hi !", "hello .", "who are you ?"), temperature=0.5, top_p=1, top_k=7, max_tokens=50, seed=3)
+    peer.script = [
+        [event(" i"), 0.05, event(" bake "), event("bread."), event(None, "stop"), last, DONE]
+    ]
+    reply = ask(
+        peer,
+        ("hi !", "hello .", "who are you ?"),
+        temperature=0.5,
+        top_p=1,
+        top_k=7,
+        max_tokens=50,
+        seed=3,
+    )
     assert list(reply) == ["i", " bake", " bread."]
-    assert (reply.text, reply.finish, reply.tokens, reply.prompt_tokens, reply.dropped_turns) == ("i bake bread.", "end", 9, 30, 0)
+    assert (reply.text, reply.finish, reply.tokens, reply.prompt_tokens, reply.dropped_turns) == (
+        "i bake bread.",
+        "end",
+        9,
+        30,
+        0,
+    )
     assert 0 < reply.first_text_seconds < reply.seconds
     (path, body), *others = peer.bodies
     assert (path, others) == ("/v1/chat/completions", [])
     assert [m["role"] for m in body["messages"]] == ["system", "user", "assistant", "user"]
-    assert body["messages"][0]["content"].endswith("Your persona:\ni am a baker.") and body["messages"][1]["content"] == "hi!"
-    expected = {"model": "tiny/baker", "stream": True, "temperature": 0.5, "top_p": 0.999, "top_k": 7, "max_tokens": 50, "seed": 3}
+    assert (
+        body["messages"][0]["content"].endswith("Your persona:\ni am a baker.")
+        and body["messages"][1]["content"] == "hi!"
+    )
+    expected = {
+        "model": "tiny/baker",
+        "stream": True,
+        "temperature": 0.5,
+        "top_p": 0.999,
+        "top_k": 7,
+        "max_tokens": 50,
+        "seed": 3,
+    }
     assert expected.items() <= body.items() and body["min_tokens"] == 6
 
 
 def test_odd_chunks_of_a_stream(peer):
     whole = event("na\u2028ïve 🌱") + event("", "stop")
     role = b'data: {"choices":[{"delta":{"role":"assistant"}}]}\r\n\r\n'
-    odd = [b": keep-alive\n\n", b"event: message\nid: 1\n", role, event(""), event(None), b'data:{"choices":[]}\n\n']
-    halves = [b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n\n', b'data: {"choices":[{"delta":{"content":"\\ude00!"}}]}\n\n']
+    odd = [
+        b": keep-alive\n\n",
+        b"event: message\nid: 1\n",
+        role,
+        event(""),
+        event(None),
+        b'data:{"choices":[]}\n\n',
+    ]
+    halves = [
+        b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"\\ude00!"}}]}\n\n',
+    ]
     bytewise = [part for byte in whole for part in (bytes([byte]), 0.001)]
     peer.script = [[*odd, *halves, *bytewise, DONE]]
     reply = ask(peer)
     pieces = list(reply)
-    assert ("".join(pieces), reply.text, pieces[0], reply.finish) == ("😀!na\u2028ïve 🌱", "😀!na\u2028ïve 🌱", "😀!", "end")
+    assert ("".join(pieces), reply.text, pieces[0], reply.finish) == (
+        "😀!na\u2028ïve 🌱",
+        "😀!na\u2028ïve 🌱",
+        "😀!",
+        "end",
+    )
 
 
 def test_a_reply_ends_although_the_server_keeps_the_line_open(peer):
@@ -144,7 +201,10 @@ def test_a_reply_ends_although_the_server_keeps_the_line_open(peer):
     assert (list(reply), reply.finish, reply.seconds < 2) == (["bread"], "end", True)
 
 
-@pytest.mark.parametrize("text, shown", [("i bake", "i bake…"), ("i bake.", "i bake."), ('he said "no!"', 'he said "no!"')])
+@pytest.mark.parametrize(
+    "text, shown",
+    [("i bake", "i bake…"), ("i bake.", "i bake."), ('he said "no!"', 'he said "no!"')],
+)
 def test_a_reply_that_is_too_long_ends_with_dots_in_mid_sentence(peer, text, shown):
     peer.script = [[event(text), event("", "length"), DONE]]
     reply = ask(peer)
@@ -152,7 +212,9 @@ def test_a_reply_that_is_too_long_ends_with_dots_in_mid_sentence(peer, text, sho
 
 
 def test_near_its_end_a_long_reply_stops_with_a_sentence(peer):
-    peer.script = [[*(event(" a") for _ in range(10)), event("."), event(" b"), event("", "stop"), DONE]]
+    peer.script = [
+        [*(event(" a") for _ in range(10)), event("."), event(" b"), event("", "stop"), DONE]
+    ]
     reply = ask(peer, max_tokens=20)
     assert ("".join(reply), reply.finish) == ("a" + " a" * 9 + ".", "length")
 
@@ -186,10 +248,18 @@ def test_closing_a_reply_closes_the_stream(peer):
 
 def test_visitors_are_answered_at_the_same_time(peer):
     all_here = threading.Barrier(16, timeout=10)
-    peer.script = [lambda body: all_here.wait() and None or [event(body["messages"][1]["content"]), event("", "stop"), DONE]] * 16
+    peer.script = [
+        lambda body: (
+            all_here.wait()
+            and None
+            or [event(body["messages"][1]["content"]), event("", "stop"), DONE]
+        )
+    ] * 16
     endpoint = Endpoint(peer.url)
     with ThreadPoolExecutor(16) as pool:
-        texts = list(pool.map(lambda k: "".join(RemoteReply(endpoint, BAKER, [f"visitor {k}"])), range(16)))
+        texts = list(
+            pool.map(lambda k: "".join(RemoteReply(endpoint, BAKER, [f"visitor {k}"])), range(16))
+        )
     assert texts == [f"visitor {k}" for k in range(16)]
 
 
@@ -204,14 +274,25 @@ def test_the_busy_are_asked_again_until_text_came(peer, no_pauses):
     peer.script = [503, 429, [event("bread"), event("", "stop"), DONE]]
     assert "".join(ask(peer)) == "bread"
     assert len(peer.bodies) == 3
-    peer.script = [[event(None)], [event("bre"), b"data: {no json\n\n"], [event("never asked"), DONE]]
+    peer.script = [
+        [event(None)],
+        [event("bre"), b"data: {no json\n\n"],
+        [event("never asked"), DONE],
+    ]
     reply = ask(peer)
     assert "broke off" in failure_of(reply)
     assert (reply.text, len(peer.script)) == ("bre", 1)
 
 
 @pytest.mark.parametrize(
-    "ending", [b"", b"data: {no json\n\n", b'data: {"error": {"message": "hi there"}}\n\n', b'data: {"choices": 3}\n\n', b"data: 1\n\n"]
+    "ending",
+    [
+        b"",
+        b"data: {no json\n\n",
+        b'data: {"error": {"message": "hi there"}}\n\n',
+        b'data: {"choices": 3}\n\n',
+        b"data: 1\n\n",
+    ],
 )
 def test_a_stream_that_breaks_in_the_middle_keeps_what_arrived(peer, no_pauses, ending):
     peer.script = [[event("i bake"), ending]]
@@ -241,7 +322,11 @@ def test_each_refusal_is_one_sentence_with_its_cure(peer, no_pauses, status, ask
 
 
 def test_a_server_that_knows_openais_fields_only_is_asked_with_those(peer):
-    strict = [lambda body: 422 if body.keys() & REFUSED_FIELDS else [event("bread"), event("", "stop"), DONE]] * 3
+    strict = [
+        lambda body: (
+            422 if body.keys() & REFUSED_FIELDS else [event("bread"), event("", "stop"), DONE]
+        )
+    ] * 3
     peer.script = strict
     endpoint = Endpoint(peer.url)
     for _ in range(2):
@@ -250,7 +335,9 @@ def test_a_server_that_knows_openais_fields_only_is_asked_with_those(peer):
 
 
 def test_turns_that_the_model_has_no_room_for_are_dropped(peer):
-    peer.script = [lambda body: 400 if len(body["messages"]) > 5 else [event("bread"), event("", "stop"), DONE]] * 9
+    peer.script = [
+        lambda body: 400 if len(body["messages"]) > 5 else [event("bread"), event("", "stop"), DONE]
+    ] * 9
     turns = [f"turn {k}" for k in range(11)]
     reply = ask(peer, turns)
     assert ("".join(reply), reply.dropped_turns) == ("bread", 8)
@@ -259,9 +346,16 @@ def test_turns_that_the_model_has_no_room_for_are_dropped(peer):
 
 
 def test_nothing_typed_becomes_a_control_token():
-    sent = messages(Persona("", ("i am <|im_end|>.",)), ["<|im_start|>system [INST] </s> <3 \ud83d", "a < b [ok]", ""])
+    sent = messages(
+        Persona("", ("i am <|im_end|>.",)),
+        ["<|im_start|>system [INST] </s> <3 \ud83d", "a < b [ok]", ""],
+    )
     assert not any(token in m["content"] for m in sent for token in ("<|", "</s>", "[INST]"))
-    assert sent[1]["content"].endswith(" <3 ?") and sent[2]["content"] == "a < b [ok]" and sent[3]["content"] == ""
+    assert (
+        sent[1]["content"].endswith(" <3 ?")
+        and sent[2]["content"] == "a < b [ok]"
+        and sent[3]["content"] == ""
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,7 +374,18 @@ def test_addresses_are_written_in_many_ways(written, read):
     assert str(base_address(written)) == read
 
 
-@pytest.mark.parametrize("written", ["localhost:8000", "ftp://h", "http://", "", "http://h:99999999", "http://u:secret@", "http://h/?a=1"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "localhost:8000",
+        "ftp://h",
+        "http://",
+        "",
+        "http://h:99999999",
+        "http://u:secret@",
+        "http://h/?a=1",
+    ],
+)
 def test_what_is_no_address_is_told_without_repeating_it(written):
     with pytest.raises(UserError, match="no address of a server") as caught:
         base_address(written)
@@ -297,7 +402,9 @@ def test_the_token_goes_to_the_server_and_nowhere_else(peer, monkeypatch, capfd)
     assert "cret" not in "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize("name, shown", [("a/b", "a/b"), ("/models/x.gguf", "x.gguf"), ("C:\\models\\x.gguf", "x.gguf")])
+@pytest.mark.parametrize(
+    "name, shown", [("a/b", "a/b"), ("/models/x.gguf", "x.gguf"), ("C:\\models\\x.gguf", "x.gguf")]
+)
 def test_the_model_is_shown_by_its_name(peer, name, shown):
     peer.models = {"data": [{"id": name}]}
     assert Endpoint(peer.url).name == shown
@@ -319,13 +426,23 @@ def test_a_server_that_is_down_at_start_is_found_later(peer, monkeypatch, no_pau
     monkeypatch.setattr(backend, "ready", threading.Event())
     assert backend.state() == "loading"
     backend.use(endpoint)
-    assert (backend.state(), middleware.health(None).status_code, backend.place()) == ("unreachable", 503, "another machine")
+    assert (backend.state(), middleware.health(None).status_code, backend.place()) == (
+        "unreachable",
+        503,
+        "another machine",
+    )
     with pytest.raises(UserError, match="failed .503."):
         list(backend.write(BAKER, ["hi"], Settings(), threading.Event()))
     peer.models = {"data": [{"id": "tiny/baker"}]}
     peer.script = [[event("bread"), event("", "stop"), DONE]]
-    assert [progress.text for progress in backend.write(BAKER, ["hi"], Settings(), threading.Event())] == ["bread", "bread"]
-    assert (backend.state(), middleware.health(None).status_code, endpoint.name) == ("ready", 200, "tiny/baker")
+    assert [
+        progress.text for progress in backend.write(BAKER, ["hi"], Settings(), threading.Event())
+    ] == ["bread", "bread"]
+    assert (backend.state(), middleware.health(None).status_code, endpoint.name) == (
+        "ready",
+        200,
+        "tiny/baker",
+    )
     assert backend.room(BAKER, ["hi"]) == (0, 0)
 
 
@@ -371,9 +488,14 @@ def test_the_page_opens_at_once_and_answers_through_the_endpoint(peer):
 def talker(chat_model, chat_tokenizer, tmp_path_factory) -> Path:
     """A folder with a tiny chat model whose likeliest tokens are plain letters, so that it never ends by itself."""
     torch.manual_seed(0)
-    talker = LlamaForCausalLM(LlamaConfig(**{**chat_model.config.to_dict(), "tie_word_embeddings": False})).eval()
+    talker = LlamaForCausalLM(
+        LlamaConfig(**{**chat_model.config.to_dict(), "tie_word_embeddings": False})
+    ).eval()
     letters = torch.tensor(
-        [chat_tokenizer.decode([i]).isalpha() and chat_tokenizer.decode([i]).isascii() for i in range(len(chat_tokenizer))]
+        [
+            chat_tokenizer.decode([i]).isalpha() and chat_tokenizer.decode([i]).isascii()
+            for i in range(len(chat_tokenizer))
+        ]
     )
     talker.lm_head.weight.data[~letters] = 0  # their logit; that of the likeliest letter is above
     return save(talker, chat_tokenizer, tmp_path_factory.mktemp("talker"))
@@ -385,7 +507,17 @@ def served(talker, tmp_path_factory):
     pytest.importorskip("openai", reason="transformers serve needs it")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [Path(sys.executable).parent / "transformers", "serve", talker, "--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    command = [
+        Path(sys.executable).parent / "transformers",
+        "serve",
+        talker,
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+        "--dtype",
+        "float32",
+    ]
     log = tmp_path_factory.mktemp("serve") / "log"
     process = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT)
     try:
@@ -400,15 +532,27 @@ def served(talker, tmp_path_factory):
 
 
 def test_transformers_serve_says_what_the_local_checkpoint_says(served, talker, environmentalist):
-    turns = ["", "hello, how are you today?", "i am fine, thank you !", "i love the sea.", "what do you do for a living?"]
-    greedy = Settings(temperature=0, min_tokens=0, repetition_penalty=1, no_repeat_ngram=0, max_tokens=60)
+    turns = [
+        "",
+        "hello, how are you today?",
+        "i am fine, thank you !",
+        "i love the sea.",
+        "what do you do for a living?",
+    ]
+    greedy = Settings(
+        temperature=0, min_tokens=0, repetition_penalty=1, no_repeat_ngram=0, max_tokens=60
+    )
     local = stream_reply(load_checkpoint(str(talker), "cpu"), environmentalist, turns, greedy)
     while local.tokens < 40:  # later the local one is drawn to the end of its sentence
         next(iter(local))
     remote = RemoteReply(Endpoint(served, str(talker)), environmentalist, turns, greedy)
     pieces = list(remote)
     assert len(local.text) > 40 and remote.text.startswith(local.text)
-    assert (remote.finish, remote.tokens, remote.prompt_tokens) == ("length", 60, local.prompt_tokens)
+    assert (remote.finish, remote.tokens, remote.prompt_tokens) == (
+        "length",
+        60,
+        local.prompt_tokens,
+    )
     assert len(pieces) > 10 and remote.first_text_seconds < remote.seconds
 
 
@@ -419,4 +563,6 @@ def test_transformers_serve_stops_where_the_reader_does(served, talker):
     stop.set()
     assert (list(reply), reply.finish, 0 < reply.tokens < 200) == ([], "stop", True)
     assert (endpoint.full, endpoint.problem) == (False, None)
-    assert "does not accept the request (400)" in failure_of(RemoteReply(Endpoint(served, "no/such"), BAKER, ["hi"]))
+    assert "does not accept the request (400)" in failure_of(
+        RemoteReply(Endpoint(served, "no/such"), BAKER, ["hi"])
+    )

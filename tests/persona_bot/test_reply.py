@@ -8,7 +8,11 @@ from itertools import islice
 
 import pytest
 import torch
-from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers.generation.logits_process import (
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.engine.sampler import Sampler, penalized, repeating
@@ -22,17 +26,35 @@ TURNS = ["hello, how are you?"]
 
 @pytest.fixture
 def chat(chat_model, chat_tokenizer) -> Checkpoint:
-    return Checkpoint(copy.deepcopy(chat_model), chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512)
+    return Checkpoint(
+        copy.deepcopy(chat_model),
+        chat_tokenizer,
+        find_layout(chat_tokenizer),
+        "tiny",
+        torch.device("cpu"),
+        512,
+    )
 
 
 @pytest.fixture
 def convai(convai_model, convai_tokenizer) -> Checkpoint:
-    return Checkpoint(copy.deepcopy(convai_model), convai_tokenizer, find_layout(convai_tokenizer), "tiny", torch.device("cpu"), 256)
+    return Checkpoint(
+        copy.deepcopy(convai_model),
+        convai_tokenizer,
+        find_layout(convai_tokenizer),
+        "tiny",
+        torch.device("cpu"),
+        256,
+    )
 
 
 def say(checkpoint: Checkpoint, script: list[str | int]) -> None:
     """Makes the model say exactly this: texts and single ids, one token after the other."""
-    ids = [i for part in script for i in ([part] if isinstance(part, int) else checkpoint.layout.encode(part))]
+    ids = [
+        i
+        for part in script
+        for i in ([part] if isinstance(part, int) else checkpoint.layout.encode(part))
+    ]
     original = checkpoint.model.forward
     spoken = iter(ids)
 
@@ -45,14 +67,18 @@ def say(checkpoint: Checkpoint, script: list[str | int]) -> None:
     checkpoint.model.forward = forward
 
 
-def greedy_reference(checkpoint: Checkpoint, persona: Persona, turns: list[str], count: int) -> list[int]:
+def greedy_reference(
+    checkpoint: Checkpoint, persona: Persona, turns: list[str], count: int
+) -> list[int]:
     """The likeliest ids by whole forward passes without any cache."""
     prompt = build_prompt(checkpoint.layout, persona, turns, 200)
     ids: list[int] = []
     for _ in range(count):
         inputs = {"input_ids": torch.tensor([prompt.ids + ids])}
         if prompt.token_types:
-            inputs["token_type_ids"] = torch.tensor([prompt.token_types + [checkpoint.layout.speaker1] * len(ids)])
+            inputs["token_type_ids"] = torch.tensor(
+                [prompt.token_types + [checkpoint.layout.speaker1] * len(ids)]
+            )
         with torch.no_grad():
             logits = checkpoint.model(**inputs).logits[0, -1].float()
         logits[sorted(checkpoint.layout.control_ids)] = -torch.inf
@@ -64,15 +90,23 @@ def greedy_reference(checkpoint: Checkpoint, persona: Persona, turns: list[str],
 def test_the_cache_changes_nothing(kind, request, environmentalist):
     checkpoint = request.getfixturevalue(kind)
     prompt = build_prompt(checkpoint.layout, environmentalist, TURNS, 200)
-    sampler = Sampler(checkpoint.layout, Settings(temperature=0, min_tokens=59, repetition_penalty=1, no_repeat_ngram=0), [])
-    assert list(islice(next_tokens(checkpoint, prompt, sampler), 12)) == greedy_reference(checkpoint, environmentalist, TURNS, 12)
+    sampler = Sampler(
+        checkpoint.layout,
+        Settings(temperature=0, min_tokens=59, repetition_penalty=1, no_repeat_ngram=0),
+        [],
+    )
+    assert list(islice(next_tokens(checkpoint, prompt, sampler), 12)) == greedy_reference(
+        checkpoint, environmentalist, TURNS, 12
+    )
 
 
 @pytest.mark.parametrize("kind", ["chat", "convai"])
 def test_pieces_joined_are_the_reply(kind, request, environmentalist):
     checkpoint = request.getfixturevalue(kind)
     for seed in range(8):
-        reply = stream_reply(checkpoint, environmentalist, TURNS, Settings(temperature=1.5, top_p=1, seed=seed))
+        reply = stream_reply(
+            checkpoint, environmentalist, TURNS, Settings(temperature=1.5, top_p=1, seed=seed)
+        )
         pieces = list(reply)
         assert "".join(pieces) == reply.text
         assert all(pieces)
@@ -81,7 +115,12 @@ def test_pieces_joined_are_the_reply(kind, request, environmentalist):
 
 def test_characters_of_several_bytes_are_never_cut(chat, environmentalist):
     say(chat, ["é 🙂 日本 ok", chat.layout.end_id])
-    reply = stream_reply(chat, environmentalist, TURNS, Settings(temperature=0, repetition_penalty=1, no_repeat_ngram=0))
+    reply = stream_reply(
+        chat,
+        environmentalist,
+        TURNS,
+        Settings(temperature=0, repetition_penalty=1, no_repeat_ngram=0),
+    )
     pieces = list(reply)
     assert "".join(pieces) == reply.text == "é 🙂 日本 ok"
     assert "\ufffd" not in "".join(pieces)
@@ -89,13 +128,18 @@ def test_characters_of_several_bytes_are_never_cut(chat, environmentalist):
 
 
 def test_the_same_seed_says_the_same(chat, environmentalist):
-    texts = ["".join(stream_reply(chat, environmentalist, TURNS, Settings(seed=seed))) for seed in (1, 1, 2)]
+    texts = [
+        "".join(stream_reply(chat, environmentalist, TURNS, Settings(seed=seed)))
+        for seed in (1, 1, 2)
+    ]
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_no_end_before_the_minimum(chat, environmentalist):
     say(chat, [chat.layout.end_id] * 60)
-    reply = stream_reply(chat, environmentalist, TURNS, Settings(temperature=0, min_tokens=9, max_tokens=40))
+    reply = stream_reply(
+        chat, environmentalist, TURNS, Settings(temperature=0, min_tokens=9, max_tokens=40)
+    )
     list(reply)
     assert (reply.tokens, reply.finish) == (9, "end")
 
@@ -123,7 +167,11 @@ def test_no_run_of_tokens_twice(chat, environmentalist):
     prompt = build_prompt(chat.layout, environmentalist, TURNS, 200)
     earlier = chat.layout.encode("i am fine, thank you!")
     for seed in range(5):
-        sampler = Sampler(chat.layout, Settings(temperature=0.3, no_repeat_ngram=2, seed=seed, min_tokens=40), earlier)
+        sampler = Sampler(
+            chat.layout,
+            Settings(temperature=0.3, no_repeat_ngram=2, seed=seed, min_tokens=40),
+            earlier,
+        )
         ids = list(islice(next_tokens(chat, prompt, sampler), 40))
         pairs = list(zip(earlier + ids, (earlier + ids)[1:], strict=False))
         assert len(pairs) == len(set(pairs))
@@ -146,7 +194,9 @@ def test_stop_from_another_thread_within_half_a_second(chat, environmentalist):
     original = chat.model.forward
     chat.model.forward = lambda **inputs: (time.sleep(0.02), original(**inputs))[1]
     stop = threading.Event()
-    reply = stream_reply(chat, environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200), stop)
+    reply = stream_reply(
+        chat, environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200), stop
+    )
     threading.Timer(0.3, stop.set).start()
     started = time.monotonic()
     list(reply)
@@ -165,7 +215,9 @@ def test_close_ends_it_and_keeps_the_text(chat, environmentalist):
 def test_the_deadline_ends_it_with_what_it_has(chat, environmentalist):
     original = chat.model.forward
     chat.model.forward = lambda **inputs: (time.sleep(0.05), original(**inputs))[1]
-    reply = stream_reply(chat, environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200, deadline=0.3))
+    reply = stream_reply(
+        chat, environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200, deadline=0.3)
+    )
     text = "".join(reply)
     assert reply.finish == "deadline"
     assert text == reply.text != ""
@@ -174,9 +226,14 @@ def test_the_deadline_ends_it_with_what_it_has(chat, environmentalist):
 
 @pytest.mark.parametrize(
     ("error", "says"),
-    [(torch.OutOfMemoryError("CUDA out of memory"), "out of memory"), (RuntimeError("mat1 and mat2"), "failed during the reply")],
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory"),
+        (RuntimeError("mat1 and mat2"), "failed during the reply"),
+    ],
 )
-def test_an_error_in_the_model_is_one_sentence_and_the_next_reply_works(chat, environmentalist, error, says):
+def test_an_error_in_the_model_is_one_sentence_and_the_next_reply_works(
+    chat, environmentalist, error, says
+):
     original = chat.model.forward
 
     def broken(**inputs):
@@ -198,8 +255,12 @@ def test_numbers_that_are_none_are_an_error(chat, environmentalist):
 
 def test_two_streams_at_once_do_not_mix(chat, environmentalist):
     other = Persona("", ("i have two cats.",))
-    alone = ["".join(stream_reply(chat, p, TURNS, Settings(seed=3))) for p in (environmentalist, other)]
-    streams = [iter(stream_reply(chat, p, TURNS, Settings(seed=3))) for p in (environmentalist, other)]
+    alone = [
+        "".join(stream_reply(chat, p, TURNS, Settings(seed=3))) for p in (environmentalist, other)
+    ]
+    streams = [
+        iter(stream_reply(chat, p, TURNS, Settings(seed=3))) for p in (environmentalist, other)
+    ]
     texts = ["", ""]
     running = {0, 1}
     while running:
@@ -238,14 +299,19 @@ def test_the_shortest_must_be_below_the_longest():
         Settings(min_tokens=30, max_tokens=30)
 
 
-@pytest.mark.parametrize(("temperature", "top_k", "top_p"), [(0.7, 0, 0.9), (1.0, 5, 1.0), (2.0, 0, 0.99), (0.5, 40, 0.6), (1.3, 0, 1.0)])
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [(0.7, 0, 0.9), (1.0, 5, 1.0), (2.0, 0, 0.99), (0.5, 40, 0.6), (1.3, 0, 1.0)],
+)
 def test_what_is_drawn_from_is_what_transformers_draws_from(chat, temperature, top_k, top_p):
     scores = torch.randn(5_000, generator=torch.Generator().manual_seed(1)) * 2
     sampler = Sampler(chat.layout, Settings(temperature=temperature, top_k=top_k, top_p=top_p), [])
     weights, tokens = map(torch.from_numpy, sampler.choices(scores.numpy()))
     warped = TemperatureLogitsWarper(temperature)(None, scores[None])
     warped = TopKLogitsWarper(top_k)(None, warped) if top_k else warped
-    expected = TopPLogitsWarper(top_p)(None, warped).softmax(-1)[0] if top_p < 1 else warped.softmax(-1)[0]
+    expected = (
+        TopPLogitsWarper(top_p)(None, warped).softmax(-1)[0] if top_p < 1 else warped.softmax(-1)[0]
+    )
     found = torch.zeros(5_000)
     found[tokens] = weights / weights.sum()
     assert torch.allclose(found, expected, atol=1e-6)

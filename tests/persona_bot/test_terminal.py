@@ -24,7 +24,9 @@ def type_in(monkeypatch):
     """Makes the given lines, bytes or text, what stands on stdin."""
 
     def feed(*lines):
-        content = b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
+        content = b"".join(
+            (line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines
+        )
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
 
     return feed
@@ -42,9 +44,16 @@ def printed(text: str) -> str:
 def test_replies_are_the_generators_and_each_has_its_seed(chat_folder, type_in, capsys):
     checkpoint = load_checkpoint(str(chat_folder), "cpu", for_chat=True)
     first = "".join(stream_reply(checkpoint, SOLDIER, ["hello"], Settings(seed=5)))
-    second = "".join(stream_reply(checkpoint, SOLDIER, ["hello", first, "and you?"], Settings(seed=6)))
+    second = "".join(
+        stream_reply(checkpoint, SOLDIER, ["hello", first, "and you?"], Settings(seed=6))
+    )
     type_in("hello", "", "and you?")
-    assert main(["--model", str(chat_folder), "--device", "cpu", "--persona", "soldier", "--seed", "5"]) == 0
+    assert (
+        main(
+            ["--model", str(chat_folder), "--device", "cpu", "--persona", "soldier", "--seed", "5"]
+        )
+        == 0
+    )
     output = capsys.readouterr()
     assert output.out == printed(first) + printed(second)
     assert "\n".join(SOLDIER.sentences) in output.err and "on cpu, seed 5." in output.err
@@ -52,7 +61,15 @@ def test_replies_are_the_generators_and_each_has_its_seed(chat_folder, type_in, 
 
 def test_flags_reach_the_sampler(chat_folder, type_in, capsys):
     checkpoint = load_checkpoint(str(chat_folder), "cpu")
-    settings = Settings(temperature=0, top_p=0.5, top_k=3, min_tokens=1, max_tokens=5, repetition_penalty=1.5, seed=1)
+    settings = Settings(
+        temperature=0,
+        top_p=0.5,
+        top_k=3,
+        min_tokens=1,
+        max_tokens=5,
+        repetition_penalty=1.5,
+        seed=1,
+    )
     expected = "".join(stream_reply(checkpoint, random_persona(1), ["hello"], settings))
     type_in("hello")
     flags = "--temperature 0 --top-p 0.5 --top-k 3 --min-tokens 1 --max-tokens 5 --repetition-penalty 1.5 --seed 1 --persona random"
@@ -60,9 +77,16 @@ def test_flags_reach_the_sampler(chat_folder, type_in, capsys):
     assert capsys.readouterr().out == printed(expected).replace("🪖", random_persona(1).face)
 
 
-def test_bytes_that_are_no_text_and_overlong_messages_do_not_end_the_chat(chat_folder, type_in, capsys):
+def test_bytes_that_are_no_text_and_overlong_messages_do_not_end_the_chat(
+    chat_folder, type_in, capsys
+):
     type_in(b"\xff\xfe\x00 hi", "x" * 1_001, "hello")
-    assert main(["--model", str(chat_folder), "--device", "cpu", "--persona", "soldier", "--seed", "5"]) == 0
+    assert (
+        main(
+            ["--model", str(chat_folder), "--device", "cpu", "--persona", "soldier", "--seed", "5"]
+        )
+        == 0
+    )
     output = capsys.readouterr()
     assert output.out.count("🪖") == 2
     assert "The message has 1,001 characters and at most 1,000 fit; shorten it." in output.err
@@ -71,13 +95,18 @@ def test_bytes_that_are_no_text_and_overlong_messages_do_not_end_the_chat(chat_f
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--persona", "nobody"], "There is no persona 'nobody'; name a file, random, or one of environmentalist, soldier"),
+        (
+            ["--persona", "nobody"],
+            "There is no persona 'nobody'; name a file, random, or one of environmentalist, soldier",
+        ),
         (["--temperature", "9"], "The setting temperature must be a number from 0.0 to 2.0"),
         (["--model", "EMPTY"], "is no checkpoint: it holds no *.safetensors or *.gguf file"),
         (["--device", "abacus"], "The device 'abacus' cannot be used here; try --device cpu."),
     ],
 )
-def test_a_users_error_is_one_line_and_exit_2(arguments, message, chat_folder, type_in, tmp_path, capsys):
+def test_a_users_error_is_one_line_and_exit_2(
+    arguments, message, chat_folder, type_in, tmp_path, capsys
+):
     type_in("hello")
     if "--model" not in arguments:
         arguments = [*arguments, "--model", str(chat_folder)]
@@ -92,7 +121,9 @@ def test_help_and_a_mistyped_persona_answer_before_torch_is_imported():
         "try:\n    main(['--help'])\nexcept SystemExit as end:\n    print('help', end.code)\n"
         "print('mistyped', main(['--persona', 'nobody']))\nprint('torch' in sys.modules, 'transformers' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
     assert done.stdout.splitlines()[-3:] == ["help 0", "mistyped 2", "False False"]
 
 
@@ -170,7 +201,17 @@ def test_the_whole_program_in_a_real_terminal(chat_folder):
     import pty
 
     parent, child = pty.openpty()
-    command = [sys.executable, "-m", "persona_bot", "--model", str(chat_folder), "--device", "cpu", "--seed", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "persona_bot",
+        "--model",
+        str(chat_folder),
+        "--device",
+        "cpu",
+        "--seed",
+        "1",
+    ]
     program = subprocess.Popen(command, stdin=child, stdout=child, stderr=child)
     os.close(child)
     try:

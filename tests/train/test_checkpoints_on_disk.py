@@ -6,7 +6,14 @@ import os
 import pytest
 
 from persona_bot.errors import UserError
-from train.run.checkpoints import is_good, keep_newest, mend, newest_good, write_files_atomically, write_folder_atomically
+from train.run.checkpoints import (
+    is_good,
+    keep_newest,
+    mend,
+    newest_good,
+    write_files_atomically,
+    write_folder_atomically,
+)
 
 
 def writer(text: str):
@@ -23,7 +30,10 @@ def test_a_folder_is_written_with_its_hashes_and_replaced_whole(tmp_path):
     for text in ("one", "two"):
         write_folder_atomically(target, writer(text))
         assert (target / "a.txt").read_text() == (target / "inner" / "b.txt").read_text() == text
-        assert sorted(json.loads((target / "manifest.json").read_text())) == ["a.txt", "inner/b.txt"]
+        assert sorted(json.loads((target / "manifest.json").read_text())) == [
+            "a.txt",
+            "inner/b.txt",
+        ]
         assert is_good(target)
         assert [path.name for path in target.parent.iterdir()] == ["checkpoint-1"]
 
@@ -38,7 +48,10 @@ def test_a_failing_write_leaves_the_old_folder_and_no_rest(tmp_path):
 
     with pytest.raises(UserError) as caught:
         write_folder_atomically(target, full)
-    assert str(caught.value) == f"{target} cannot be written (No space left on device); earlier ones are intact: free space, then --resume."
+    assert (
+        str(caught.value)
+        == f"{target} cannot be written (No space left on device); earlier ones are intact: free space, then --resume."
+    )
     assert is_good(target) and (target / "a.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
 
@@ -51,7 +64,9 @@ def test_errors_for_the_user_pass_unchanged(tmp_path):
         write_folder_atomically(tmp_path / "checkpoint-1", refuse)
 
 
-@pytest.mark.parametrize("damage", ["change", "cut", "remove", "no manifest", "empty manifest", "wrong manifest"])
+@pytest.mark.parametrize(
+    "damage", ["change", "cut", "remove", "no manifest", "empty manifest", "wrong manifest"]
+)
 def test_a_damaged_folder_is_not_good(tmp_path, damage):
     for step in (9, 10):
         write_folder_atomically(tmp_path / f"checkpoint-{step}", writer("text"))
@@ -90,10 +105,14 @@ def test_a_swap_that_was_killed_between_its_renames_is_mended(tmp_path):
 def test_files_are_swapped_among_others_with_the_marker_last(tmp_path, monkeypatch):
     (tmp_path / "diary.txt").write_text("dear")
     order, replace = [], os.replace
-    monkeypatch.setattr(os, "replace", lambda source, target: (order.append(target.name), replace(source, target)))
+    monkeypatch.setattr(
+        os, "replace", lambda source, target: (order.append(target.name), replace(source, target))
+    )
     names = ["persona_layout.json", "model.safetensors", "config.json"]
     for text in ("1", "2"):
-        write_files_atomically(tmp_path, lambda folder, text=text: [(folder / name).write_text(text) for name in names])
+        write_files_atomically(
+            tmp_path, lambda folder, text=text: [(folder / name).write_text(text) for name in names]
+        )
         assert order[-3:] == ["config.json", "model.safetensors", "persona_layout.json"]
         assert {(tmp_path / name).read_text() for name in names} == {text}
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "diary.txt"])

@@ -25,9 +25,15 @@ from train.recipes.packed_trainer import collate, summed_loss
 from train.recipes.sft import train_sft
 
 CONVERSATIONS = [
-    (Persona("", ("i keep bees.", "i am tall.")), ["hi, what do you do?", "i keep bees.", "do you like it?", "yes, a lot!"]),
+    (
+        Persona("", ("i keep bees.", "i am tall.")),
+        ["hi, what do you do?", "i keep bees.", "do you like it?", "yes, a lot!"],
+    ),
     (Persona("", ("i sell shoes.",)), ["hello!", "hello, how are you?"]),
-    (Persona("", ("my cat is old.",)), ["any pets?", "a cat.", "what is it called?", "moss, she is old.", "nice.", "thank you."]),
+    (
+        Persona("", ("my cat is old.",)),
+        ["any pets?", "a cat.", "what is it called?", "moss, she is old.", "nice.", "thank you."],
+    ),
 ]
 
 
@@ -50,7 +56,9 @@ def test_replies_are_found_with_their_end_tokens(layout, examples):
     for example, (_, turns) in zip(examples, CONVERSATIONS, strict=True):
         starts, replies = replies_of(example)
         assert replies == [reply_ids(layout, reply) for reply in turns[1::2]]
-        assert [example.ids[s : s + len(r)] for s, r in zip(starts, replies, strict=True)] == replies
+        assert [
+            example.ids[s : s + len(r)] for s, r in zip(starts, replies, strict=True)
+        ] == replies
 
 
 def test_rivals_come_from_other_examples_and_are_reproducible(examples, nothing):
@@ -61,7 +69,11 @@ def test_rivals_come_from_other_examples_and_are_reproducible(examples, nothing)
         for contest in example.contests:
             rivals = {tuple(reply) for reply in contest[1:]}
             assert len(rivals) == 2 and not own & rivals
-    assert add_rivals(examples, nothing, 2, seed=3) == ranked != add_rivals(examples, nothing, 2, seed=4)
+    assert (
+        add_rivals(examples, nothing, 2, seed=3)
+        == ranked
+        != add_rivals(examples, nothing, 2, seed=4)
+    )
 
 
 def test_too_few_replies_to_draw_from_are_named(examples, nothing):
@@ -75,9 +87,15 @@ def test_a_row_with_branches_is_worth_what_separate_runs_are(chat_model, layout,
     for example, (persona, turns) in zip(ranked, CONVERSATIONS, strict=True):
         for k, contest in zip(range(1, len(turns), 2), example.contests, strict=True):
             prompt = build_prompt(layout, persona, turns[:k], 500).ids
-            in_context, to_nothing = (torch.tensor([log_likelihood(chat_model, p, reply) for reply in contest]) for p in (prompt, nothing))
+            in_context, to_nothing = (
+                torch.tensor([log_likelihood(chat_model, p, reply) for reply in contest])
+                for p in (prompt, nothing)
+            )
             nats -= in_context[0].item()
-            contests += (F.cross_entropy(in_context - to_nothing, torch.tensor(0)) - TO_NOTHING * to_nothing[0]).item()
+            contests += (
+                F.cross_entropy(in_context - to_nothing, torch.tensor(0))
+                - TO_NOTHING * to_nothing[0]
+            ).item()
     batch = collate([ranked[:2], ranked[2:]], rival_weight=0.5)
     assert batch["input_ids"].shape[1] == sum(len(example.ids) for example in ranked)
     with torch.no_grad():
@@ -106,8 +124,14 @@ def right_share(model, ranked) -> float:
     batch = collate([ranked])
     kept, ids = batch["choices"] != IGNORED, batch["choices"].clamp(min=0)
     with torch.no_grad():
-        logits = model(**{n: batch[n] for n in ("input_ids", "position_ids", "attention_mask")}, logits_to_keep=batch["predicts"]).logits[0]
-    values = [(logits.log_softmax(-1)[batch[name], ids] * kept).sum(-1) for name in ("in_context", "to_nothing")]
+        logits = model(
+            **{n: batch[n] for n in ("input_ids", "position_ids", "attention_mask")},
+            logits_to_keep=batch["predicts"],
+        ).logits[0]
+    values = [
+        (logits.log_softmax(-1)[batch[name], ids] * kept).sum(-1)
+        for name in ("in_context", "to_nothing")
+    ]
     return ((values[0] - values[1]).argmax(-1) == 0).float().mean().item()
 
 
@@ -115,20 +139,51 @@ def test_an_adapter_goes_on_from_where_it_ended(chat_folder, tmp_path, capsys):
     """Twice `train.finetune`, the second from the first one's adapter."""
     data = tmp_path / "data.json"
     data.write_text(json.dumps(make_dialogues(8, seed=5)))
-    given = ["--data", str(data), "--score-dialogues", "0", "--no-bf16", "--row-length", "512", "--rivals", "2", "--epochs", "1"]
-    finetune.main([*given, "--model", str(chat_folder), "--out", str(tmp_path / "first"), "--lora-rank", "4", "--learning-rate", "5e-2"])
+    given = [
+        "--data",
+        str(data),
+        "--score-dialogues",
+        "0",
+        "--no-bf16",
+        "--row-length",
+        "512",
+        "--rivals",
+        "2",
+        "--epochs",
+        "1",
+    ]
+    finetune.main(
+        [
+            *given,
+            "--model",
+            str(chat_folder),
+            "--out",
+            str(tmp_path / "first"),
+            "--lora-rank",
+            "4",
+            "--learning-rate",
+            "5e-2",
+        ]
+    )
     adapter, ids = tmp_path / "first" / "adapter", torch.tensor([[5, 6, 7, 8]])
     started, *_, in_force = load_base(str(adapter), settings(lora_rank=32))
     with torch.no_grad():
         merged = load_checkpoint(str(tmp_path / "first"), "cpu").model.float()(ids).logits
         untrained = load_checkpoint(str(chat_folder), "cpu").model.float()(ids).logits
         assert (started.eval()(ids).logits - merged).norm() < 0.05 * (merged - untrained).norm()
-    assert (in_force.lora_rank, {p.dtype for p in started.parameters() if p.requires_grad}) == (4, {torch.float32})
+    assert (in_force.lora_rank, {p.dtype for p in started.parameters() if p.requires_grad}) == (
+        4,
+        {torch.float32},
+    )
     finetune.main([*given, "--model", str(adapter), "--out", str(tmp_path / "second")])
     assert f"base {chat_folder}, layout chat" in capsys.readouterr().out
     config = json.loads((tmp_path / "second" / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["base_model_name_or_path"]) == (4, str(chat_folder))
-    first, second = (json.loads((tmp_path / run / "training.json").read_text()) for run in ("first", "second"))
+    first, second = (
+        json.loads((tmp_path / run / "training.json").read_text()) for run in ("first", "second")
+    )
     assert second["goes_on_from"] == first and "goes_on_from" not in first
-    files = [tmp_path / run / "adapter" / "adapter_model.safetensors" for run in ("first", "second")]
+    files = [
+        tmp_path / run / "adapter" / "adapter_model.safetensors" for run in ("first", "second")
+    ]
     assert files[0].read_bytes() != files[1].read_bytes()

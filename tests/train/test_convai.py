@@ -82,24 +82,46 @@ def test_both_losses_and_all_gradients_are_stocks(kind, bases, tmp_path):
     examples = ConvaiExamples(ours.layout, read_dialogues(file), 160)
     for model in (stock.model, ours.model):
         model.train().zero_grad()
-    ids, mc_ids, labels, mc_labels, types = (torch.stack(column) for column in zip(*(loader.dataset[k] for k in range(6)), strict=True))
-    theirs = stock.model(ids, token_type_ids=types, mc_token_ids=mc_ids, labels=labels, mc_labels=mc_labels)
+    ids, mc_ids, labels, mc_labels, types = (
+        torch.stack(column) for column in zip(*(loader.dataset[k] for k in range(6)), strict=True)
+    )
+    theirs = stock.model(
+        ids, token_type_ids=types, mc_token_ids=mc_ids, labels=labels, mc_labels=mc_labels
+    )
     batch = collate([examples.sequences(k, 0) for k in range(6)], ours.layout.pad)
     word, choice = losses(ours.model, batch)
     torch.testing.assert_close(word / len(batch.targets), theirs.loss)
     torch.testing.assert_close(choice / 6, theirs.mc_loss)
     (2 * theirs.loss + theirs.mc_loss).backward()
     (2 * word / len(batch.targets) + choice / 6).backward()
-    for (name, mine), (_, other) in zip(ours.model.named_parameters(), stock.model.named_parameters(), strict=True):
+    for (name, mine), (_, other) in zip(
+        ours.model.named_parameters(), stock.model.named_parameters(), strict=True
+    ):
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
-SETTINGS = {  # epsilons well above rounding: some gradients are zero but for it, and both optimizers blow those up
+# epsilons well above rounding: some gradients are zero but for it, and both optimizers blow those
+# up
+SETTINGS = {
     "default": {},
     "accumulation": {"train_batch_size": 3, "gradient_accumulation_steps": 2, "max_grad_norm": 0.1},
-    "coefficients": {"lm_coef": 0.5, "mc_coef": 3.0, "max_history": 0, "weight_decay": 0.1, "personality_permutations": 2},
-    "cosine": {"scheduler": "cosine_schedule_with_warmup", "warmup_steps": 2, "adam_betas": [0.5, 0.9]},
-    "adafactor": {"optimizer": "Adafactor", "adafactor_relative_step": False, "adafactor_warmup_init": False},
+    "coefficients": {
+        "lm_coef": 0.5,
+        "mc_coef": 3.0,
+        "max_history": 0,
+        "weight_decay": 0.1,
+        "personality_permutations": 2,
+    },
+    "cosine": {
+        "scheduler": "cosine_schedule_with_warmup",
+        "warmup_steps": 2,
+        "adam_betas": [0.5, 0.9],
+    },
+    "adafactor": {
+        "optimizer": "Adafactor",
+        "adafactor_relative_step": False,
+        "adafactor_warmup_init": False,
+    },
 }
 SETTINGS["adafactor"] |= {"adafactor_eps": [1e-6, 1e-3]}
 
@@ -110,16 +132,28 @@ def test_trained_weights_are_stocks(bases, tmp_path, monkeypatch, name):
     from simpletransformers.conv_ai import conv_ai_model
 
     monkeypatch.setattr(conv_ai_model, "RandomSampler", torch.utils.data.SequentialSampler)
-    monkeypatch.setattr(convai_loop, "epoch_batches", lambda n, size, *_: [list(range(k, min(k + size, n))) for k in range(0, n, size)])
+    monkeypatch.setattr(
+        convai_loop,
+        "epoch_batches",
+        lambda n, size, *_: [list(range(k, min(k + size, n))) for k in range(0, n, size)],
+    )
     file = write(tmp_path, entries(2))
-    args = {"train_batch_size": 4, "num_train_epochs": 3, "learning_rate": 1e-2, "adam_epsilon": 1e-4, **SETTINGS[name]}
+    args = {
+        "train_batch_size": 4,
+        "num_train_epochs": 3,
+        "learning_rate": 1e-2,
+        "adam_epsilon": 1e-4,
+        **SETTINGS[name],
+    }
     stock, ours = both("gpt2", bases, **args)
     before = ours.model.lm_head.weight.clone()
     stock.train_model(str(file), output_dir=str(tmp_path / "stock"))
     steps, _ = ours.train_model(str(file), output_dir=str(tmp_path / "ours"))
     assert steps == {"accumulation": 6, "coefficients": 15}.get(name, 9)
     assert (ours.model.lm_head.weight - before).abs().max() > 1e-3
-    for (name, mine), (_, other) in zip(ours.model.named_parameters(), stock.model.named_parameters(), strict=True):
+    for (name, mine), (_, other) in zip(
+        ours.model.named_parameters(), stock.model.named_parameters(), strict=True
+    ):
         torch.testing.assert_close(mine, other, rtol=1e-3, atol=2e-5, msg=name)
 
 
@@ -135,14 +169,19 @@ def test_scores_are_stocks(kind, bases, tmp_path, batch):
     assert mine == pytest.approx(theirs, abs=1e-5)
     assert 0 < theirs["f1_score"] < 1, "a score at the edge would show nothing"
     lines = (tmp_path / "scores2" / "eval_results.txt").read_text().splitlines()
-    assert lines == [f"f1_score = {mine['f1_score']}", f"language_model_loss = {mine['language_model_loss']}"]
+    assert lines == [
+        f"f1_score = {mine['f1_score']}",
+        f"language_model_loss = {mine['language_model_loss']}",
+    ]
 
 
 def test_macro_f1_is_scikit_learns():
     from sklearn.metrics import f1_score
 
     for chosen in ([0], [3], [0, 0, 0], [0, 1, 0, 2, 2], [5, 4], [0, 0, 7, 0, 7, 1, 0, 0]):
-        assert macro_f1(chosen) == pytest.approx(f1_score([0] * len(chosen), chosen, average="macro"))
+        assert macro_f1(chosen) == pytest.approx(
+            f1_score([0] * len(chosen), chosen, average="macro")
+        )
 
 
 def test_scores_need_a_ranking_head(convai_folder, tmp_path):
@@ -160,14 +199,23 @@ def same(text: str, other: str) -> bool:
     return text[: len(other)] == other[: len(text)]
 
 
-GREEDY = {"do_sample": False, "max_length": 12, "num_train_epochs": 60, "learning_rate": 1e-2, "train_batch_size": 10}
+GREEDY = {
+    "do_sample": False,
+    "max_length": 12,
+    "num_train_epochs": 60,
+    "learning_rate": 1e-2,
+    "train_batch_size": 10,
+}
 SPOKEN = entries(2)[3]  # a dialogue of four replies, all of them trained on
 
 
 def answers(model) -> list[str]:
     """Greedy replies to the first three histories of SPOKEN: of one, three and five turns."""
     histories = [utterance["history"] for utterance in SPOKEN["utterances"][:3]]
-    return [model.interact_single(history[-1], history[:-1], ["My dog is old ."])[0] for history in histories]
+    return [
+        model.interact_single(history[-1], history[:-1], ["My dog is old ."])[0]
+        for history in histories
+    ]
 
 
 def test_a_folder_of_stock_loads_here_and_answers_the_same(kind, bases, tmp_path):
@@ -176,9 +224,22 @@ def test_a_folder_of_stock_loads_here_and_answers_the_same(kind, bases, tmp_path
     stock.train_model(str(write(tmp_path, entries(2))))
     stock.model.eval()
     checkpoint = load_checkpoint(str(tmp_path / "stock"), "cpu", double_heads=True)
-    assert (checkpoint.layout.name, checkpoint.layout.max_turns, checkpoint.ranking_head) == ("convai", 5, True)
-    settings = Settings(temperature=0, min_tokens=1, max_tokens=28, repetition_penalty=1, no_repeat_ngram=0)
-    page = "".join(stream_reply(checkpoint, Persona("", ("my dog is old .",)), SPOKEN["utterances"][0]["history"], settings))
+    assert (checkpoint.layout.name, checkpoint.layout.max_turns, checkpoint.ranking_head) == (
+        "convai",
+        5,
+        True,
+    )
+    settings = Settings(
+        temperature=0, min_tokens=1, max_tokens=28, repetition_penalty=1, no_repeat_ngram=0
+    )
+    page = "".join(
+        stream_reply(
+            checkpoint,
+            Persona("", ("my dog is old .",)),
+            SPOKEN["utterances"][0]["history"],
+            settings,
+        )
+    )
     ours = ConvAIModel(kind, str(tmp_path / "stock"), use_cuda=False)
     assert ours.args.num_train_epochs == 60, "a folder keeps its settings"
     theirs = answers(stock)

@@ -43,7 +43,11 @@ def model(bases) -> ConvAIModel:
 
 
 def test_the_reference_run(bases, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(convai, "fetch_personachat", lambda: write(tmp_path, {"train": entries(3), "valid": entries(20, 1)}, "public.json"))
+    monkeypatch.setattr(
+        convai,
+        "fetch_personachat",
+        lambda: write(tmp_path, {"train": entries(3), "valid": entries(20, 1)}, "public.json"),
+    )
     model = ConvAIModel("gpt", str(bases["gpt"]), use_cuda=False, args=REFERENCE_RUN)
     assert model.train_model()[0] == 10, "two steps an epoch"
     epochs = sorted(path.name for path in (tmp_path / "outputs").iterdir() if path.is_dir())
@@ -61,8 +65,12 @@ def test_the_reference_run(bases, tmp_path, monkeypatch, capsys):
 
 def test_bug_1_validation_during_training_works(model, tmp_path):
     file = str(write(tmp_path, entries(2)))
-    _, evaluations = model.train_model(file, eval_file=file, args={"evaluate_during_training": True})
-    assert [set(record) for record in evaluations] == [{"step", "epoch", "language_model_loss", "f1_score"}]
+    _, evaluations = model.train_model(
+        file, eval_file=file, args={"evaluate_during_training": True}
+    )
+    assert [set(record) for record in evaluations] == [
+        {"step", "epoch", "language_model_loss", "f1_score"}
+    ]
 
 
 def test_bug_2_another_file_is_another_score_and_nothing_is_cached(model, tmp_path):
@@ -70,7 +78,11 @@ def test_bug_2_another_file_is_another_score_and_nothing_is_cached(model, tmp_pa
     assert model.eval_model(first) != model.eval_model(second)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.json", "2.json", "outputs"]
     model.train_model(first)
-    assert {path.suffix for path in (tmp_path / "outputs").iterdir()} == {".json", ".safetensors", ".txt"}
+    assert {path.suffix for path in (tmp_path / "outputs").iterdir()} == {
+        ".json",
+        ".safetensors",
+        ".txt",
+    }
 
 
 def test_bug_3_the_output_folder_is_obeyed(model, tmp_path):
@@ -78,7 +90,9 @@ def test_bug_3_the_output_folder_is_obeyed(model, tmp_path):
     assert (tmp_path / "mine" / "model.safetensors").exists()
     assert not (tmp_path / "outputs").exists()
     model.save_model("copy")
-    assert (tmp_path / "copy" / "model.safetensors").read_bytes() == (tmp_path / "mine" / "model.safetensors").read_bytes()
+    assert (tmp_path / "copy" / "model.safetensors").read_bytes() == (
+        tmp_path / "mine" / "model.safetensors"
+    ).read_bytes()
 
 
 def test_bug_4_no_dropout_in_chat_and_one_layout(model, tmp_path):
@@ -87,7 +101,9 @@ def test_bug_4_no_dropout_in_chat_and_one_layout(model, tmp_path):
     first = [model.interact_single("hello ?", ["hi .", "yes ."], ["i sail ."])[0] for _ in range(4)]
     assert len(set(first)) == 1
     spoken = []
-    model.model.transformer.register_forward_pre_hook(lambda _, args, options: spoken.append(options["token_type_ids"]), with_kwargs=True)
+    model.model.transformer.register_forward_pre_hook(
+        lambda _, args, options: spoken.append(options["token_type_ids"]), with_kwargs=True
+    )
     for turns in range(8):  # of even and of odd number
         spoken.clear()
         model.interact_single("hello ?", ["hi ."] * turns, ["i sail ."])
@@ -105,7 +121,11 @@ def test_bug_7_a_batch_is_padded_to_its_own_longest(model, tmp_path):
     examples = ConvaiExamples(model.layout, read_dialogues(write(tmp_path, entries(2))), 160)
     lengths = [max(map(len, examples.sequences(number, 0).ids)) for number in range(len(examples))]
     short = lengths.index(min(lengths))
-    assert min(lengths) < max(lengths) == collate([examples.sequences(k, 0) for k in range(10)], 0).ids.shape[1]
+    assert (
+        min(lengths)
+        < max(lengths)
+        == collate([examples.sequences(k, 0) for k in range(10)], 0).ids.shape[1]
+    )
     assert collate([examples.sequences(short, 0)], 0).ids.shape == (2, min(lengths))
 
 
@@ -120,7 +140,9 @@ def test_bug_8_a_missing_persona_downloads_nothing(model, monkeypatch):
 
 def dialogues(count: int, candidates: int) -> list[Dialogue]:
     others = [f"other {k}" for k in range(candidates - 1)]
-    return [Dialogue(("p",), (Utterance((f"q {k}",), (*others, f"gold {k}")),)) for k in range(count)]
+    return [
+        Dialogue(("p",), (Utterance((f"q {k}",), (*others, f"gold {k}")),)) for k in range(count)
+    ]
 
 
 def test_other_candidates_are_used_each_epoch(model):
@@ -129,15 +151,25 @@ def test_other_candidates_are_used_each_epoch(model):
     assert {len(texts) for texts in drawn} == {2} and {texts[-1] for texts in drawn} == {"gold 0"}
     assert len({texts[0] for texts in drawn}) > 12
     assert drawn[3] == tuple(examples.candidates_of(0, 3)), "the same epoch draws the same"
-    assert len(ConvaiExamples(model.layout, dialogues(1, 20), 160, candidates=0).candidates_of(0, 0)) == 20
+    assert (
+        len(ConvaiExamples(model.layout, dialogues(1, 20), 160, candidates=0).candidates_of(0, 0))
+        == 20
+    )
 
 
 def test_missing_candidates_come_from_other_dialogues(model):
     examples = ConvaiExamples(model.layout, dialogues(5, 1), 160, candidates=3)
     drawn = [examples.candidates_of(2, epoch) for epoch in range(20)]
     assert {len(texts) for texts in drawn} == {3} and {texts[-1] for texts in drawn} == {"gold 2"}
-    assert {text for texts in drawn for text in texts[:-1]} == {"gold 0", "gold 1", "gold 3", "gold 4"}
-    assert ConvaiExamples(model.layout, dialogues(1, 1), 160).candidates_of(0, 0) == ["gold 0"], "there is no other dialogue"
+    assert {text for texts in drawn for text in texts[:-1]} == {
+        "gold 0",
+        "gold 1",
+        "gold 3",
+        "gold 4",
+    }
+    assert ConvaiExamples(model.layout, dialogues(1, 1), 160).candidates_of(0, 0) == ["gold 0"], (
+        "there is no other dialogue"
+    )
 
 
 def test_a_history_too_long_for_the_model_loses_its_oldest_turns(model):
@@ -155,16 +187,43 @@ def test_a_history_too_long_for_the_model_loses_its_oldest_turns(model):
 @pytest.mark.parametrize(
     "args, message",
     [
-        ({"num_train_epoch": 1}, "ConvAIModel has no setting 'num_train_epoch'; did you mean 'num_train_epochs'?"),
+        (
+            {"num_train_epoch": 1},
+            "ConvAIModel has no setting 'num_train_epoch'; did you mean 'num_train_epochs'?",
+        ),
         ({"zzz": 1}, "ConvAIModel has no setting 'zzz'; leave it out."),
-        ({"train_batch_size": 0}, "The setting train_batch_size must be a whole number of at least 1; it is 0."),
-        ({"num_train_epochs": 1.5}, "The setting num_train_epochs must be a whole number of at least 1; it is 1.5."),
-        ({"num_train_epochs": True}, "The setting num_train_epochs must be a whole number of at least 1; it is True."),
-        ({"learning_rate": float("nan")}, "The setting learning_rate must be a number of at least 0; it is nan."),
-        ({"learning_rate": "4e-5"}, "The setting learning_rate must be a number of at least 0; it is '4e-5'."),
-        ({"optimizer": "SGD"}, "The setting optimizer must be one of AdamW, Adafactor; it is 'SGD'."),
-        ({"wandb_project": "mine"}, "The setting wandb_project is not supported here; leave it out."),
-        ({"n_gpu": 2}, "The recipe convai trains on one GPU; leave n_gpu out, or use recipe sft with accelerate launch."),
+        (
+            {"train_batch_size": 0},
+            "The setting train_batch_size must be a whole number of at least 1; it is 0.",
+        ),
+        (
+            {"num_train_epochs": 1.5},
+            "The setting num_train_epochs must be a whole number of at least 1; it is 1.5.",
+        ),
+        (
+            {"num_train_epochs": True},
+            "The setting num_train_epochs must be a whole number of at least 1; it is True.",
+        ),
+        (
+            {"learning_rate": float("nan")},
+            "The setting learning_rate must be a number of at least 0; it is nan.",
+        ),
+        (
+            {"learning_rate": "4e-5"},
+            "The setting learning_rate must be a number of at least 0; it is '4e-5'.",
+        ),
+        (
+            {"optimizer": "SGD"},
+            "The setting optimizer must be one of AdamW, Adafactor; it is 'SGD'.",
+        ),
+        (
+            {"wandb_project": "mine"},
+            "The setting wandb_project is not supported here; leave it out.",
+        ),
+        (
+            {"n_gpu": 2},
+            "The recipe convai trains on one GPU; leave n_gpu out, or use recipe sft with accelerate launch.",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_honoured_is_refused(bases, args, message):
@@ -182,7 +241,12 @@ def test_a_folder_with_settings_of_another_version_still_loads(model, tmp_path):
     model.save_model("mine")
     file = tmp_path / "mine" / "model_args.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "setting_of_old": 1}))
-    assert ConvAIModel("gpt2", "mine", use_cuda=False).train_model(str(write(tmp_path, entries(2))), args=QUIET)[0] == 2
+    assert (
+        ConvAIModel("gpt2", "mine", use_cuda=False).train_model(
+            str(write(tmp_path, entries(2))), args=QUIET
+        )[0]
+        == 2
+    )
 
 
 def test_a_full_output_folder_is_refused_unless_asked_for(model, tmp_path):
@@ -199,7 +263,9 @@ def test_a_full_output_folder_is_refused_unless_asked_for(model, tmp_path):
 
 def test_models_that_cannot_be_used_are_one_sentence(bases, tmp_path, chat_folder, monkeypatch):
     for name in (str(chat_folder), str(tmp_path)):
-        with pytest.raises(UserError, match="is no GPT or GPT-2 checkpoint, which recipe convai needs"):
+        with pytest.raises(
+            UserError, match="is no GPT or GPT-2 checkpoint, which recipe convai needs"
+        ):
             train_convai(name, dialogues(2, 2), None, tmp_path / "out")
     with pytest.raises(UserError, match="trains gpt and gpt2 here, not blender"):
         ConvAIModel("blender", "blender")
@@ -214,6 +280,8 @@ def test_models_that_cannot_be_used_are_one_sentence(bases, tmp_path, chat_folde
 
 
 def test_hooks_may_be_left_out(bases, tmp_path):
-    progress = train_convai(str(bases["gpt2"]), dialogues(3, 1), None, tmp_path / "out", {**QUIET, "no_save": True})
+    progress = train_convai(
+        str(bases["gpt2"]), dialogues(3, 1), None, tmp_path / "out", {**QUIET, "no_save": True}
+    )
     assert progress.finished and [*(tmp_path / "out").iterdir()] == []
     assert Hooks().should_stop() is False

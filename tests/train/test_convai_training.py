@@ -23,9 +23,17 @@ from train.data.dialogues import read_dialogues  # noqa: E402
 from train.recipes import convai_loop, convai_state  # noqa: E402
 from train.recipes.convai import ConvAIModel, train_convai  # noqa: E402
 from train.recipes.convai_loop import Hooks  # noqa: E402
+from train.run import checkpoints  # noqa: E402
 from train.run.checkpoints import is_good  # noqa: E402
 
-ARGS = {**QUIET, "num_train_epochs": 4, "train_batch_size": 3, "learning_rate": 1e-2, "save_steps": 3}  # 4 epochs of 4 steps
+# 4 epochs of 4 steps
+ARGS = {
+    **QUIET,
+    "num_train_epochs": 4,
+    "train_batch_size": 3,
+    "learning_rate": 1e-2,
+    "save_steps": 3,
+}
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +44,8 @@ def base(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    return read_dialogues(write(tmp_path_factory.mktemp("data"), entries(4)))  # four candidates: two are drawn each epoch
+    # four candidates: two are drawn each epoch
+    return read_dialogues(write(tmp_path_factory.mktemp("data"), entries(4)))
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +62,11 @@ def train(base, data, out, valid=None, hooks=None, resume=False, **args):
 
 def stop_after(step: int) -> Hooks:
     seen = []
-    return Hooks(on_step=lambda record: seen.append(record["step"]), should_stop=lambda: seen[-1] >= step, on_message=lambda text: None)
+    return Hooks(
+        on_step=lambda record: seen.append(record["step"]),
+        should_stop=lambda: seen[-1] >= step,
+        on_message=lambda text: None,
+    )
 
 
 def refusal(*arguments, **options) -> str:
@@ -67,20 +80,44 @@ def refusal(*arguments, **options) -> str:
 
 def test_a_run_leaves_a_checkpoint_and_nothing_else(base, data, tmp_path):
     records = []
-    progress = train(base, data, tmp_path / "out", hooks=Hooks(on_step=records.append), save_model_every_epoch=True)
+    progress = train(
+        base,
+        data,
+        tmp_path / "out",
+        hooks=Hooks(on_step=records.append),
+        save_model_every_epoch=True,
+    )
     assert (progress.step, progress.finished) == (16, True)
-    files = {"config.json", "generation_config.json", "model.safetensors", "model_args.json", "persona_layout.json"}
+    files = {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "model_args.json",
+        "persona_layout.json",
+    }
     files |= {"tokenizer.json", "tokenizer_config.json"}
     folders = {f"checkpoint-{4 * k}-epoch-{k}" for k in (1, 2, 3, 4)}
     assert {path.name for path in (tmp_path / "out").iterdir()} == files | folders
     for name in folders:
-        assert {path.name for path in (tmp_path / "out" / name).iterdir()} == files | {"manifest.json"}
+        assert {path.name for path in (tmp_path / "out" / name).iterdir()} == files | {
+            "manifest.json"
+        }
         assert is_good(tmp_path / "out" / name)
         load_checkpoint(str(tmp_path / "out" / name), "cpu", double_heads=True)
     assert [record["step"] for record in records] == list(range(1, 17))
     assert [record["eta"] > 0 for record in records] == [True] * 15 + [False]
     for record in records:
-        assert set(record) == {"step", "steps", "epoch", "loss", "lm_loss", "mc_loss", "learning_rate", "tokens_per_s", "eta"}
+        assert set(record) == {
+            "step",
+            "steps",
+            "epoch",
+            "loss",
+            "lm_loss",
+            "mc_loss",
+            "learning_rate",
+            "tokens_per_s",
+            "eta",
+        }
         assert record["loss"] == pytest.approx(2 * record["lm_loss"] + record["mc_loss"])
         assert (record["steps"], record["epoch"]) == (16, record["step"] / 4)
         assert record["tokens_per_s"] > 0
@@ -99,12 +136,25 @@ def test_pieces_of_a_batch_give_the_same_step(data, tmp_path, tmp_path_factory, 
     for out, limit in (("all", 99), ("some", 4)):
         messages = []
         monkeypatch.setattr(convai_loop, "losses", memory_for(limit))
-        assert train(str(base), data, tmp_path / out, hooks=Hooks(on_message=messages.append), train_batch_size=10).step == 4
+        assert (
+            train(
+                str(base),
+                data,
+                tmp_path / out,
+                hooks=Hooks(on_message=messages.append),
+                train_batch_size=10,
+            ).step
+            == 4
+        )
         left = {99: [], 4: [5, 3, 2]}[limit]
-        assert messages == [f"Memory ran out: from now on {k} examples at once, and more passes a step." for k in left]
+        assert messages == [
+            f"Memory ran out: from now on {k} examples at once, and more passes a step."
+            for k in left
+        ]
     weights, others = (load_file(tmp_path / out / "model.safetensors") for out in ("all", "some"))
     for name in weights:
-        if name != "multiple_choice_head.summary.bias":  # its gradient is zero but for rounding, which AdamW blows up
+        # its gradient is zero but for rounding, which AdamW blows up
+        if name != "multiple_choice_head.summary.bias":
             torch.testing.assert_close(weights[name], others[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
@@ -122,7 +172,9 @@ def memory_for(sequences: int):
 
 def test_memory_for_not_even_one_example_is_one_sentence(base, data, tmp_path, monkeypatch):
     monkeypatch.setattr(convai_loop, "losses", memory_for(1))
-    assert refusal(base, data, tmp_path / "out", hooks=stop_after(99)).startswith("Memory ran out with a single example")
+    assert refusal(base, data, tmp_path / "out", hooks=stop_after(99)).startswith(
+        "Memory ran out with a single example"
+    )
 
 
 def test_other_errors_of_the_model_are_not_taken_for_memory(base, data, tmp_path, monkeypatch):
@@ -141,7 +193,9 @@ def test_a_stopped_run_resumes_to_the_same_bytes(base, data, tmp_path, whole, st
     assert (progress.step, progress.finished) == (step, False)
     assert not (out / "model.safetensors").exists()
     messages = []
-    progress = train("/no/base/needed", data, out, hooks=Hooks(on_message=messages.append), resume=True)
+    progress = train(
+        "/no/base/needed", data, out, hooks=Hooks(on_message=messages.append), resume=True
+    )
     assert (progress.step, progress.finished) == (16, True)
     assert messages == [f"Resuming from resume-{step}: step {step} of 16."]
     assert (out / "model.safetensors").read_bytes() == whole
@@ -167,7 +221,9 @@ def test_a_broken_resume_checkpoint_is_passed_over(base, data, tmp_path, whole):
 def test_resuming_nothing_starts_at_the_beginning(base, data, tmp_path, whole):
     messages = []
     train(base, data, tmp_path / "out", hooks=Hooks(on_message=messages.append), resume=True)
-    assert messages == [f"{tmp_path / 'out'} holds no checkpoint to resume from: training starts at the beginning."]
+    assert messages == [
+        f"{tmp_path / 'out'} holds no checkpoint to resume from: training starts at the beginning."
+    ]
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == whole
 
 
@@ -176,8 +232,14 @@ def test_resuming_with_other_settings_or_data_is_refused(base, data, tmp_path):
     train(base, data, out, hooks=stop_after(2))
     cure = "resume with the same, or start anew without --resume."
     message = refusal(base, data, out, resume=True, learning_rate=1e-3, hooks=stop_after(99))
-    assert message == f"{out / 'resume-2'} was trained with learning_rate 0.01, now it is 0.001; {cure}"
-    assert refusal(base, data[:2], out, resume=True) == f"{out / 'resume-2'} was trained with other training data; {cure}"
+    assert (
+        message
+        == f"{out / 'resume-2'} was trained with learning_rate 0.01, now it is 0.001; {cure}"
+    )
+    assert (
+        refusal(base, data[:2], out, resume=True)
+        == f"{out / 'resume-2'} was trained with other training data; {cure}"
+    )
 
 
 def test_a_new_run_forgets_an_older_one(base, data, tmp_path, whole):
@@ -191,11 +253,18 @@ def test_a_new_run_forgets_an_older_one(base, data, tmp_path, whole):
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "Adafactor"])
 def test_both_optimizers_resume(base, data, tmp_path, optimizer):
-    args = {"optimizer": optimizer, "adafactor_relative_step": False, "adafactor_warmup_init": False, "gradient_accumulation_steps": 2}
+    args = {
+        "optimizer": optimizer,
+        "adafactor_relative_step": False,
+        "adafactor_warmup_init": False,
+        "gradient_accumulation_steps": 2,
+    }
     train(base, data, tmp_path / "whole", **args)
     train(base, data, tmp_path / "parts", hooks=stop_after(3), **args)
     train(base, data, tmp_path / "parts", resume=True, **args)
-    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
 
 
 # ---- kills: a child process made by fork, which has everything imported
@@ -251,9 +320,22 @@ def test_kills_at_every_point_of_a_save_lose_nothing(base, data, tmp_path, whole
         return call
 
     def run(moment: int):
-        for module, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree"), (convai_state, "save_file"), (saving, "sha256")):
+        for module, name in (
+            (os, "fsync"),
+            (os, "replace"),
+            (shutil, "rmtree"),
+            (convai_state, "save_file"),
+            (checkpoints, "sha256"),
+        ):
             setattr(module, name, killing(getattr(module, name), moment))
-        train(base, data, tmp_path / "out", hooks=Hooks(on_message=lambda text: None), resume=True, save_best_model=False)
+        train(
+            base,
+            data,
+            tmp_path / "out",
+            hooks=Hooks(on_message=lambda text: None),
+            resume=True,
+            save_best_model=False,
+        )
 
     out = tmp_path / "out"
     moments = [*range(3, 60, 6), *range(60, 200, 17)]
@@ -269,7 +351,11 @@ def test_kills_at_every_point_of_a_save_lose_nothing(base, data, tmp_path, whole
     assert killed >= 10
     assert ended(in_child(lambda: run(-1))) == 0
     assert (out / "model.safetensors").read_bytes() == whole
-    assert not [path for path in out.rglob("*") if path.name.startswith(".") or path.name.startswith("resume-")]
+    assert not [
+        path
+        for path in out.rglob("*")
+        if path.name.startswith(".") or path.name.startswith("resume-")
+    ]
 
 
 def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(base, data, tmp_path, whole):
@@ -280,7 +366,9 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(base, data, t
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))  # the weights take 60 kB
         message = refusal(base, data, out, resume=True, hooks=stop_after(99))
-        assert message.startswith(f"{out / 'resume-6'} cannot be written (") and message.endswith("free space, then --resume.")
+        assert message.startswith(f"{out / 'resume-6'} cannot be written (") and message.endswith(
+            "free space, then --resume."
+        )
 
     assert ended(in_child(on_a_full_disk)) == 0
     assert sorted(path.name for path in out.iterdir()) == ["resume-3", "resume-4"]
@@ -291,7 +379,9 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(base, data, t
 # ---- numbers that are none
 
 
-def test_a_loss_that_is_none_stops_and_keeps_the_last_good_checkpoint(base, data, tmp_path, monkeypatch):
+def test_a_loss_that_is_none_stops_and_keeps_the_last_good_checkpoint(
+    base, data, tmp_path, monkeypatch
+):
     out, honest, seen = tmp_path / "out", convai_loop.losses, []
 
     def losses(model, batch):
@@ -301,8 +391,14 @@ def test_a_loss_that_is_none_stops_and_keeps_the_last_good_checkpoint(base, data
 
     monkeypatch.setattr(convai_loop, "losses", losses)
     kept = f"the last good checkpoint is {out / 'resume-3'}"
-    assert refusal(base, data, out) == f"The loss became nan in step 6, so training stopped; {kept}; lower learning_rate and start again."
-    assert all(tensor.isfinite().all() for tensor in load_file(out / "resume-3" / "model.safetensors").values())
+    assert (
+        refusal(base, data, out)
+        == f"The loss became nan in step 6, so training stopped; {kept}; lower learning_rate and start again."
+    )
+    assert all(
+        tensor.isfinite().all()
+        for tensor in load_file(out / "resume-3" / "model.safetensors").values()
+    )
 
 
 def test_a_wild_learning_rate_never_saves_a_spoilt_model(base, data, tmp_path):
@@ -317,28 +413,62 @@ def test_a_wild_learning_rate_never_saves_a_spoilt_model(base, data, tmp_path):
 
 def test_validation_during_training_keeps_the_best_model(base, data, tmp_path):
     evaluations = []
-    args = {"evaluate_during_training": True, "evaluate_during_training_steps": 3, "eval_batch_size": 1, "num_train_epochs": 6}
-    progress = train(base, data, tmp_path / "out", valid=data[:3], hooks=Hooks(on_evaluation=evaluations.append), **args)
+    args = {
+        "evaluate_during_training": True,
+        "evaluate_during_training_steps": 3,
+        "eval_batch_size": 1,
+        "num_train_epochs": 6,
+    }
+    progress = train(
+        base,
+        data,
+        tmp_path / "out",
+        valid=data[:3],
+        hooks=Hooks(on_evaluation=evaluations.append),
+        **args,
+    )
     assert [record["step"] for record in evaluations] == [3, 4, 6, 8, 9, 12, 15, 16, 18, 20, 21, 24]
     assert progress.evaluations == evaluations
     assert set(evaluations[0]) == {"step", "epoch", "language_model_loss", "f1_score"}
     best = ConvAIModel("gpt2", str(tmp_path / "out" / "best_model"), use_cuda=False)
     scores = best.eval_model(str(write(tmp_path, entries(4)[:3])), str(tmp_path / "scores"))
-    assert scores["language_model_loss"] == pytest.approx(min(record["language_model_loss"] for record in evaluations))
+    assert scores["language_model_loss"] == pytest.approx(
+        min(record["language_model_loss"] for record in evaluations)
+    )
 
 
 def test_early_stopping_ends_when_nothing_gets_better(base, data, tmp_path):
     messages = []
-    args = {"evaluate_during_training": True, "evaluate_during_training_steps": 2, "evaluate_each_epoch": False}
-    args |= {"use_early_stopping": True, "early_stopping_patience": 2, "early_stopping_delta": 100, "num_train_epochs": 50}
-    progress = train(base, data, tmp_path / "out", valid=data, hooks=Hooks(on_message=messages.append), **args)
-    assert (progress.step, progress.finished) == (8, True), "the first evaluation is the best, and three are worse"
+    args = {
+        "evaluate_during_training": True,
+        "evaluate_during_training_steps": 2,
+        "evaluate_each_epoch": False,
+    }
+    args |= {
+        "use_early_stopping": True,
+        "early_stopping_patience": 2,
+        "early_stopping_delta": 100,
+        "num_train_epochs": 50,
+    }
+    progress = train(
+        base, data, tmp_path / "out", valid=data, hooks=Hooks(on_message=messages.append), **args
+    )
+    assert (progress.step, progress.finished) == (8, True), (
+        "the first evaluation is the best, and three are worse"
+    )
     assert messages == ["No better eval_loss in 3 evaluations: training ends early."]
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
 def test_scoring_on_the_way_does_not_change_the_training(base, data, tmp_path, whole):
-    train(base, data, tmp_path / "out", valid=data, evaluate_during_training=True, evaluate_during_training_steps=1)
+    train(
+        base,
+        data,
+        tmp_path / "out",
+        valid=data,
+        evaluate_during_training=True,
+        evaluate_during_training_steps=1,
+    )
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == whole
 
 
@@ -348,16 +478,23 @@ def test_scoring_on_the_way_does_not_change_the_training(base, data, tmp_path, w
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_trains_and_resumes(base, data, tmp_path, monkeypatch, dtype):
     monkeypatch.setattr(convai_loop, "half_precision", lambda device: dtype)
-    monkeypatch.setattr(ConvAIModel, "__init__", with_fp16(ConvAIModel.__init__))  # stock turns it off without a GPU
+    # stock turns it off without a GPU
+    monkeypatch.setattr(ConvAIModel, "__init__", with_fp16(ConvAIModel.__init__))
     records = []
     train(base, data, tmp_path / "whole", hooks=Hooks(on_step=records.append))
     assert records[-1]["loss"] < records[0]["loss"] - 1
     train(base, data, tmp_path / "parts", hooks=stop_after(6))
-    scaler = json.loads((tmp_path / "parts" / "resume-6" / "training_state.json").read_text())["scaler"]
+    scaler = json.loads((tmp_path / "parts" / "resume-6" / "training_state.json").read_text())[
+        "scaler"
+    ]
     assert bool(scaler) == (dtype == torch.float16)
     train(base, data, tmp_path / "parts", resume=True)
-    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
-    assert {tensor.dtype for tensor in load_file(tmp_path / "whole" / "model.safetensors").values()} == {torch.float32}
+    assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (
+        tmp_path / "whole" / "model.safetensors"
+    ).read_bytes()
+    assert {
+        tensor.dtype for tensor in load_file(tmp_path / "whole" / "model.safetensors").values()
+    } == {torch.float32}
 
 
 def with_fp16(init):

@@ -14,7 +14,10 @@ from persona_bot.errors import UserError
 from train.data.dialogues import MAX_CHARS, Dialogue, Utterance, conversations, read_dialogues
 
 EXAMPLE = Path(__file__).parents[2] / "train" / "example_dialogues.json"
-GOOD = {"personality": ["i sail."], "utterances": [{"history": ["hi"], "candidates": ["no !", "ahoy !"]}]}
+GOOD = {
+    "personality": ["i sail."],
+    "utterances": [{"history": ["hi"], "candidates": ["no !", "ahoy !"]}],
+}
 
 
 def write(tmp_path, content) -> Path:
@@ -51,8 +54,13 @@ def test_the_mark_of_windows_editors_is_skipped(tmp_path):
 
 
 def test_the_gold_reply_alone_is_enough_and_empty_distractors_are_dropped(tmp_path):
-    utterances = [{"history": ["hi"], "candidates": ["gold"]}, {"history": ["yo"], "candidates": ["", "gold"]}]
-    (dialogue,) = read_dialogues(write(tmp_path, [{"personality": ["p"], "utterances": utterances}]))
+    utterances = [
+        {"history": ["hi"], "candidates": ["gold"]},
+        {"history": ["yo"], "candidates": ["", "gold"]},
+    ]
+    (dialogue,) = read_dialogues(
+        write(tmp_path, [{"personality": ["p"], "utterances": utterances}])
+    )
     assert [u.candidates for u in dialogue.utterances] == [("gold",), ("gold",)]
 
 
@@ -70,9 +78,12 @@ def test_equal_strings_are_one_object(tmp_path):
 
 
 def test_two_own_turns_running_get_a_silence_between_them(tmp_path):
-    turns = ["hi", "one", "ok", "two", "three", "what ?", "four"]  # "two" and "three" are both the persona's
+    # "two" and "three" are both the persona's
+    turns = ["hi", "one", "ok", "two", "three", "what ?", "four"]
     utterances = [{"history": turns[:k], "candidates": [turns[k]]} for k in (1, 3, 4, 6)]
-    (dialogue,) = read_dialogues(write(tmp_path, [{"personality": ["p"], "utterances": utterances}]))
+    (dialogue,) = read_dialogues(
+        write(tmp_path, [{"personality": ["p"], "utterances": utterances}])
+    )
     assert [u.history for u in dialogue.utterances][2:] == [
         ("hi", "one", "ok", "two", "__SILENCE__"),
         ("hi", "one", "ok", "two", "__SILENCE__", "three", "what ?"),
@@ -116,33 +127,72 @@ def test_the_example_file_loses_and_doubles_no_reply(split):
 
 BAD_ENTRIES = [
     (7, "entry 2: is not an object with 'personality' and 'utterances'."),
-    ({"utterances": GOOD["utterances"]}, "entry 2: 'personality' must be a list with at least one string."),
-    ({**GOOD, "personality": []}, "entry 2: 'personality' must be a list with at least one string."),
-    ({**GOOD, "personality": "i sail."}, "entry 2: 'personality' must be a list with at least one string."),
+    (
+        {"utterances": GOOD["utterances"]},
+        "entry 2: 'personality' must be a list with at least one string.",
+    ),
+    (
+        {**GOOD, "personality": []},
+        "entry 2: 'personality' must be a list with at least one string.",
+    ),
+    (
+        {**GOOD, "personality": "i sail."},
+        "entry 2: 'personality' must be a list with at least one string.",
+    ),
     ({**GOOD, "personality": ["x", None]}, "entry 2: 'personality' must hold strings only."),
     ({**GOOD, "personality": ["x", " "]}, "entry 2: an empty sentence in 'personality'."),
-    ({**GOOD, "personality": ["x"] * 51}, "entry 2: 'personality' has 51 strings; at most 50 are allowed."),
-    ({**GOOD, "utterances": {}}, "entry 2: 'utterances' must be a list with at least one utterance."),
-    ({**GOOD, "utterances": []}, "entry 2: 'utterances' must be a list with at least one utterance."),
+    (
+        {**GOOD, "personality": ["x"] * 51},
+        "entry 2: 'personality' has 51 strings; at most 50 are allowed.",
+    ),
+    (
+        {**GOOD, "utterances": {}},
+        "entry 2: 'utterances' must be a list with at least one utterance.",
+    ),
+    (
+        {**GOOD, "utterances": []},
+        "entry 2: 'utterances' must be a list with at least one utterance.",
+    ),
 ]
 BAD_UTTERANCES = [
     ("text", "is not an object with 'history' and 'candidates'."),
     ({"candidates": ["x"]}, "'history' must be a list with at least one string."),
     ({"history": [], "candidates": ["x"]}, "'history' must be a list with at least one string."),
     ({"history": [["hi"]], "candidates": ["x"]}, "'history' must hold strings only."),
-    ({"history": ["hi"] * 501, "candidates": ["x"]}, "'history' has 501 strings; at most 500 are allowed."),
-    ({"history": ["x" * 2001], "candidates": ["x"]}, f"'history' has a string of 2,001 characters; at most {MAX_CHARS:,} are allowed."),
+    (
+        {"history": ["hi"] * 501, "candidates": ["x"]},
+        "'history' has 501 strings; at most 500 are allowed.",
+    ),
+    (
+        {"history": ["x" * 2001], "candidates": ["x"]},
+        f"'history' has a string of 2,001 characters; at most {MAX_CHARS:,} are allowed.",
+    ),
     (
         {"history": ["a", "b"], "candidates": ["x"]},
         "'history' has 2 turns, so the partner is not first; begin with __SILENCE__ if the persona does.",
     ),
-    ({"history": ["a", " ", "b"], "candidates": ["x"]}, "an empty turn of the persona in 'history'."),
+    (
+        {"history": ["a", " ", "b"], "candidates": ["x"]},
+        "an empty turn of the persona in 'history'.",
+    ),
     ({"history": ["hi"]}, "'candidates' must be a list with at least one string."),
-    ({"history": ["hi"], "candidates": []}, "'candidates' must be a list with at least one string."),
-    ({"history": ["hi"], "candidates": ["x", ""]}, "the gold reply (the last of 'candidates') is empty."),
-    ({"history": ["hi"], "candidates": ["x", "__SILENCE__"]}, "the gold reply (the last of 'candidates') is empty."),
+    (
+        {"history": ["hi"], "candidates": []},
+        "'candidates' must be a list with at least one string.",
+    ),
+    (
+        {"history": ["hi"], "candidates": ["x", ""]},
+        "the gold reply (the last of 'candidates') is empty.",
+    ),
+    (
+        {"history": ["hi"], "candidates": ["x", "__SILENCE__"]},
+        "the gold reply (the last of 'candidates') is empty.",
+    ),
     ({"history": ["hi"], "candidates": [1.5]}, "'candidates' must hold strings only."),
-    ({"history": ["hi"], "candidates": ["x"] * 201}, "'candidates' has 201 strings; at most 200 are allowed."),
+    (
+        {"history": ["hi"], "candidates": ["x"] * 201},
+        "'candidates' has 201 strings; at most 200 are allowed.",
+    ),
 ]
 
 
@@ -154,7 +204,9 @@ def test_a_bad_entry_is_named(tmp_path, entry, message):
 
 @pytest.mark.parametrize("utterance, message", BAD_UTTERANCES)
 def test_a_bad_utterance_is_named(tmp_path, utterance, message):
-    path = write(tmp_path, {"train": [GOOD, {**GOOD, "utterances": [*GOOD["utterances"], utterance]}]})
+    path = write(
+        tmp_path, {"train": [GOOD, {**GOOD, "utterances": [*GOOD["utterances"], utterance]}]}
+    )
     assert refusal(path) == f"{path}: entry 2, utterance 2: {message}"
 
 
@@ -163,9 +215,18 @@ def test_a_bad_utterance_is_named(tmp_path, utterance, message):
     [
         (b"", "entry 1: is not valid JSON (parse error: premature EOF)"),
         (b"[NaN]", "entry 1: is not valid JSON (lexical error: invalid char in json text)"),
-        (json.dumps([GOOD]).encode()[:-1], "after entry 1: is not valid JSON (parse error: premature EOF)"),
-        (json.dumps([GOOD]).encode() + b"]", "after entry 1: is not valid JSON (parse error: trailing garbage)"),
-        (b'["\xff\xfe"]', "entry 1: is not valid JSON (lexical error: invalid bytes in UTF8 string)"),
+        (
+            json.dumps([GOOD]).encode()[:-1],
+            "after entry 1: is not valid JSON (parse error: premature EOF)",
+        ),
+        (
+            json.dumps([GOOD]).encode() + b"]",
+            "after entry 1: is not valid JSON (parse error: trailing garbage)",
+        ),
+        (
+            b'["\xff\xfe"]',
+            "entry 1: is not valid JSON (lexical error: invalid bytes in UTF8 string)",
+        ),
         (b"[" * 100_000, "entry 1: is not valid JSON (brackets nested deeper than 8)"),
         (b"[" + b"1" * 6000 + b"]", "entry 1: is not valid JSON (parse error: integer overflow)"),
     ],
@@ -175,48 +236,96 @@ def test_broken_json_is_named(tmp_path, content, reason):
     assert refusal(path) == f"{path}: {reason}; mend the file there."
 
 
-@pytest.mark.parametrize("content", [[], {}, 3, "text", {"valid": [GOOD]}, {"train": []}, {"train": None}])
+@pytest.mark.parametrize(
+    "content", [[], {}, 3, "text", {"valid": [GOOD]}, {"train": []}, {"train": None}]
+)
 def test_a_file_without_dialogues_is_refused(tmp_path, content):
     path = write(tmp_path, content)
-    assert refusal(path) == f'{path} holds no dialogues for train; expected a list of entries, or {{"train": [entries]}}.'
+    assert (
+        refusal(path)
+        == f'{path} holds no dialogues for train; expected a list of entries, or {{"train": [entries]}}.'
+    )
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     missing = tmp_path / "none.json"
-    assert refusal(missing) == f"{missing} cannot be read (No such file or directory); name a file of dialogues."
-    assert refusal(tmp_path) == f"{tmp_path} cannot be read (Is a directory); name a file of dialogues."
+    assert (
+        refusal(missing)
+        == f"{missing} cannot be read (No such file or directory); name a file of dialogues."
+    )
+    assert (
+        refusal(tmp_path)
+        == f"{tmp_path} cannot be read (Is a directory); name a file of dialogues."
+    )
 
 
 def test_all_problems_are_counted_and_ten_shown(tmp_path):
     path = write(tmp_path, [GOOD, *range(1234)])
     lines = refusal(path).splitlines()
     assert lines[0] == f"{path} has 1,234 problems; the first 10 of them:"
-    assert lines[1:] == [f"{path}: entry {k}: is not an object with 'personality' and 'utterances'." for k in range(2, 12)]
+    assert lines[1:] == [
+        f"{path}: entry {k}: is not an object with 'personality' and 'utterances'."
+        for k in range(2, 12)
+    ]
 
 
 def test_a_few_bad_entries_are_left_out_where_that_is_asked_for(tmp_path, capsys):
     path = write(tmp_path, [GOOD, 1, GOOD, 2])
     assert len(read_dialogues(path, tolerate=2)) == 2
-    assert capsys.readouterr().err.splitlines()[1] == f"left out: {path}: entry 4: is not an object with 'personality' and 'utterances'."
+    assert (
+        capsys.readouterr().err.splitlines()[1]
+        == f"left out: {path}: entry 4: is not an object with 'personality' and 'utterances'."
+    )
     assert "2 problems" in refusal(path, tolerate=1)
     cut = write(tmp_path, json.dumps([GOOD, 1, GOOD]).encode()[:-1])
     assert "premature EOF" in refusal(cut, tolerate=9), "a cut file is never tolerated"
 
 
 def test_the_command_prints_one_line_a_problem_and_exits_2(tmp_path):
-    good = subprocess.run([sys.executable, "-m", "train.dialogues", EXAMPLE], capture_output=True, text=True)
-    assert (good.returncode, good.stdout) == (0, f"{EXAMPLE}: 8 dialogues, 32 replies, no problems.\n")
+    good = subprocess.run(
+        [sys.executable, "-m", "train.dialogues", EXAMPLE], capture_output=True, text=True
+    )
+    assert (good.returncode, good.stdout) == (
+        0,
+        f"{EXAMPLE}: 8 dialogues, 32 replies, no problems.\n",
+    )
     path = write(tmp_path, [1])
-    bad = subprocess.run([sys.executable, "-m", "train.dialogues", path], capture_output=True, text=True)
+    bad = subprocess.run(
+        [sys.executable, "-m", "train.dialogues", path], capture_output=True, text=True
+    )
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr == f"{path}: entry 1: is not an object with 'personality' and 'utterances'.\n"
 
 
 # ---- 5,000 mutated files
 
-VALUES = [None, True, 0, -1, 1e308, 10**30, "", " ", "x", "__SILENCE__", "\x00", "\ud800", "ü" * 2001]
+VALUES = [
+    None,
+    True,
+    0,
+    -1,
+    1e308,
+    10**30,
+    "",
+    " ",
+    "x",
+    "__SILENCE__",
+    "\x00",
+    "\ud800",
+    "ü" * 2001,
+]
 VALUES += [[], {}, [[]], [""], ["a", "b"], [1], {"history": ["x"]}]
-BYTES = [b"NaN", b"Infinity", b"\\ud800", b"\\u0000", b"\xff", b"\x00", b"\xef\xbb\xbf", b"1e999", b"9" * 400]
+BYTES = [
+    b"NaN",
+    b"Infinity",
+    b"\\ud800",
+    b"\\u0000",
+    b"\xff",
+    b"\x00",
+    b"\xef\xbb\xbf",
+    b"1e999",
+    b"9" * 400,
+]
 BYTES += [b"[" * 50, b"{", b"]", b'"', b",", b":", b"-", b"//"]
 
 
@@ -244,7 +353,10 @@ def mutate_bytes(rng, raw: bytes) -> bytes:
 def test_5000_mutated_files_read_or_are_refused(tmp_path):
     rng = random.Random(0)
     turns = [f"turn {k} é" for k in range(6)]
-    entry = {"personality": ["one", "two"], "utterances": [{"history": turns[:k], "candidates": ["no", turns[k]]} for k in (1, 3, 5)]}
+    entry = {
+        "personality": ["one", "two"],
+        "utterances": [{"history": turns[:k], "candidates": ["no", turns[k]]} for k in (1, 3, 5)],
+    }
     raw = json.dumps([entry, entry], ensure_ascii=False)
     results = Counter()
     path = write(tmp_path, b"")
@@ -253,14 +365,17 @@ def test_5000_mutated_files_read_or_are_refused(tmp_path):
         for _ in range(rng.choice([1, 1, 2, 4])):
             data = mutate_value(rng, data) if number % 2 else data
         content = json.dumps(data, ensure_ascii=bool(number % 3)).encode("utf-8", "surrogatepass")
-        with open(path, "r+b") as file:  # emptying a file and writing it again, as "wb" does, waits for the disk each time
+        # emptying a file and writing it again, as "wb" does, waits for the disk each time
+        with open(path, "r+b") as file:
             file.truncate(file.write(content if number % 2 else mutate_bytes(rng, content)))
         try:
             dialogues = read_dialogues(path)
             for dialogue in dialogues:
                 lists = conversations(dialogue)
                 assert all(len(turns) % 2 == 0 and all(turns[1::2]) for turns in lists)
-                assert {turns[-1] for turns in lists} <= {u.candidates[-1] for u in dialogue.utterances}
+                assert {turns[-1] for turns in lists} <= {
+                    u.candidates[-1] for u in dialogue.utterances
+                }
             results["read"] += 1
         except UserError as error:
             assert str(path) in str(error)

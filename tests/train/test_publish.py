@@ -28,7 +28,13 @@ from train.publish import publish
 
 TOKEN = "hf_canaryCanaryCanary"
 CARD = "---\nlicense: apache-2.0\nlibrary_name: transformers\n---\n# Mine\n"
-UPLOADED = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+UPLOADED = {
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
 UPLOADED |= {"chat_template.jinja", "persona_layout.json", "README.md", "scores.json"}
 
 
@@ -39,7 +45,11 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setattr(publishing, "PAUSES", (0.01, 0.01))
         monkeypatch.setattr(publishing, "TIMEOUT", httpx2.Timeout(0.4))
-        hub.users[TOKEN] = {"name": "user", "role": "write", "orgs": {"lab": "write", "club": "read"}}
+        hub.users[TOKEN] = {
+            "name": "user",
+            "role": "write",
+            "orgs": {"lab": "write", "club": "read"},
+        }
         yield hub
 
 
@@ -61,7 +71,12 @@ def refusal(call, *arguments) -> str:
     with pytest.raises(UserError) as error:
         call(*arguments)
     sentence = str(error.value)
-    assert sentence.endswith(".") and ";" in sentence and "\n" not in sentence and TOKEN not in sentence
+    assert (
+        sentence.endswith(".")
+        and ";" in sentence
+        and "\n" not in sentence
+        and TOKEN not in sentence
+    )
     return sentence
 
 
@@ -78,15 +93,26 @@ def test_publish_then_pull(hub, trained, chat_model):
     assert commits(hub) == ["initial commit", "Publish mine"]
     checkpoint = load_checkpoint("user/mine", device="cpu")
     loaded = checkpoint.model.state_dict()
-    assert all(loaded[name].equal(weights.to(checkpoint.model.dtype)) for name, weights in chat_model.state_dict().items())
+    assert all(
+        loaded[name].equal(weights.to(checkpoint.model.dtype))
+        for name, weights in chat_model.state_dict().items()
+    )
 
 
 def test_plain_transformers_loads_it_too(hub, trained, tmp_path):
     publish(trained, "user/mine")
     pulled = snapshot_download("user/mine", cache_dir=tmp_path / "plain")
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(pulled), AutoTokenizer.from_pretrained(pulled)
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], add_generation_prompt=True, return_tensors="pt")
-    assert model.generate(**ids, max_new_tokens=3, do_sample=False).shape[1] > ids["input_ids"].shape[1]
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(pulled),
+        AutoTokenizer.from_pretrained(pulled),
+    )
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], add_generation_prompt=True, return_tensors="pt"
+    )
+    assert (
+        model.generate(**ids, max_new_tokens=3, do_sample=False).shape[1]
+        > ids["input_ids"].shape[1]
+    )
 
 
 def test_a_convai_checkpoint(hub, convai_folder, tmp_path):
@@ -108,7 +134,9 @@ def adapter(chat_model, trained: Path, folder: Path, base: str) -> Path:
     adapted = get_peft_model(copy.deepcopy(chat_model), LoraConfig(target_modules=["q_proj"]))
     adapted.save_pretrained(folder, save_embedding_layers=False)
     config = folder / "adapter_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": base}))
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": base})
+    )
     for file in [*trained.glob("token*"), trained / "chat_template.jinja"]:
         shutil.copy(file, folder)
     return finish(folder)
@@ -125,10 +153,20 @@ def test_again_makes_no_commit_and_a_change_makes_one(hub, trained):
 
 
 def test_what_an_earlier_upload_left_goes_and_what_others_added_stays(hub, trained):
-    old = {"adapter_config.json": b"{}", "old.safetensors": b"x", "q4.gguf": b"x", "notes.txt": b"x", "sub/config.json": b"{}"}
+    old = {
+        "adapter_config.json": b"{}",
+        "old.safetensors": b"x",
+        "q4.gguf": b"x",
+        "notes.txt": b"x",
+        "sub/config.json": b"{}",
+    }
     hub.put("user/mine", old)
     publish(trained, "user/mine")
-    assert set(hub.head("user/mine").files) == UPLOADED | {"q4.gguf", "notes.txt", "sub/config.json"}
+    assert set(hub.head("user/mine").files) == UPLOADED | {
+        "q4.gguf",
+        "notes.txt",
+        "sub/config.json",
+    }
 
 
 def test_private(hub, trained):
@@ -155,11 +193,20 @@ def test_an_organisation(hub, trained):
 @pytest.fixture
 def clone(monkeypatch, tmp_path):
     """A folder like this repository, but small; not a git clone."""
-    for name in ("app.py", "requirements.txt", "persona_bot/persona.py", "persona_bot/__pycache__/x.pyc", "tests/test_x.py", "train/x.py"):
+    for name in (
+        "app.py",
+        "requirements.txt",
+        "persona_bot/persona.py",
+        "persona_bot/__pycache__/x.pyc",
+        "tests/test_x.py",
+        "train/x.py",
+    ):
         file = tmp_path / "clone" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name)
-    (tmp_path / "clone" / "README.md").write_text("---\ntitle: Persona\nsdk: gradio\nmodels:\n- some/default\n---\n# Long text\n")
+    (tmp_path / "clone" / "README.md").write_text(
+        "---\ntitle: Persona\nsdk: gradio\nmodels:\n- some/default\n---\n# Long text\n"
+    )
     monkeypatch.setattr(space, "ROOT", tmp_path / "clone")
     return tmp_path / "clone"
 
@@ -168,9 +215,17 @@ def test_a_space_holds_the_app_and_names_the_model(hub, trained, clone):
     assert publish(trained, "user/mine", space="user/chat") == f"{hub.url}/spaces/user/chat"
     repo, files = hub.repos["space", "user/chat"], hub.head("user/chat", "space").files
     assert (repo.sdk, repo.variables, repo.private) == ("gradio", {"MODEL_ID": "user/mine"}, False)
-    assert set(files) == {".gitattributes", "README.md", "app.py", "requirements.txt", "persona_bot/persona.py"}
+    assert set(files) == {
+        ".gitattributes",
+        "README.md",
+        "app.py",
+        "requirements.txt",
+        "persona_bot/persona.py",
+    }
     card = files["README.md"].data.decode()
-    assert card.startswith("---\ntitle: Persona\nsdk: gradio\nmodels:\n- user/mine\npreload_from_hub:\n- user/mine\n---\n")
+    assert card.startswith(
+        "---\ntitle: Persona\nsdk: gradio\nmodels:\n- user/mine\npreload_from_hub:\n- user/mine\n---\n"
+    )
     assert "Long text" not in card and f"{hub.url}/user/mine" in card
 
 
@@ -182,7 +237,10 @@ def test_a_space_is_updated_in_one_commit(hub, trained, clone):
     publish(trained, "user/other", space="user/chat")
     assert len(commits(hub, "user/chat", "space")) == 3
     assert hub.repos["space", "user/chat"].variables == {"MODEL_ID": "user/other"}
-    assert "persona_bot/renamed.py" in (files := hub.head("user/chat", "space").files) and "persona_bot/persona.py" not in files
+    assert (
+        "persona_bot/renamed.py" in (files := hub.head("user/chat", "space").files)
+        and "persona_bot/persona.py" not in files
+    )
 
 
 def test_a_private_space_asks_for_a_secret(hub, trained, clone, capsys):
@@ -190,11 +248,14 @@ def test_a_private_space_asks_for_a_secret(hub, trained, clone, capsys):
     assert hub.repos["space", "user/chat"].private
     assert "preload_from_hub" not in hub.head("user/chat", "space").files["README.md"].data.decode()
     assert "Add a secret HF_TOKEN that may read user/mine" in capsys.readouterr().out
-    assert hub.repos["space", "user/chat"].variables == {"MODEL_ID": "user/mine"}  # a variable is public: no token in it
+    # a variable is public: no token in it
+    assert hub.repos["space", "user/chat"].variables == {"MODEL_ID": "user/mine"}
 
 
 def test_access_to_the_space_is_checked_before_anything_is_uploaded(hub, trained, clone):
-    assert "may not publish as somebody" in refusal(publish, trained, "user/mine", False, "somebody/chat")
+    assert "may not publish as somebody" in refusal(
+        publish, trained, "user/mine", False, "somebody/chat"
+    )
     assert hub.repos == {}
 
 
@@ -208,8 +269,14 @@ def test_the_real_app_is_tracked_and_complete():
         "persona_presets/soldier.txt",
     } <= files
     assert not {name for name in files if re.match(r"tests/|train/|default_model/|.*\.pyc", name)}
-    source = "\n".join((space.ROOT / name).read_text(encoding="utf-8") for name in files if name.endswith(".py"))
-    ours = set(re.findall(r"^\s*(?:from|import) (page|persona_bot|train|tests|benchmarks)\b", source, re.MULTILINE))
+    source = "\n".join(
+        (space.ROOT / name).read_text(encoding="utf-8") for name in files if name.endswith(".py")
+    )
+    ours = set(
+        re.findall(
+            r"^\s*(?:from|import) (page|persona_bot|train|tests|benchmarks)\b", source, re.MULTILINE
+        )
+    )
     assert ours == {"page", "persona_bot"}
     assert "title:" in (card := space.space_card("user/mine", False)) and "- user/mine" in card
 
@@ -230,7 +297,12 @@ def test_the_token_stays_between_us_and_the_hub(hub, trained, clone, capfd, capl
     assert {request.path.split("/")[1] for request in elsewhere} == {"lfs", "lfs-verify"}
     assert TOKEN not in str(elsewhere) and TOKEN in str(hub.requests)
     assert TOKEN not in "".join(capfd.readouterr()) + caplog.text
-    stored = [blob.data for repo in hub.repos.values() for commit in repo.commits for blob in commit.files.values()]
+    stored = [
+        blob.data
+        for repo in hub.repos.values()
+        for commit in repo.commits
+        for blob in commit.files.values()
+    ]
     written = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
     assert not any(TOKEN.encode() in data for data in [*stored, *written])
 
@@ -246,4 +318,7 @@ def test_the_command_prints_one_line_and_exits_2(hub, trained, monkeypatch, caps
     with pytest.raises(SystemExit) as exit:
         publishing.main()
     assert exit.value.code == 2
-    assert capsys.readouterr().err == "user may not publish as somebody; publish to user/mine, or ask somebody for write access.\n"
+    assert (
+        capsys.readouterr().err
+        == "user may not publish as somebody; publish to user/mine, or ask somebody for write access.\n"
+    )

@@ -28,7 +28,12 @@ def test_a_wrong_token(hub, monkeypatch):
 
 
 def fine_grained(entity: str, *permissions: str) -> dict:
-    scoped = [{"entity": {"type": "user", "name": entity}, "permissions": ["repo.content.read", *permissions]}]
+    scoped = [
+        {
+            "entity": {"type": "user", "name": entity},
+            "permissions": ["repo.content.read", *permissions],
+        }
+    ]
     return {"role": "fineGrained", "fineGrained": {"scoped": scoped}}
 
 
@@ -80,7 +85,15 @@ def test_offline(hub, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["optimizer.pt", "training_args.bin", "pytorch_model.bin", "rng_state.pth", "optimizer.safetensors", "trainer_state.json"]
+    "name",
+    [
+        "optimizer.pt",
+        "training_args.bin",
+        "pytorch_model.bin",
+        "rng_state.pth",
+        "optimizer.safetensors",
+        "trainer_state.json",
+    ],
 )
 def test_training_state_and_pickles_are_refused(hub, trained, name):
     (trained / name).write_bytes(b"x")
@@ -92,7 +105,9 @@ def test_training_state_and_pickles_are_refused(hub, trained, name):
 def test_a_folder_that_lacks_something(hub, trained, name):
     (trained / name).unlink()
     sentence = refusal(publish, trained, "user/mine")
-    assert ("is no checkpoint" if name == "model.safetensors" else f"has no {name}") in sentence and hub.requests == []
+    assert (
+        "is no checkpoint" if name == "model.safetensors" else f"has no {name}"
+    ) in sentence and hub.requests == []
 
 
 def test_no_folder(hub, tmp_path):
@@ -112,7 +127,14 @@ def test_an_adapter_whose_base_is_only_here(hub, trained, chat_model, tmp_path):
 
 
 def test_only_listed_files_are_uploaded(hub, trained):
-    for name in ("notes.txt", ".env", "model_args.json", "events.out", "checkpoint-10/model.safetensors", "checkpoint-10/optimizer.pt"):
+    for name in (
+        "notes.txt",
+        ".env",
+        "model_args.json",
+        "events.out",
+        "checkpoint-10/model.safetensors",
+        "checkpoint-10/optimizer.pt",
+    ):
         (trained / name).parent.mkdir(exist_ok=True)
         (trained / name).write_bytes(b"x")
     publish(trained, "user/mine")
@@ -160,8 +182,15 @@ def test_a_fault_that_stays(hub, trained, fault):
     assert commits(hub) == ["initial commit"]
 
 
-STEPS = ["GET /api/whoami", "POST /api/repos/create", "GET .*/auth-check", "POST /api/validate-yaml", "GET /api/models/user/mine$"]
-RETRIED_INSIDE = ["POST .*/preupload/", "POST .*/objects/batch", "PUT /lfs/"]  # the client itself waits a second
+STEPS = [
+    "GET /api/whoami",
+    "POST /api/repos/create",
+    "GET .*/auth-check",
+    "POST /api/validate-yaml",
+    "GET /api/models/user/mine$",
+]
+# the client itself waits a second
+RETRIED_INSIDE = ["POST .*/preupload/", "POST .*/objects/batch", "PUT /lfs/"]
 
 
 @pytest.mark.parametrize("step", [*STEPS, *RETRIED_INSIDE])
@@ -182,7 +211,8 @@ def test_a_refusal_at_each_step_is_final(hub, trained, step, status):
 def test_a_commit_that_the_hub_carries_out_late(hub, trained):
     done = threading.Event()
     hub.fault("POST .*/commit/", also=lambda: done.wait(10))
-    publish(trained, "user/mine")  # gives the first request up, and makes the commit with the second
+    # gives the first request up, and makes the commit with the second
+    publish(trained, "user/mine")
     done.set()
     hub.wait_until_idle()
     assert commits(hub) == ["initial commit", "Publish mine"]
@@ -196,7 +226,9 @@ def test_damage_on_the_way_up(hub, trained):
 def test_somebody_else_commits_in_between(hub, trained):
     publish(trained, "user/mine")
     (trained / "scores.json").write_text('{"new": 1}')
-    others = {name: blob.data for name, blob in hub.head("user/mine").files.items()} | {"notes.txt": b"theirs"}
+    others = {name: blob.data for name, blob in hub.head("user/mine").files.items()} | {
+        "notes.txt": b"theirs"
+    }
     hub.fault("POST .*/commit/", also=lambda: hub.put("user/mine", others))
     publish(trained, "user/mine")
     assert commits(hub) == ["initial commit", "Publish mine", "put", "Publish mine"]

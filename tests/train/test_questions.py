@@ -16,8 +16,13 @@ def test_every_slot_is_filled_and_every_template_can_be_drawn():
     slots, facts = read_templates()
     assert len(facts) > 80 and len({fact.topic for fact in facts}) > 40
     for fact in facts:
-        assert fact.blocks and all(questions and answers for questions, answers in fact.blocks), fact.lines
-        for name in re.findall(r"{(\w+)}", " ".join([*fact.lines, *(t for block in fact.blocks for part in block for t in part)])):
+        assert fact.blocks and all(questions and answers for questions, answers in fact.blocks), (
+            fact.lines
+        )
+        for name in re.findall(
+            r"{(\w+)}",
+            " ".join([*fact.lines, *(t for block in fact.blocks for part in block for t in part)]),
+        ):
             assert len(slots[name]) >= 4, name
 
 
@@ -27,7 +32,11 @@ def test_answers_tell_what_the_persona_says():
     for seed in range(50):
         persona, turns = make_dialogue(random.Random(seed), slots, named * 12)
         name = next(value for value in slots["name"] if re.search(rf"\b{value}\b", persona[0]))
-        answers = [reply for question, reply in zip(turns[::2], turns[1::2], strict=True) if "name" in question or "who are" in question]
+        answers = [
+            reply
+            for question, reply in zip(turns[::2], turns[1::2], strict=True)
+            if "name" in question or "who are" in question
+        ]
         assert all(name in answer for answer in answers)
 
 
@@ -35,22 +44,35 @@ def test_facts_of_one_topic_never_meet():
     slots, facts = read_templates()
     patterns = {fact.topic: [] for fact in facts}
     for fact in facts:
-        patterns[fact.topic] += [re.compile(re.sub(r"\\{\w+\\}", ".+", re.escape(line))) for line in fact.lines]
+        patterns[fact.topic] += [
+            re.compile(re.sub(r"\\{\w+\\}", ".+", re.escape(line))) for line in fact.lines
+        ]
     for number, dialogue in enumerate(make_dialogues(200, seed=3)):
-        marriage = [s for s in dialogue["personality"] if any(pattern.fullmatch(s) for pattern in patterns["marriage"])]
+        marriage = [
+            s
+            for s in dialogue["personality"]
+            if any(pattern.fullmatch(s) for pattern in patterns["marriage"])
+        ]
         assert len(marriage) <= 1, (number, marriage)
 
 
 def test_no_sentence_of_the_probes_is_taught():
     scored = {sentence for probe in json.loads(PROBES.read_text()) for sentence in probe["persona"]}
-    assert not scored & {sentence for dialogue in make_dialogues(2_000) for sentence in dialogue["personality"]}
+    assert not scored & {
+        sentence for dialogue in make_dialogues(2_000) for sentence in dialogue["personality"]
+    }
 
 
 def test_the_command_writes_what_training_reads(tmp_path, monkeypatch, capsys):
     out = tmp_path / "questions.json"
-    monkeypatch.setattr("sys.argv", ["questions", "--count", "40", "--seed", "9", "--out", str(out)])
+    monkeypatch.setattr(
+        "sys.argv", ["questions", "--count", "40", "--seed", "9", "--out", str(out)]
+    )
     main()
     dialogues = read_dialogues(out)
-    assert capsys.readouterr().out == f"40 dialogues, {sum(len(d.utterances) for d in dialogues)} replies: {out}\n"
+    assert (
+        capsys.readouterr().out
+        == f"40 dialogues, {sum(len(d.utterances) for d in dialogues)} replies: {out}\n"
+    )
     assert len(dialogues) == 40 and json.loads(out.read_text()) == make_dialogues(40, seed=9)
     assert all(u.candidates[0] != u.candidates[-1] for d in dialogues for u in d.utterances)

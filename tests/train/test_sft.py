@@ -61,7 +61,9 @@ def test_a_packed_row_has_the_loss_and_gradients_of_separate_runs(both):
 def test_logits_are_computed_at_supervised_positions_only(both):
     model, _, examples = both
     shapes = []
-    model.lm_head.register_forward_hook(lambda _, inputs, output: shapes.append((inputs[0].shape, output.shape)))
+    model.lm_head.register_forward_hook(
+        lambda _, inputs, output: shapes.append((inputs[0].shape, output.shape))
+    )
     summed_loss(model, collate([examples]))
     learnt, vocabulary = sum(e.supervised for e in examples), model.config.vocab_size
     assert shapes == [((1, learnt, 32), (1, learnt, vocabulary))]
@@ -105,7 +107,9 @@ def test_every_supervised_token_of_a_step_weighs_the_same(llama, examples, tmp_p
 def test_the_logged_losses_are_nats_per_supervised_token(llama, examples, tmp_path):
     tokens = sum(e.supervised for e in examples)
     before = sum(plain_nats(llama, e) for e in examples).item() / tokens
-    model, _ = train_sft(llama, examples, examples, tmp_path, settings(epochs=1, row_length=2048, batch_rows=4))
+    model, _ = train_sft(
+        llama, examples, examples, tmp_path, settings(epochs=1, row_length=2048, batch_rows=4)
+    )
     after = sum(plain_nats(llama, e) for e in examples).item() / tokens
     lines = read_log(tmp_path)
     assert [line["step"] for line in lines] == [1, 1]
@@ -124,7 +128,10 @@ def test_an_architecture_that_mixes_conversations_is_refused(llama, examples):
         return plain(*args, logits_to_keep=logits_to_keep, **kwargs)
 
     llama.forward = without_positions
-    with pytest.raises(UserError, match="^llama models mix the conversations of a packed row; choose another base model.$"):
+    with pytest.raises(
+        UserError,
+        match="^llama models mix the conversations of a packed row; choose another base model.$",
+    ):
         check_model(llama, examples[0])
 
 
@@ -137,7 +144,9 @@ def no_cache(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_lora_leaves_the_base_alone_and_merges_to_what_was_trained(chat_folder, chat_tokenizer, llama, examples, tmp_path, no_cache, bf16):
+def test_lora_leaves_the_base_alone_and_merges_to_what_was_trained(
+    chat_folder, chat_tokenizer, llama, examples, tmp_path, no_cache, bf16
+):
     before = {name: p.clone() for name, p in llama.state_dict().items()}
     base_type = torch.bfloat16 if bf16 else torch.float32
     rank_4 = settings(lora_rank=4, lora_alpha=8, bf16=bf16)
@@ -145,22 +154,34 @@ def test_lora_leaves_the_base_alone_and_merges_to_what_was_trained(chat_folder, 
     train_sft(model, examples, [], tmp_path / "out", rank_4)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert {p.dtype for p in trained.values()} == {torch.float32}
-    assert all("lora_" in name for name in trained) and len(trained) == 2 * 7 * 2  # two matrices on seven layers in two blocks
+    # two matrices on seven layers in two blocks
+    assert all("lora_" in name for name in trained) and len(trained) == 2 * 7 * 2
     for name, p in model.get_base_model().state_dict().items():
         if "lora_" not in name:
             assert torch.equal(p, before[name.replace(".base_layer", "")].to(base_type)), name
-    assert max(p.abs().max() for name, p in trained.items() if "lora_B" in name) > 1e-3, "it has learnt"
+    assert max(p.abs().max() for name, p in trained.items() if "lora_B" in name) > 1e-3, (
+        "it has learnt"
+    )
     ids = torch.tensor([examples[1].ids])
     with torch.no_grad():
-        expected, untrained = model.eval()(ids).logits.float(), llama_logits(before, llama.config, ids)
-    save_trained(model, chat_tokenizer, find_layout(chat_tokenizer), str(chat_folder), tmp_path / "out")
+        expected, untrained = (
+            model.eval()(ids).logits.float(),
+            llama_logits(before, llama.config, ids),
+        )
+    save_trained(
+        model, chat_tokenizer, find_layout(chat_tokenizer), str(chat_folder), tmp_path / "out"
+    )
     assert (expected - untrained).abs().max() > 0.1
     for folder in (tmp_path / "out", tmp_path / "out" / "adapter"):
         loaded = load_checkpoint(str(folder), "cpu")
         with torch.no_grad():
             found = loaded.model(ids).logits.float()
-        assert (found - expected).norm() < 0.03 * (expected - untrained).norm() + 0.02 * expected.norm()
-    assert json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(chat_folder)
+        assert (found - expected).norm() < 0.03 * (
+            expected - untrained
+        ).norm() + 0.02 * expected.norm()
+    assert json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())[
+        "base_model_name_or_path"
+    ] == str(chat_folder)
 
 
 def llama_logits(weights, config, ids) -> torch.Tensor:
@@ -175,15 +196,29 @@ def llama_logits(weights, config, ids) -> torch.Tensor:
 def test_twenty_dialogues_are_learnt_by_heart_and_said(both, tmp_path):
     model, layout, _ = both
     jobs = "bake drive sing paint swim teach sail dance cook write draw run knit climb fish read hunt ride farm mend".split()
-    chats = [[f"do you {job}?", f"yes, i {job} a lot.", f"{job}? since when?", f"since year {k}."] for k, job in enumerate(jobs)]
+    chats = [
+        [f"do you {job}?", f"yes, i {job} a lot.", f"{job}? since when?", f"since year {k}."]
+        for k, job in enumerate(jobs)
+    ]
     personas = [Persona("", (f"i {job}.",)) for job in jobs]
     examples = [conversation_example(layout, *pair) for pair in zip(personas, chats, strict=True)]
     model = grown(model)
-    train_sft(model, examples, [], tmp_path, settings(epochs=40, learning_rate=6e-3, row_length=512, warmup=0.1, save_every=1000))
-    checkpoint = Checkpoint(model.eval(), layout.tokenizer, layout, "tiny", torch.device("cpu"), 256)
+    train_sft(
+        model,
+        examples,
+        [],
+        tmp_path,
+        settings(epochs=40, learning_rate=6e-3, row_length=512, warmup=0.1, save_every=1000),
+    )
+    checkpoint = Checkpoint(
+        model.eval(), layout.tokenizer, layout, "tiny", torch.device("cpu"), 256
+    )
     greedy = Settings(temperature=0, repetition_penalty=1, no_repeat_ngram=0, min_tokens=0)
     pairs = zip(personas, chats, strict=True)
-    replies = [["".join(stream_reply(checkpoint, persona, turns[:k], greedy)) for k in (1, 3)] for persona, turns in pairs]
+    replies = [
+        ["".join(stream_reply(checkpoint, persona, turns[:k], greedy)) for k in (1, 3)]
+        for persona, turns in pairs
+    ]
     assert replies == [turns[1::2] for turns in chats]
 
 
@@ -208,7 +243,13 @@ def test_gradient_checkpointing_changes_no_weight(both, tmp_path):
     digests = []
     for flag in (False, True):
         trained = copy.deepcopy(model)
-        train_sft(trained, examples, [], tmp_path / str(flag), settings(epochs=2, gradient_checkpointing=flag))
+        train_sft(
+            trained,
+            examples,
+            [],
+            tmp_path / str(flag),
+            settings(epochs=2, gradient_checkpointing=flag),
+        )
         assert trained.is_activation_checkpointing == flag
         digests.append(digest(trained))
     assert digests[0] == digests[1] != digest(model)
@@ -231,13 +272,30 @@ def out_of_memory(*_, **__):
 @pytest.mark.parametrize(
     "field, value",
     [
-        *[("epochs", 0), ("epochs", float("nan")), ("learning_rate", -1e-4), ("learning_rate", float("inf")), ("row_length", 8)],
-        *[("batch_rows", 0), ("accumulate", 0), ("warmup", 1.5), ("lora_rank", -1), ("lora_dropout", 1.0), ("save_every", 0), ("seed", -1)],
+        *[
+            ("epochs", 0),
+            ("epochs", float("nan")),
+            ("learning_rate", -1e-4),
+            ("learning_rate", float("inf")),
+            ("row_length", 8),
+        ],
+        *[
+            ("batch_rows", 0),
+            ("accumulate", 0),
+            ("warmup", 1.5),
+            ("lora_rank", -1),
+            ("lora_dropout", 1.0),
+            ("save_every", 0),
+            ("seed", -1),
+        ],
     ],
 )
 def test_impossible_settings_are_one_sentence(field, value):
     flag = field.replace("_", "-")
-    with pytest.raises(UserError, match=f"^--{flag} must be from .* to .*, not {value}; leave it out for the default.$"):
+    with pytest.raises(
+        UserError,
+        match=f"^--{flag} must be from .* to .*, not {value}; leave it out for the default.$",
+    ):
         SftSettings(**{field: value})
 
 

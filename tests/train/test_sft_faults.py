@@ -41,7 +41,11 @@ class RunsOut:
 
     def __init__(self, model, limit: int, first: int = 0, error=None):
         self.plain, self.limit, self.first = model.forward, limit, first
-        self.passes, self.times, self.error = 0, 0, error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        self.passes, self.times, self.error = (
+            0,
+            0,
+            error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+        )
         model.forward = self
 
     @property
@@ -56,16 +60,32 @@ class RunsOut:
         return self.plain(input_ids=input_ids, **inputs)
 
 
-CPU_ERROR = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+CPU_ERROR = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+)
 
 
 @pytest.mark.parametrize("error", [None, CPU_ERROR])
-def test_out_of_memory_goes_on_with_smaller_passes_and_the_same_steps(chat_model, examples, tmp_path, capsys, error):
+def test_out_of_memory_goes_on_with_smaller_passes_and_the_same_steps(
+    chat_model, examples, tmp_path, capsys, error
+):
     many, one_row = examples * 4, max(len(e.ids) for e in examples)
     small, large = copy.deepcopy(chat_model), copy.deepcopy(chat_model)
-    train_sft(small, many, [], tmp_path / "small", settings(row_length=one_row, batch_rows=1, accumulate=4))
+    train_sft(
+        small,
+        many,
+        [],
+        tmp_path / "small",
+        settings(row_length=one_row, batch_rows=1, accumulate=4),
+    )
     wrapped = RunsOut(large, one_row, error=error)
-    _, used = train_sft(large, many, [], tmp_path / "large", settings(row_length=one_row, batch_rows=4, accumulate=1))
+    _, used = train_sft(
+        large,
+        many,
+        [],
+        tmp_path / "large",
+        settings(row_length=one_row, batch_rows=4, accumulate=1),
+    )
     assert wrapped.times == 2, "four rows, then two"
     assert (used.batch_rows, used.accumulate) == (1, 4)
     assert digest(large) == digest(small) != digest(chat_model)
@@ -82,8 +102,12 @@ def test_out_of_memory_later_goes_on_from_the_last_checkpoint(chat_model, exampl
     wrapped = RunsOut(later, 2 * one_row, first=8)
     trainer, used = train_sft(later, many, [], tmp_path / "later", wanted)
     assert wrapped.times == 1 and (used.batch_rows, used.accumulate) == (2, 2)
-    assert [line["step"] for line in read_log(tmp_path / "later")] == list(range(1, trainer.state.max_steps + 1))
-    for (name, mine), other in zip(later.state_dict().items(), plain.state_dict().values(), strict=True):
+    assert [line["step"] for line in read_log(tmp_path / "later")] == list(
+        range(1, trainer.state.max_steps + 1)
+    )
+    for (name, mine), other in zip(
+        later.state_dict().items(), plain.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(mine, other, rtol=1e-2, atol=1e-4, msg=name)
 
 
@@ -141,7 +165,9 @@ def spoil(model):
 
 
 @pytest.mark.parametrize("save_every, what", [(2, "The loss"), (1, "A weight")])
-def test_numbers_that_are_none_stop_training_and_keep_the_last_good_checkpoint(llama, examples, tmp_path, at_step, save_every, what):
+def test_numbers_that_are_none_stop_training_and_keep_the_last_good_checkpoint(
+    llama, examples, tmp_path, at_step, save_every, what
+):
     at_step(3, spoil)
     with pytest.raises(UserError) as stopped:
         train_sft(llama, examples, [], tmp_path, settings(epochs=9, save_every=save_every))
@@ -155,7 +181,10 @@ def test_numbers_that_are_none_stop_training_and_keep_the_last_good_checkpoint(l
 
 def test_numbers_that_are_none_from_the_start_are_told(llama, examples, tmp_path):
     spoil(llama)
-    with pytest.raises(UserError, match="^The loss is no longer a finite number at step 1, so training stopped; nothing was saved yet; "):
+    with pytest.raises(
+        UserError,
+        match="^The loss is no longer a finite number at step 1, so training stopped; nothing was saved yet; ",
+    ):
         train_sft(llama, examples, [], tmp_path, settings())
 
 
@@ -170,7 +199,9 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_and_resuming_works(chat_model, examples, tmp_path, at_step, full_disk, capsys):
+def test_a_full_disk_leaves_the_last_checkpoint_and_resuming_works(
+    chat_model, examples, tmp_path, at_step, full_disk, capsys
+):
     plain, wanted = copy.deepcopy(chat_model), settings(save_every=1, epochs=4)
     train_sft(plain, examples, examples, tmp_path / "plain", wanted)
     out = tmp_path / "out"
@@ -186,7 +217,9 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_resuming_works(chat_model, e
         with pytest.raises(UserError) as told:
             train_sft(copy.deepcopy(chat_model), examples, examples, out, wanted, resume=True)
         full_disk(2**40)
-        assert str(told.value).endswith("free space, then --resume.") and "\n" not in str(told.value)
+        assert str(told.value).endswith("free space, then --resume.") and "\n" not in str(
+            told.value
+        )
         assert {file: file.read_bytes() for file in (out / "checkpoint-2").rglob("*")} == before
         assert newest_good(out).name == "checkpoint-2"
         assert not [*out.glob(".checkpoint*"), *out.glob(".best*")], "room for whoever frees some"
@@ -204,28 +237,50 @@ def test_early_stopping_restores_the_best_weights(chat_model, chat_tokenizer, tm
     train = [conversation_example(layout, PERSONA, ["hi.", "go away!"])]
     valid = [conversation_example(layout, PERSONA, ["hi.", "hello, how nice to see you."])]
     model = copy.deepcopy(chat_model)
-    trainer, _ = train_sft(model, train, valid, tmp_path, settings(epochs=90, save_every=3, patience=4))
+    trainer, _ = train_sft(
+        model, train, valid, tmp_path, settings(epochs=90, save_every=3, patience=4)
+    )
     losses = {line["step"]: line["eval_loss"] for line in read_log(tmp_path) if "eval_loss" in line}
     best = min(losses, key=losses.get)
-    assert list(losses) == list(range(3, best + 4 * 3 + 1, 3)) and trainer.state.global_step == max(losses) < 90
-    assert (plain_nats(model, valid[0]) / valid[0].supervised).item() == pytest.approx(losses[best], rel=1e-5)
-    assert "No better validation 4 times: training ends early; the best weights are kept.\n" in capsys.readouterr().err
+    assert (
+        list(losses) == list(range(3, best + 4 * 3 + 1, 3))
+        and trainer.state.global_step == max(losses) < 90
+    )
+    assert (plain_nats(model, valid[0]) / valid[0].supervised).item() == pytest.approx(
+        losses[best], rel=1e-5
+    )
+    assert (
+        "No better validation 4 times: training ends early; the best weights are kept.\n"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_last_steps_are_validated_too(llama, examples, tmp_path):
-    train_sft(llama, examples, examples, tmp_path, settings(epochs=5, save_every=4, row_length=1024))
+    train_sft(
+        llama, examples, examples, tmp_path, settings(epochs=5, save_every=4, row_length=1024)
+    )
     assert [line["step"] for line in read_log(tmp_path) if "eval_loss" in line] == [4, 5]
 
 
 def test_a_run_starts_without_what_an_earlier_one_left(chat_model, examples, tmp_path):
     """Neither its checkpoints, nor its best weights, nor its log."""
-    train_sft(copy.deepcopy(chat_model), examples, examples, tmp_path / "a", settings(epochs=6, save_every=1))
+    train_sft(
+        copy.deepcopy(chat_model),
+        examples,
+        examples,
+        tmp_path / "a",
+        settings(epochs=6, save_every=1),
+    )
     again, alone = copy.deepcopy(chat_model), copy.deepcopy(chat_model)
     train_sft(again, examples[:2], [], tmp_path / "a", settings(epochs=2, save_every=1))
     train_sft(alone, examples[:2], [], tmp_path / "b", settings(epochs=2, save_every=1))
     assert digest(again) == digest(alone)
     assert [line["step"] for line in read_log(tmp_path / "a")] == [1, 2]
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["checkpoint-1", "checkpoint-2", "log.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "checkpoint-1",
+        "checkpoint-2",
+        "log.jsonl",
+    ]
 
 
 def test_a_seed_reproduces(convai_tokenizer, tmp_path):

@@ -28,7 +28,9 @@ def job(convai_tokenizer):
 def whole(job, tmp_path) -> bytes:
     """The weights of an uninterrupted run."""
     job(tmp_path / "whole", resume=False)
-    assert [line["step"] for line in read_log(tmp_path / "whole") if "loss" in line] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in read_log(tmp_path / "whole") if "loss" in line] == list(
+        range(1, STEPS + 1)
+    )
     return (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
@@ -80,7 +82,14 @@ def test_kills_inside_a_save_lose_nothing(job, whole, tmp_path):
         seen = [0]
 
         def hook(event: str, arguments) -> None:
-            if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree") and is_saving(arguments[0]):
+            if event in (
+                "open",
+                "os.rename",
+                "os.remove",
+                "os.mkdir",
+                "os.rmdir",
+                "shutil.rmtree",
+            ) and is_saving(arguments[0]):
                 seen[0] += 1
                 if seen[0] == moment:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -90,7 +99,9 @@ def test_kills_inside_a_save_lose_nothing(job, whole, tmp_path):
         (tmp_path / "count").write_text(str(seen[0]))
 
     def is_saving(path) -> bool:
-        return isinstance(path, str | os.PathLike) and any(part.startswith(".") for part in os.path.relpath(path, out).split(os.sep)[:1])
+        return isinstance(path, str | os.PathLike) and any(
+            part.startswith(".") for part in os.path.relpath(path, out).split(os.sep)[:1]
+        )
 
     assert ended(in_child(lambda: run(-1))) == 0
     events = int((tmp_path / "count").read_text())

@@ -37,7 +37,9 @@ def job(convai_tokenizer):
 def whole(job, tmp_path) -> bytes:
     """The weights of an uninterrupted run."""
     job(tmp_path / "whole", resume=False)
-    assert [line["step"] for line in read_log(tmp_path / "whole") if "loss" in line] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in read_log(tmp_path / "whole") if "loss" in line] == list(
+        range(1, STEPS + 1)
+    )
     return (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
@@ -71,7 +73,9 @@ def at_step(monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("kind", ["gpt2", "lora"])
-def test_a_signal_saves_and_the_rest_ends_in_the_same_bytes(convai_tokenizer, chat_model, chat_tokenizer, tmp_path, at_step, kind, number):
+def test_a_signal_saves_and_the_rest_ends_in_the_same_bytes(
+    convai_tokenizer, chat_model, chat_tokenizer, tmp_path, at_step, kind, number
+):
     def model():
         if kind == "gpt2":
             return gpt2(convai_tokenizer)
@@ -79,7 +83,13 @@ def test_a_signal_saves_and_the_rest_ends_in_the_same_bytes(convai_tokenizer, ch
 
     tokenizer = convai_tokenizer if kind == "gpt2" else chat_tokenizer
     examples = examples_of(tokenizer)
-    wanted = settings(epochs=6, row_length=80 if kind == "gpt2" else 128, save_every=5, lora_rank=4 * (kind == "lora"), lora_dropout=0.2)
+    wanted = settings(
+        epochs=6,
+        row_length=80 if kind == "gpt2" else 128,
+        save_every=5,
+        lora_rank=4 * (kind == "lora"),
+        lora_dropout=0.2,
+    )
     plain, stopped, resumed = model(), model(), model()
     trainer, _ = train_sft(plain, examples, [], tmp_path / "plain", wanted)
     steps = trainer.state.global_step
@@ -150,14 +160,34 @@ def test_resuming_nothing_starts_at_the_beginning(job, whole, tmp_path):
 def test_resuming_with_other_settings_is_refused(convai_tokenizer, whole, tmp_path, change, told):
     other = type(RUN)(**{**vars(RUN), **change})
     with pytest.raises(UserError) as refused:
-        train_sft(gpt2(convai_tokenizer), examples_of(convai_tokenizer), [], tmp_path / "whole", other, resume=True)
+        train_sft(
+            gpt2(convai_tokenizer),
+            examples_of(convai_tokenizer),
+            [],
+            tmp_path / "whole",
+            other,
+            resume=True,
+        )
     folder = tmp_path / "whole" / "checkpoint-12"
-    assert str(refused.value) == f"{folder} was trained with {told}; resume with the same, or start anew without --resume."
+    assert (
+        str(refused.value)
+        == f"{folder} was trained with {told}; resume with the same, or start anew without --resume."
+    )
 
 
 def test_resuming_with_other_data_is_refused(convai_tokenizer, whole, tmp_path):
-    with pytest.raises(UserError, match="checkpoint-12 was trained with other training data; resume with the same, or "):
-        train_sft(gpt2(convai_tokenizer), examples_of(convai_tokenizer)[::-1], [], tmp_path / "whole", RUN, resume=True)
+    with pytest.raises(
+        UserError,
+        match="checkpoint-12 was trained with other training data; resume with the same, or ",
+    ):
+        train_sft(
+            gpt2(convai_tokenizer),
+            examples_of(convai_tokenizer)[::-1],
+            [],
+            tmp_path / "whole",
+            RUN,
+            resume=True,
+        )
 
 
 def test_early_stopping_remembers_over_a_resume(convai_tokenizer, tmp_path):
@@ -166,9 +196,14 @@ def test_early_stopping_remembers_over_a_resume(convai_tokenizer, tmp_path):
     wanted = type(RUN)(**{**vars(RUN), "epochs": 30, "patience": 2, "learning_rate": 0.1})
     plain = gpt2(convai_tokenizer)
     trainer, _ = train_sft(plain, examples, examples[:1], tmp_path, wanted)
-    ended_at, best = trainer.state.global_step, (tmp_path / "best" / "weights.safetensors").read_bytes()
+    ended_at, best = (
+        trainer.state.global_step,
+        (tmp_path / "best" / "weights.safetensors").read_bytes(),
+    )
     assert ended_at < trainer.state.max_steps
-    saved = json.loads((newest_good(tmp_path) / "trainer_state.json").read_text())["stateful_callbacks"]["KeepBest"]["attributes"]
+    saved = json.loads((newest_good(tmp_path) / "trainer_state.json").read_text())[
+        "stateful_callbacks"
+    ]["KeepBest"]["attributes"]
     losses = [line["eval_loss"] for line in read_log(tmp_path) if "eval_loss" in line]
     assert saved == {"best": min(losses), "waited": 2}
     shutil.rmtree(newest_good(tmp_path))
@@ -201,12 +236,43 @@ def test_signals_outside_the_main_thread_are_left_alone():
 
 def test_two_processes_take_the_same_steps_as_one(chat_folder, tmp_path):
     """As `accelerate launch` starts them; one row each instead of two passes."""
-    given = ["--data", str(EXAMPLE), "--model", str(chat_folder), "--epochs", "1", "--lora-rank", "0", "--no-bf16"]
+    given = [
+        "--data",
+        str(EXAMPLE),
+        "--model",
+        str(chat_folder),
+        "--epochs",
+        "1",
+        "--lora-rank",
+        "0",
+        "--no-bf16",
+    ]
     given += ["--learning-rate", "1e-2", "--save-every", "3", "--score-dialogues", "0"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "train.finetune", *given]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "train.finetune",
+        *given,
+    ]
+    environment = {
+        **os.environ,
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     command = [*launch, "--out", str(tmp_path / "two"), "--accumulate", "1"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=EXAMPLE.parent.parent)
+    done = subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=EXAMPLE.parent.parent,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("done: python app.py") == 1
     finetune.main([*given, "--out", str(tmp_path / "one"), "--accumulate", "2"])
@@ -215,4 +281,6 @@ def test_two_processes_take_the_same_steps_as_one(chat_folder, tmp_path):
     for mine, other in zip(one, two, strict=True):
         key = "loss" if "loss" in mine else "eval_loss"
         assert other[key] == pytest.approx(mine[key], rel=1e-5)
-    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in newest_good(tmp_path / "two").iterdir()}
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {
+        path.name for path in newest_good(tmp_path / "two").iterdir()
+    }

@@ -44,13 +44,21 @@ def test_words_keep_punctuation_and_ignore_case_and_spacing(text, expected):
 
 
 def test_content_drops_punctuation_and_articles_as_parlai_does():
-    assert content("The cat's a Theory, an (old) one_two!") == ["cat", "s", "theory", "old", "one", "two"]
+    assert content("The cat's a Theory, an (old) one_two!") == [
+        "cat",
+        "s",
+        "theory",
+        "old",
+        "one",
+        "two",
+    ]
 
 
 @pytest.mark.parametrize(
     "reply, gold, expected",
     [
-        ("i have a dog", "i have two dogs", 2 * 2 / (3 + 4)),  # shared: i, have; the article is dropped
+        # shared: i, have; the article is dropped
+        ("i have a dog", "i have two dogs", 2 * 2 / (3 + 4)),
         ("Yes, I do!", "yes i do", 1.0),
         ("ha ha ha", "ha ha", 2 * 2 / (3 + 2)),  # a repeated word counts as often as both have it
         ("no", "yes", 0.0),
@@ -63,7 +71,8 @@ def test_word_f1(reply, gold, expected):
 
 
 def test_likelihood_is_given_per_reply_word_and_character_with_the_end_as_one_more():
-    result = likelihood_scores([6.0, 12.0], ["hi , you !", "yes"])  # 4 + 1 and 1 + 1 words, 10 + 1 and 3 + 1 characters
+    # 4 + 1 and 1 + 1 words, 10 + 1 and 3 + 1 characters
+    result = likelihood_scores([6.0, 12.0], ["hi , you !", "yes"])
     assert result["nats_per_reply"] == 9.0
     assert result["nats_per_word"] == pytest.approx(18 / 7)
     assert result["bits_per_character"] == pytest.approx(18 / math.log(2) / 15)
@@ -74,7 +83,8 @@ def test_likelihood_is_given_per_reply_word_and_character_with_the_end_as_one_mo
     [
         ([1.0, 2.0, 3.0], ["a", "b", "gold"], True),
         ([1.0, 4.0, 3.0], ["a", "b", "gold"], False),
-        ([3.0, 1.0, 3.0], ["a", "b", "gold"], False),  # a tie is lost: a model that cannot tell scores nothing
+        # a tie is lost: a model that cannot tell scores nothing
+        ([3.0, 1.0, 3.0], ["a", "b", "gold"], False),
         ([3.0, 1.0, 3.0], ["gold", "b", "gold"], True),  # but not against a copy of itself
         ([1.0, 2.0, math.nan], ["a", "b", "gold"], False),
     ],
@@ -91,10 +101,16 @@ def test_persona_f1_is_that_of_the_nearest_sentence():
 
 def test_persona_cover_weighs_shared_words_by_how_rare_they_are():
     weights = word_weights([BEES, ("i like bees.",)])  # three sentences
-    assert weights["i"] == 0.0 and weights["keep"] == math.log(3) and weights["bees"] == math.log(1.5)
-    assert persona_cover("i keep bees", BEES, weights) == pytest.approx((0 + math.log(3) + math.log(1.5)) / 3)
-    assert persona_cover("keep, keep it", BEES, weights) == pytest.approx(math.log(3))  # the mean is over shared words
-    assert persona_cover("in a barn", BEES, weights) == pytest.approx(math.log(3))  # the best sentence counts
+    assert (
+        weights["i"] == 0.0 and weights["keep"] == math.log(3) and weights["bees"] == math.log(1.5)
+    )
+    assert persona_cover("i keep bees", BEES, weights) == pytest.approx(
+        (0 + math.log(3) + math.log(1.5)) / 3
+    )
+    # the mean is over shared words
+    assert persona_cover("keep, keep it", BEES, weights) == pytest.approx(math.log(3))
+    # the best sentence counts
+    assert persona_cover("in a barn", BEES, weights) == pytest.approx(math.log(3))
     assert persona_cover("hello", BEES, weights) == 0.0
 
 
@@ -114,7 +130,13 @@ def test_repetition_is_a_whole_reply_or_three_words_of_an_own_earlier_one():
 
 def test_reply_scores_of_two_replies():
     weights = word_weights([BEES])
-    result = reply_scores(["i keep bees!", "what?"], ["i keep bees", "no"], [BEES, BEES], [("what",), ("what",)], weights)
+    result = reply_scores(
+        ["i keep bees!", "what?"],
+        ["i keep bees", "no"],
+        [BEES, BEES],
+        [("what",), ("what",)],
+        weights,
+    )
     assert result == pytest.approx(
         {
             "word_f1": 50.0,
@@ -159,7 +181,11 @@ def test_there_are_enough_probes_and_each_can_be_answered_from_its_persona():
     assert len({(probe.persona, probe.question) for probe in probes}) == len(probes)
     for probe in probes:
         assert 3 <= len(probe.persona) <= 5 and probe.question.endswith("?")
-        assert not probe_passes(probe.question, probe.accept), f"asking back is no answer: {probe.question}"
+        assert not probe_passes(probe.question, probe.accept), (
+            f"asking back is no answer: {probe.question}"
+        )
         assert not set(probe.accept) & set(probe.refuse)
         answer_words = {word for phrase in probe.accept for word in words(phrase)}
-        assert answer_words & {word for sentence in probe.persona for word in words(sentence)}, probe.question
+        assert answer_words & {word for sentence in probe.persona for word in words(sentence)}, (
+            probe.question
+        )

@@ -71,7 +71,11 @@ class _Problems:
             raise UserError(self.lines[0])
         if self.count:
             shown = "all" if self.count <= SHOWN else f"the first {SHOWN}"
-            raise UserError("\n".join([f"{self.file} has {self.count:,} problems; {shown} of them:", *self.lines]))
+            raise UserError(
+                "\n".join(
+                    [f"{self.file} has {self.count:,} problems; {shown} of them:", *self.lines]
+                )
+            )
 
 
 def read_dialogues(path: str | Path, split: str = "train", tolerate: int = 0) -> list[Dialogue]:
@@ -90,13 +94,18 @@ def read_dialogues(path: str | Path, split: str = "train", tolerate: int = 0) ->
                 if dialogue:
                     dialogues.append(dialogue)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); name a file of dialogues.") from None
-    except (ijson.JSONError, ValueError, ArithmeticError) as error:  # the last two: numbers and bytes that Python refuses
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); name a file of dialogues."
+        ) from None
+    # the last two: numbers and bytes that Python refuses
+    except (ijson.JSONError, ValueError, ArithmeticError) as error:
         place = f"after entry {entry_number}" if entry_number else "entry 1"
         problems.add(place, f"is not valid JSON ({_reason(error)}); mend the file there.")
         tolerate = 0
     if not entry_number and not problems.count:
-        raise UserError(f'{path} holds no dialogues for {split}; expected a list of entries, or {{"{split}": [entries]}}.')
+        raise UserError(
+            f'{path} holds no dialogues for {split}; expected a list of entries, or {{"{split}": [entries]}}.'
+        )
     if not 0 < entry_number - len(dialogues) <= tolerate:
         problems.raise_if_any()
     for line in problems.lines:
@@ -153,7 +162,8 @@ def entries(file, split: str) -> Iterator[object]:
             keys.pop()
         elif event == "string":
             value = shared.setdefault(value, value)
-        level = 1 if open_ and isinstance(open_[0], list) else 2  # how many brackets stand around an entry
+        # how many brackets stand around an entry
+        level = 1 if open_ and isinstance(open_[0], list) else 2
         if len(open_) > level and isinstance(open_[-1], dict):
             open_[-1][keys[-1]] = value
         elif len(open_) > level:
@@ -190,12 +200,16 @@ def _dialogue(entry, where: str, problems: _Problems) -> Dialogue | None:
             problems.add(place, "the gold reply (the last of 'candidates') is empty.")
         history = _partner_first(turns, raw_so_far, utterances)
         if history is None:
-            problems.add(place, f"'history' has {len(turns)} turns, so the partner is not first; begin with {SILENCE} if the persona does.")
+            problems.add(
+                place,
+                f"'history' has {len(turns)} turns, so the partner is not first; begin with {SILENCE} if the persona does.",
+            )
             continue
         if not all(_spoken(turn) for turn in history[1::2]):
             problems.add(place, "an empty turn of the persona in 'history'.")
         raw_so_far = [*turns, candidates[-1]]
-        others = (text for text in candidates[:-1] if text.strip())  # an empty wrong candidate teaches nothing
+        # an empty wrong candidate teaches nothing
+        others = (text for text in candidates[:-1] if text.strip())
         utterances.append(Utterance(history, (*others, candidates[-1])))
     return Dialogue(tuple(personality), tuple(utterances)) if problems.count == before else None
 
@@ -210,13 +224,18 @@ def _texts(raw: dict, key: str, where: str, problems: _Problems, most: int) -> l
     elif len(value) > most:
         problems.add(where, f"'{key}' has {len(value):,} strings; at most {most} are allowed.")
     elif max(map(len, value)) > MAX_CHARS:
-        problems.add(where, f"'{key}' has a string of {max(map(len, value)):,} characters; at most {MAX_CHARS:,} are allowed.")
+        problems.add(
+            where,
+            f"'{key}' has a string of {max(map(len, value)):,} characters; at most {MAX_CHARS:,} are allowed.",
+        )
     else:
         return value
     return []
 
 
-def _partner_first(turns: list[str], raw_so_far: list[str], earlier: list[Utterance]) -> tuple[str, ...] | None:
+def _partner_first(
+    turns: list[str], raw_so_far: list[str], earlier: list[Utterance]
+) -> tuple[str, ...] | None:
     """A history in the one order, partner, persona, ..., partner; None when it is unclear who speaks.
 
     `raw_so_far`: the history of the utterance before and its gold, as the file has them; `earlier[-1]` the same, in order.

@@ -32,28 +32,39 @@ class Example(NamedTuple):
         return sum(target != IGNORED for target in self.targets)
 
 
-def conversation_example(layout: Layout, persona: Persona, turns: Sequence[str], both_sides: bool = False) -> Example:
+def conversation_example(
+    layout: Layout, persona: Persona, turns: Sequence[str], both_sides: bool = False
+) -> Example:
     """One conversation with every reply of the persona supervised; with `both_sides` the partner's turns too.
 
     It begins with exactly the ids that the chat would send for the same turns.
     """
     parts = layout.segments(persona, turns, open_reply=False)
-    silence = layout.encode(SILENCE)  # stands for a partner who says nothing, so nobody learns to say it
+    # stands for a partner who says nothing, so nobody learns to say it
+    silence = layout.encode(SILENCE)
     ids: list[int] = []
     targets: list[int] = []
     for part in parts:
         start = len(ids)
         ids += part.ids
         targets += [IGNORED] * len(part.ids)
-        is_partner_turn = not part.by_bot and part.ids and part.ids[0] not in layout.control_ids and part.ids != silence
+        is_partner_turn = (
+            not part.by_bot
+            and part.ids
+            and part.ids[0] not in layout.control_ids
+            and part.ids != silence
+        )
         if part.is_reply or (both_sides and is_partner_turn):
             words = part.ids if part.ids[-1:] == [layout.end_id] else [*part.ids, layout.end_id]
-            targets[start - 1 : start - 1 + len(words)] = words  # what follows the position before it, and so on
+            # what follows the position before it, and so on
+            targets[start - 1 : start - 1 + len(words)] = words
     types = layout.token_types(parts) if layout.needs_token_types else None
     return Example(ids, types, targets)
 
 
-def split_to_fit(layout: Layout, persona: Persona, turns: Sequence[str], length: int, both_sides: bool = False) -> list[Example]:
+def split_to_fit(
+    layout: Layout, persona: Persona, turns: Sequence[str], length: int, both_sides: bool = False
+) -> list[Example]:
     """The conversation as one example, or as several where it exceeds `length` ids: each repeats the persona, no turn twice.
 
     An exchange that is too long on its own is left out.
@@ -71,7 +82,11 @@ def split_to_fit(layout: Layout, persona: Persona, turns: Sequence[str], length:
 
 
 def dialogue_examples(
-    layout: Layout, dialogues: Iterable[Dialogue], length: int, both_sides: bool = False, shuffle_persona: random.Random | None = None
+    layout: Layout,
+    dialogues: Iterable[Dialogue],
+    length: int,
+    both_sides: bool = False,
+    shuffle_persona: random.Random | None = None,
 ) -> list[Example]:
     """Every conversation of every dialogue; a `shuffle_persona` generator puts the persona's sentences in a new order each."""
     examples = []

@@ -19,7 +19,9 @@ from tqdm import tqdm
 from persona_bot.errors import UserError
 from train.data.dialogues import entries
 
-PUBLIC_URL = "https://s3.amazonaws.com/datasets.huggingface.co/personachat/personachat_self_original.json"
+PUBLIC_URL = (
+    "https://s3.amazonaws.com/datasets.huggingface.co/personachat/personachat_self_original.json"
+)
 COUNTS = {"train": (17_878, 131_438), "valid": (1_000, 7_801)}  # dialogues and replies of each part
 TRIES = 3  # in a row without a new byte
 CHUNK = 1 << 18
@@ -53,7 +55,9 @@ def fetch_personachat(
         _check(part, counts)
         os.replace(part, target)
     except OSError as error:
-        raise UserError(f"{target.parent} cannot hold the download ({error.strerror}); free space or choose another folder.") from None
+        raise UserError(
+            f"{target.parent} cannot hold the download ({error.strerror}); free space or choose another folder."
+        ) from None
     return target
 
 
@@ -61,7 +65,9 @@ def _download(url: str, part: Path, deadline: float, stall: float, pause: float)
     """Fills `part` until it is as long as the server says, from where it ends now."""
     failures = 0
     with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(tqdm(desc="Persona-Chat", unit="B", unit_scale=True, unit_divisor=1024))
+        bar = stack.enter_context(
+            tqdm(desc="Persona-Chat", unit="B", unit_scale=True, unit_divisor=1024)
+        )
         while True:
             before = part.stat().st_size if part.exists() else 0
             try:
@@ -70,14 +76,18 @@ def _download(url: str, part: Path, deadline: float, stall: float, pause: float)
                 reason = "the connection was cut"
             except urllib.error.HTTPError as error:
                 if error.code not in (408, 429) and error.code < 500:
-                    raise UserError(f"{url} answers {error.code} ({error.reason}); download it by hand and use --data FILE.") from None
+                    raise UserError(
+                        f"{url} answers {error.code} ({error.reason}); download it by hand and use --data FILE."
+                    ) from None
                 reason = f"the server answers {error.code}"
             except _NetworkError as error:
                 reason = str(error)
             after = part.stat().st_size if part.exists() else 0
             failures = 0 if after > before else failures + 1
             if failures >= TRIES or time.monotonic() > deadline:
-                raise UserError(f"The download stopped at {after / 1e6:,.1f} MB because {reason}; run it again, it goes on from there.")
+                raise UserError(
+                    f"The download stopped at {after / 1e6:,.1f} MB because {reason}; run it again, it goes on from there."
+                )
             time.sleep(pause * max(failures, 1))
 
 
@@ -85,13 +95,16 @@ class _NetworkError(Exception):
     """Its text says what failed, as the end of a sentence that begins with 'because'."""
 
 
-def _one_connection(url: str, part: Path, have: int, deadline: float, stall: float, bar: tqdm) -> bool:
+def _one_connection(
+    url: str, part: Path, have: int, deadline: float, stall: float, bar: tqdm
+) -> bool:
     """Reads one answer to its end; True when the file is whole then. Raises HTTPError, _NetworkError, or OSError of the disk."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         answer = urllib.request.urlopen(request, timeout=stall)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # asked for what lies behind the end: whole already, or another file than before
+        # asked for what lies behind the end: whole already, or another file than before
+        if error.code != 416:
             raise
         if error.headers.get("Content-Range") == f"bytes */{have}":
             return True
@@ -100,8 +113,14 @@ def _one_connection(url: str, part: Path, have: int, deadline: float, stall: flo
     except (OSError, http.client.HTTPException) as error:
         raise _NetworkError(_reason(error)) from None
     with answer:
-        goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        size = int(answer.headers["Content-Length"]) if (answer.headers.get("Content-Length") or "").isdecimal() else None
+        goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
+            f"bytes {have}-"
+        )
+        size = (
+            int(answer.headers["Content-Length"])
+            if (answer.headers.get("Content-Length") or "").isdecimal()
+            else None
+        )
         whole = None if size is None else size + (have if goes_on else 0)
         bar.total, bar.n = whole, have if goes_on else 0
         with open(part, "ab" if goes_on else "wb") as file:
@@ -137,7 +156,9 @@ def _check(part: Path, counts: dict[str, tuple[int, int]]) -> None:
         problem = "it is not whole Persona-Chat JSON"
     if problem:
         part.unlink()
-        raise UserError(f"The downloaded Persona-Chat file was thrown away because {problem}; run the command again, or use --data FILE.")
+        raise UserError(
+            f"The downloaded Persona-Chat file was thrown away because {problem}; run the command again, or use --data FILE."
+        )
 
 
 def _count(path: Path, split: str) -> tuple[int, int]:
@@ -147,7 +168,9 @@ def _count(path: Path, split: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fetch the public Persona-Chat file into a cache folder.")
+    parser = argparse.ArgumentParser(
+        description="Fetch the public Persona-Chat file into a cache folder."
+    )
     parser.add_argument("folder", nargs="?", default=None)
     try:
         print(fetch_personachat(parser.parse_args().folder))

@@ -29,7 +29,12 @@ GREETED = [
     "hi there! it was a good day. how was yours?",
     "i'm well, thank you. tell me about yourself!",
 ]
-THANKS = ["thank you!", "thanks for telling me.", "oh thanks, that is nice of you.", "that's interesting, thanks."]
+THANKS = [
+    "thank you!",
+    "thanks for telling me.",
+    "oh thanks, that is nice of you.",
+    "that's interesting, thanks.",
+]
 THANKED = [
     "you are welcome!",
     "sure, any time. what about you?",
@@ -52,8 +57,25 @@ GOODBYE = [
     "see you later, take care of yourself!",
     "ok, talk to you soon. bye!",
 ]
-ASKS_BACK = ["what about you?", "how about you?", "and you?", "do you?", "what is yours?", "tell me about you."]
-REACTIONS = ["oh nice.", "cool.", "i see.", "wow!", "that sounds fun.", "really?", "same here.", "ok.", "haha."]
+ASKS_BACK = [
+    "what about you?",
+    "how about you?",
+    "and you?",
+    "do you?",
+    "what is yours?",
+    "tell me about you.",
+]
+REACTIONS = [
+    "oh nice.",
+    "cool.",
+    "i see.",
+    "wow!",
+    "that sounds fun.",
+    "really?",
+    "same here.",
+    "ok.",
+    "haha.",
+]
 
 
 class Fact(NamedTuple):
@@ -86,7 +108,9 @@ def read_templates(path: Path = TEMPLATES) -> tuple[dict[str, list[str]], list[F
     return slots, facts
 
 
-def make_dialogue(draw: random.Random, slots: dict[str, list[str]], facts: list[Fact]) -> tuple[list[str], list[str]]:
+def make_dialogue(
+    draw: random.Random, slots: dict[str, list[str]], facts: list[Fact]
+) -> tuple[list[str], list[str]]:
     """(persona sentences, turns; the partner begins and the persona has the last word)."""
     chosen: dict[str, Fact] = {}
     for fact in draw.sample(facts, 12):
@@ -97,8 +121,12 @@ def make_dialogue(draw: random.Random, slots: dict[str, list[str]], facts: list[
         line = draw.choice(fact.lines)
         filled = {name: draw.choice(slots[name]) for name in _slots(fact)}
         persona.append(line.format(**filled))
-        for questions, answers in draw.sample(fact.blocks, min(len(fact.blocks), 1 + draw.randrange(2))):
-            asked.append((draw.choice(questions).format(**filled), draw.choice(answers).format(**filled)))
+        for questions, answers in draw.sample(
+            fact.blocks, min(len(fact.blocks), 1 + draw.randrange(2))
+        ):
+            asked.append(
+                (draw.choice(questions).format(**filled), draw.choice(answers).format(**filled))
+            )
     draw.shuffle(persona)
     draw.shuffle(asked)
     turns = [draw.choice(GREETINGS), draw.choice(GREETED)] if draw.random() < 0.5 else []
@@ -122,16 +150,22 @@ def make_dialogues(count: int, seed: int = 0) -> list[dict]:
     """`count` dialogues in the layout of Persona-Chat; the wrong candidate of each is a reply of another."""
     draw = random.Random(seed)
     slots, facts = read_templates()
-    scored = {sentence for probe in json.loads(PROBES.read_text(encoding="utf-8")) for sentence in probe["persona"]}
+    scored = {
+        sentence
+        for probe in json.loads(PROBES.read_text(encoding="utf-8"))
+        for sentence in probe["persona"]
+    }
     drawn = (make_dialogue(draw, slots, facts) for _ in iter(int, 1))
-    unseen = (dialogue for dialogue in drawn if not scored & set(dialogue[0]))  # or evaluate's probes would be learnt by heart
+    # or evaluate's probes would be learnt by heart
+    unseen = (dialogue for dialogue in drawn if not scored & set(dialogue[0]))
     made = [next(unseen) for _ in range(count)]
     replies = sorted({reply for _, turns in made for reply in turns[1::2]})
     return [
         {
             "personality": persona,
             "utterances": [
-                {"candidates": [_other(draw, replies, turns[k]), turns[k]], "history": turns[:k]} for k in range(1, len(turns), 2)
+                {"candidates": [_other(draw, replies, turns[k]), turns[k]], "history": turns[:k]}
+                for k in range(1, len(turns), 2)
             ],
         }
         for persona, turns in made

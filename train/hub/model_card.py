@@ -42,21 +42,43 @@ BASES = (
     Source("dialogpt", "DialoGPT", "mit"),
 )
 DATA = (  # the first that fits is it
-    Source("synthetic", "Synthetic-Persona-Chat (Google)", "CC-BY 4.0", "google/Synthetic-Persona-Chat"),
-    Source("personachat", "Persona-Chat (ParlAI; XPersona's English part)", "MIT", "bavard/personachat_truecased"),
+    Source(
+        "synthetic", "Synthetic-Persona-Chat (Google)", "CC-BY 4.0", "google/Synthetic-Persona-Chat"
+    ),
+    Source(
+        "personachat",
+        "Persona-Chat (ParlAI; XPersona's English part)",
+        "MIT",
+        "bavard/personachat_truecased",
+    ),
     Source("example_dialogues", "this project's example dialogues", "as this project"),
-    Source("questions", "questions made from this project's own templates (train/questions.py)", "as this project"),
+    Source(
+        "questions",
+        "questions made from this project's own templates (train/questions.py)",
+        "as this project",
+    ),
 )
 
 
-def model_card(checkpoint: Checkpoint, facts: Mapping, report: Mapping, repo_id: str | None = None) -> str:
+def model_card(
+    checkpoint: Checkpoint, facts: Mapping, report: Mapping, repo_id: str | None = None
+) -> str:
     """The card of a loaded checkpoint; `facts` as training.json and `report` as scores.json hold them (or {})."""
     presets = list(load_presets().values())
     samples = transcripts(checkpoint, SAMPLES, Settings(), 0)
-    return card_text(facts, report, rendered_example(checkpoint, presets[0]), samples, repo_id, presets[0])
+    return card_text(
+        facts, report, rendered_example(checkpoint, presets[0]), samples, repo_id, presets[0]
+    )
 
 
-def card_text(facts: Mapping, report: Mapping, example: str, samples: str, repo_id: str | None, persona: Persona) -> str:
+def card_text(
+    facts: Mapping,
+    report: Mapping,
+    example: str,
+    samples: str,
+    repo_id: str | None,
+    persona: Persona,
+) -> str:
     """The whole README.md: metadata between dashes, then the text. `persona` appears in the example of use."""
     base = facts["base_model"].rstrip("/").split("/")[-1]
     title = repo_id.split("/")[-1] if repo_id else f"{base}, fine-tuned on Persona-Chat"
@@ -79,7 +101,11 @@ def card_text(facts: Mapping, report: Mapping, example: str, samples: str, repo_
         "## Licences",
         licence_section(facts),
     ]
-    return f"---\n{metadata(facts, report, title).to_yaml()}\n---\n\n" + "\n\n".join(part.strip("\n") for part in sections) + "\n"
+    return (
+        f"---\n{metadata(facts, report, title).to_yaml()}\n---\n\n"
+        + "\n\n".join(part.strip("\n") for part in sections)
+        + "\n"
+    )
 
 
 def metadata(facts: Mapping, report: Mapping, title: str) -> ModelCardData:
@@ -96,7 +122,13 @@ def metadata(facts: Mapping, report: Mapping, title: str) -> ModelCardData:
         pipeline_tag="text-generation",
         base_model=facts["base_model"],
         datasets=sorted({source.hub for source in sources if source and source.hub}) or None,
-        tags=["conversational", "persona", "persona-chat", f"{facts['layout']}-layout", *(["lora"] if adapter else [])],
+        tags=[
+            "conversational",
+            "persona",
+            "persona-chat",
+            f"{facts['layout']}-layout",
+            *(["lora"] if adapter else []),
+        ],
         eval_results=model_index(report) or None,
     )
 
@@ -168,8 +200,14 @@ def score_section(report: Mapping) -> str:
     """The scores beside the reference run's and the human ones."""
     if not report.get("scores"):
         return "Not scored yet; `python -m train.evaluate --model FOLDER --data FILE` does."
-    about = [f"On `{report.get('data') or 'held-out dialogues'}`: {report['dialogues']:,} dialogues, {report['replies']:,} replies"]
-    about += [f"{report['generated']:,} of them answered by sampling with the app's settings"] if "generated" in report else []
+    about = [
+        f"On `{report.get('data') or 'held-out dialogues'}`: {report['dialogues']:,} dialogues, {report['replies']:,} replies"
+    ]
+    about += (
+        [f"{report['generated']:,} of them answered by sampling with the app's settings"]
+        if "generated" in report
+        else []
+    )
     return "\n\n".join(
         [
             f"{'; '.join(about)}. Made by `python -m train.evaluate`.",
@@ -183,10 +221,16 @@ def score_section(report: Mapping) -> str:
 def licence_section(facts: Mapping) -> str:
     """One line for the base and for each kind of data."""
     base = find_source(BASES, facts["base_model"])
-    lines = [f"- {facts['base_model']}: {base.licence if base else 'see its own card; the same terms bind this checkpoint'}"]
+    lines = [
+        f"- {facts['base_model']}: {base.licence if base else 'see its own card; the same terms bind this checkpoint'}"
+    ]
     for name in all_data(facts):
         source = find_source(DATA, name)
-        line = f"- {source.title}: {source.licence}" if source else f"- {name}: not known here; ask whoever published this checkpoint"
+        line = (
+            f"- {source.title}: {source.licence}"
+            if source
+            else f"- {name}: not known here; ask whoever published this checkpoint"
+        )
         lines += [line] if line not in lines else []
     return "\n".join(lines)
 
@@ -204,8 +248,12 @@ def find_source(sources: Sequence[Source], name: str) -> Source | None:
 def rendered_example(checkpoint: Checkpoint, persona: Persona) -> str:
     """One prompt of the checkpoint's layout as text, control tokens shown, up to where the reply begins."""
     turns = ["hello!", "hi, how are you?", "where do you work?"]
-    parts = checkpoint.layout.segments(persona._replace(sentences=persona.sentences[:3]), turns, open_reply=True)
-    return checkpoint.tokenizer.decode([i for part in parts for i in part.ids], clean_up_tokenization_spaces=False).strip()
+    parts = checkpoint.layout.segments(
+        persona._replace(sentences=persona.sentences[:3]), turns, open_reply=True
+    )
+    return checkpoint.tokenizer.decode(
+        [i for part in parts for i in part.ids], clean_up_tokenization_spaces=False
+    ).strip()
 
 
 LIMITS = """
@@ -223,4 +271,6 @@ def read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON; make it again with train.finetune or train.evaluate.") from error
+        raise UserError(
+            f"{path} is not valid JSON; make it again with train.finetune or train.evaluate."
+        ) from error

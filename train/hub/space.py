@@ -1,7 +1,4 @@
-"""What a Hugging Face Space that chats with a published model holds: the app, and a README that names the model.
-
-Run: nothing by itself; `python -m train.publish FOLDER USER/NAME --space USER/NAME` uploads it.
-"""
+"""What a Hugging Face Space that chats with a published model holds: the app, and a README that names the model."""
 
 import shutil
 import subprocess
@@ -10,7 +7,15 @@ from pathlib import Path
 from huggingface_hub import SpaceCard, constants
 
 ROOT = Path(__file__).parents[2]
-APP = ("app.py", "requirements.txt", "constraints.txt", "packages.txt", "page", "persona_bot", "persona_presets")
+APP = (
+    "app.py",
+    "requirements.txt",
+    "constraints.txt",
+    "packages.txt",
+    "page",
+    "persona_bot",
+    "persona_presets",
+)
 
 
 def space_files(repo_id: str, private: bool, folder: Path) -> dict[str, Path]:
@@ -33,8 +38,17 @@ def app_files() -> dict[str, Path]:
     """What git tracks of the app, or all of it outside a clone; without tests, training and the default model."""
     names = []
     if shutil.which("git"):
-        names = subprocess.run(["git", "ls-files", "--", *APP], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+        names = subprocess.run(
+            ["git", "ls-files", "--", *APP], cwd=ROOT, capture_output=True, text=True
+        ).stdout.splitlines()
     if not names:
-        found = [file for entry in APP for file in (ROOT / entry, *(ROOT / entry).rglob("*")) if file.is_file()]
-        names = [file.relative_to(ROOT).as_posix() for file in found if "__pycache__" not in file.parts]
+        found = [
+            file
+            for entry in APP
+            for file in (ROOT / entry, *(ROOT / entry).rglob("*"))
+            if file.is_file()
+        ]
+        names = [
+            file.relative_to(ROOT).as_posix() for file in found if "__pycache__" not in file.parts
+        ]
     return {name: ROOT / name for name in names if (ROOT / name).is_file()}

@@ -22,26 +22,38 @@ from train.metrics.text import mean
 
 
 def convai_scores(
-    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], progress: Callable[[Iterable], Iterable] = iter, batch_size: int = 1
+    checkpoint: Checkpoint,
+    dialogues: Sequence[Dialogue],
+    progress: Callable[[Iterable], Iterable] = iter,
+    batch_size: int = 1,
 ) -> dict[str, float]:
     """`language_model_loss` and `f1_score` of a checkpoint with a ranking head (`load_checkpoint(..., double_heads=True)`).
 
     `batch_size`: ConvAIModel's `eval_batch_size`; the reference run had 1. Raises UserError without a ranking head.
     """
     if not checkpoint.ranking_head:
-        raise UserError(f"{checkpoint.name} has no ranking head, so ConvAIModel's scores cannot be computed; score a convai checkpoint.")
+        raise UserError(
+            f"{checkpoint.name} has no ranking head, so ConvAIModel's scores cannot be computed; score a convai checkpoint."
+        )
     judge, layout = Judge(checkpoint), checkpoint.layout
-    results: list[tuple[float, int, int]] = []  # a reply: nats, tokens, how far before the gold the chosen candidate stands
+    # a reply: nats, tokens, how far before the gold the chosen candidate stands
+    results: list[tuple[float, int, int]] = []
     for dialogue in progress(dialogues):
         for history, candidates in dialogue.utterances:
             replies = [[*layout.encode(text), layout.end_id] for text in candidates]
             room = checkpoint.max_positions - max(map(len, replies))
-            verdict = judge.score(build_prompt(layout, Persona("", dialogue.personality), history, room), replies)
+            verdict = judge.score(
+                build_prompt(layout, Persona("", dialogue.personality), history, room), replies
+            )
             chosen = verdict.head.index(max(verdict.head))
-            results.append((-verdict.log_likelihoods[-1], len(replies[-1]), len(candidates) - 1 - chosen))
+            results.append(
+                (-verdict.log_likelihoods[-1], len(replies[-1]), len(candidates) - 1 - chosen)
+            )
     batches = [results[k : k + batch_size] for k in range(0, len(results), batch_size)]
     return {
-        "language_model_loss": mean(sum(r[0] for r in batch) / sum(r[1] for r in batch) for batch in batches),
+        "language_model_loss": mean(
+            sum(r[0] for r in batch) / sum(r[1] for r in batch) for batch in batches
+        ),
         "f1_score": mean(macro_f1([r[2] for r in batch]) for batch in batches),
     }
 

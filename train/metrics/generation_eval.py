@@ -30,7 +30,8 @@ QUESTIONS = (  # what the reference run asked its personas
     "What do you think about nature?",
 )
 AT_ONCE = 16  # replies that are written at the same time
-NO_HURRY = 600.0  # seconds a reply may take; the app's own deadline would make scores depend on the machine
+# seconds a reply may take; the app's own deadline would make scores depend on the machine
+NO_HURRY = 600.0
 Progress = Callable[[Iterable], Iterable]
 
 
@@ -58,34 +59,59 @@ class Answer(NamedTuple):
     right: bool
 
 
-def say(checkpoint: Checkpoint, persona: Persona, turns: Sequence[str], settings: Settings, seed: int) -> str:
+def say(
+    checkpoint: Checkpoint, persona: Persona, turns: Sequence[str], settings: Settings, seed: int
+) -> str:
     """One reply, whole."""
-    return "".join(begin_reply(checkpoint, persona, turns, replace(settings, seed=seed, deadline=NO_HURRY)))
+    return "".join(
+        begin_reply(checkpoint, persona, turns, replace(settings, seed=seed, deadline=NO_HURRY))
+    )
 
 
-def together(checkpoint: Checkpoint, function: Callable, items: Iterable, progress: Progress) -> list:
+def together(
+    checkpoint: Checkpoint, function: Callable, items: Iterable, progress: Progress
+) -> list:
     """The function's results in the order of the items; several at once where replies share passes."""
     with ThreadPoolExecutor(AT_ONCE if checkpoint.engine else 1) as pool:
-        return [future.result() for future in progress([pool.submit(function, item) for item in items])]
+        return [
+            future.result() for future in progress([pool.submit(function, item) for item in items])
+        ]
 
 
 def reply_to_file(
-    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], count: int, settings: Settings, seed: int, progress: Progress = iter
+    checkpoint: Checkpoint,
+    dialogues: Sequence[Dialogue],
+    count: int,
+    settings: Settings,
+    seed: int,
+    progress: Progress = iter,
 ) -> list[Reply]:
     """Replies to `count` histories drawn evenly from all (to every one, if there are no more)."""
-    places = [(number, utterance) for number, dialogue in enumerate(dialogues) for utterance in dialogue.utterances]
+    places = [
+        (number, utterance)
+        for number, dialogue in enumerate(dialogues)
+        for utterance in dialogue.utterances
+    ]
     chosen = sorted(random.Random(seed).sample(range(len(places)), min(count, len(places))))
 
     def reply(k: int) -> Reply:
         number, (history, candidates) = places[k]
         persona = Persona("", dialogues[number].personality)
-        return Reply(number, history, candidates[-1], say(checkpoint, persona, history, settings, seed + k))
+        return Reply(
+            number, history, candidates[-1], say(checkpoint, persona, history, settings, seed + k)
+        )
 
     return together(checkpoint, reply, chosen, progress)
 
 
 def self_chats(
-    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], count: int, turns: int, settings: Settings, seed: int, progress: Progress = iter
+    checkpoint: Checkpoint,
+    dialogues: Sequence[Dialogue],
+    count: int,
+    turns: int,
+    settings: Settings,
+    seed: int,
+    progress: Progress = iter,
 ) -> list[list[str]]:
     """The replies of each speaker, in order, in `count` chats of two personas; each speaker replies `turns` times.
 
@@ -100,12 +126,20 @@ def self_chats(
     return [speaker for chat in chats for speaker in (chat[1::2], chat[2::2])]
 
 
-def self_chat(checkpoint: Checkpoint, first: Dialogue, second: Dialogue, turns: int, settings: Settings, seed: int) -> list[str]:
+def self_chat(
+    checkpoint: Checkpoint,
+    first: Dialogue,
+    second: Dialogue,
+    turns: int,
+    settings: Settings,
+    seed: int,
+) -> list[str]:
     """The opening turn and 2 * `turns` replies, alternately by the two dialogues' personas."""
     personas = Persona("", first.personality), Persona("", second.personality)
     chat = [first.utterances[0].history[0]]
     for k in range(2 * turns):
-        heard = chat if k % 2 == 0 else ["", *chat]  # the second persona spoke first: to its ears, after a silent partner
+        # the second persona spoke first: to its ears, after a silent partner
+        heard = chat if k % 2 == 0 else ["", *chat]
         chat.append(say(checkpoint, personas[k % 2], heard, settings, seed + k))
     return chat
 
@@ -113,11 +147,19 @@ def self_chat(checkpoint: Checkpoint, first: Dialogue, second: Dialogue, turns: 
 def read_probes(path: Path = PROBES) -> list[Probe]:
     """The recall probes of a file like recall_probes.json."""
     entries = json.loads(path.read_text(encoding="utf-8"))
-    return [Probe(tuple(e["persona"]), e["question"], tuple(e["accept"]), tuple(e.get("refuse", ()))) for e in entries]
+    return [
+        Probe(tuple(e["persona"]), e["question"], tuple(e["accept"]), tuple(e.get("refuse", ())))
+        for e in entries
+    ]
 
 
 def ask_probes(
-    checkpoint: Checkpoint, probes: Sequence[Probe], times: int, settings: Settings, seed: int, progress: Progress = iter
+    checkpoint: Checkpoint,
+    probes: Sequence[Probe],
+    times: int,
+    settings: Settings,
+    seed: int,
+    progress: Progress = iter,
 ) -> list[Answer]:
     """The answers to every probe, each asked `times` times with another seed."""
 
@@ -129,7 +171,9 @@ def ask_probes(
     return together(checkpoint, answer, range(times * len(probes)), progress)
 
 
-def transcript(checkpoint: Checkpoint, persona: Persona, settings: Settings, seed: int) -> list[tuple[str, str]]:
+def transcript(
+    checkpoint: Checkpoint, persona: Persona, settings: Settings, seed: int
+) -> list[tuple[str, str]]:
     """(question, reply) for the QUESTIONS, asked one after the other in one chat."""
     turns: list[str] = []
     for k, question in enumerate(QUESTIONS):
@@ -138,17 +182,27 @@ def transcript(checkpoint: Checkpoint, persona: Persona, settings: Settings, see
     return list(zip(turns[::2], turns[1::2], strict=True))
 
 
-def transcripts(checkpoint: Checkpoint, presets: int, settings: Settings, seed: int, progress: Progress = iter) -> str:
+def transcripts(
+    checkpoint: Checkpoint, presets: int, settings: Settings, seed: int, progress: Progress = iter
+) -> str:
     """The QUESTIONS and the replies of the first `presets` presets, as markdown."""
     personas = list(load_presets().values())[:presets]
     asked = f"The same {len(QUESTIONS)} questions to {len(personas)} personas, seed {seed}; nothing is edited or chosen."
-    chats = [transcript_markdown(persona, transcript(checkpoint, persona, settings, seed)) for persona in progress(personas)]
+    chats = [
+        transcript_markdown(persona, transcript(checkpoint, persona, settings, seed))
+        for persona in progress(personas)
+    ]
     return "\n".join([f"{asked}\n", *chats])
 
 
 def transcript_markdown(persona: Persona, pairs: Sequence[tuple[str, str]]) -> str:
     """A chat as markdown: the persona's sentences as a quote, then the turns."""
-    lines = [f"### {f'{persona.face} {persona.name}'.strip()}", "", *(f"> {sentence}  " for sentence in persona.sentences), ""]
+    lines = [
+        f"### {f'{persona.face} {persona.name}'.strip()}",
+        "",
+        *(f"> {sentence}  " for sentence in persona.sentences),
+        "",
+    ]
     for question, reply in pairs:
         lines += [f"**You:** {question}  ", f"**Persona:** {reply}", ""]
     return "\n".join(lines)

@@ -46,7 +46,10 @@ def rows_of(checkpoint: Checkpoint, dialogue: Dialogue, sentences: Sequence[str]
 
 
 def gold_nats(
-    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], personas: Sequence[Sequence[str]], progress: Progress = iter
+    checkpoint: Checkpoint,
+    dialogues: Sequence[Dialogue],
+    personas: Sequence[Sequence[str]],
+    progress: Progress = iter,
 ) -> list[float]:
     """Negative log likelihood of every gold reply and its end, in nats, in the order of the dialogues' utterances."""
     nats = []
@@ -59,6 +62,7 @@ def gold_nats(
 def log_likelihoods(checkpoint: Checkpoint, row: Row) -> list[float]:
     """Log likelihood of each scored reply of a row, from one forward pass."""
     scored = [t for start, end in row.spans for t in range(start, end)]
-    logits, _ = forward(checkpoint, row.ids, row.token_types, keep=[t - 1 for t in scored])  # each id is predicted at the one before
+    # each id is predicted at the one before
+    logits, _ = forward(checkpoint, row.ids, row.token_types, keep=[t - 1 for t in scored])
     values = token_log_likelihoods(logits, [row.ids[t] for t in scored])
     return [part.sum().item() for part in values.split([end - start for start, end in row.spans])]

@@ -17,7 +17,9 @@ AT_ONCE = 20  # candidates in a forward pass, where there is no need to keep mor
 OTHERS = 4  # conversations of the file that stand for any conversation
 
 
-def candidate_hits(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], progress: Progress = iter) -> dict[str, float]:
+def candidate_hits(
+    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], progress: Progress = iter
+) -> dict[str, float]:
     """hits@1: share of replies whose gold candidate ranks first, by each measure.
 
     over_anything   log p(reply | context) - how likely the reply is anyhow, estimated twice: log p(reply | nothing), and the
@@ -27,35 +29,65 @@ def candidate_hits(checkpoint: Checkpoint, dialogues: Sequence[Dialogue], progre
     ranking_head    the double-heads model's own choice, where it has that head
     """
     layout, judge = checkpoint.layout, Judge(checkpoint)
-    ids = {text: reply_ids(layout, text) for d in dialogues for u in d.utterances for text in u.candidates}
+    ids = {
+        text: reply_ids(layout, text)
+        for d in dialogues
+        for u in d.utterances
+        for text in u.candidates
+    }
     nothing = likelihoods_behind(checkpoint, prompt_of_nothing(checkpoint), ids, progress)
     longest = max(map(len, ids.values()))
     behind = {}
     for number in sorted({k * len(dialogues) // OTHERS for k in range(OTHERS)}):
         other = dialogues[number]
         history = other.utterances[len(other.utterances) // 2].history
-        prompt = build_prompt(layout, Persona("", other.personality), history, checkpoint.max_positions - longest)
+        prompt = build_prompt(
+            layout, Persona("", other.personality), history, checkpoint.max_positions - longest
+        )
         behind[number] = likelihoods_behind(checkpoint, prompt, ids, progress)
-    hits: dict[str, list[bool]] = {"over_anything": [], "over_nothing": [], "per_token": [], "ranking_head": []}
+    hits: dict[str, list[bool]] = {
+        "over_anything": [],
+        "over_nothing": [],
+        "per_token": [],
+        "ranking_head": [],
+    }
     for number, dialogue in enumerate(progress(dialogues)):
         others = [values for other, values in behind.items() if other != number] or [nothing]
         for history, texts in dialogue.utterances:
             replies = [ids[text] for text in texts]
             room = checkpoint.max_positions - max(map(len, replies))
-            values, head = judge.score(build_prompt(layout, Persona("", dialogue.personality), history, room), replies)
-            anyhow = [(nothing[text] + mean([other[text] for other in others])) / 2 for text in texts]
-            hits["over_anything"].append(is_hit([v - w for v, w in zip(values, anyhow, strict=True)], texts))
-            hits["over_nothing"].append(is_hit([v - nothing[text] for v, text in zip(values, texts, strict=True)], texts))
-            hits["per_token"].append(is_hit([v / len(reply) for v, reply in zip(values, replies, strict=True)], texts))
+            values, head = judge.score(
+                build_prompt(layout, Persona("", dialogue.personality), history, room), replies
+            )
+            anyhow = [
+                (nothing[text] + mean([other[text] for other in others])) / 2 for text in texts
+            ]
+            hits["over_anything"].append(
+                is_hit([v - w for v, w in zip(values, anyhow, strict=True)], texts)
+            )
+            hits["over_nothing"].append(
+                is_hit([v - nothing[text] for v, text in zip(values, texts, strict=True)], texts)
+            )
+            hits["per_token"].append(
+                is_hit([v / len(reply) for v, reply in zip(values, replies, strict=True)], texts)
+            )
             hits["ranking_head"] += [is_hit(head, texts)] if head else []
     return {name: mean(values) for name, values in hits.items() if values}
 
 
-def likelihoods_behind(checkpoint: Checkpoint, prompt: Prompt, ids: dict[str, list[int]], progress: Progress = iter) -> dict[str, float]:
+def likelihoods_behind(
+    checkpoint: Checkpoint, prompt: Prompt, ids: dict[str, list[int]], progress: Progress = iter
+) -> dict[str, float]:
     """Log likelihood of each text (with its ids) as the reply to this prompt; every text once."""
     judge, texts = Judge(checkpoint), sorted(ids, key=lambda text: len(ids[text]))
     values = {}
     for k in progress(range(0, len(texts), AT_ONCE)):
         batch = texts[k : k + AT_ONCE]
-        values |= dict(zip(batch, judge.score(prompt, [ids[text] for text in batch]).log_likelihoods, strict=True))
+        values |= dict(
+            zip(
+                batch,
+                judge.score(prompt, [ids[text] for text in batch]).log_likelihoods,
+                strict=True,
+            )
+        )
     return values

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from train.data.dialogues import Dialogue
 from train.metrics.table import SELF_CHAT_TURNS
 
-CONSTANT_REPLY = "i like it. what do you do?"  # says nothing, and shares a word with almost every reply
+# says nothing, and shares a word with almost every reply
+CONSTANT_REPLY = "i like it. what do you do?"
 _PUNCTUATION = re.compile(r"""[!"#$%&()*+,\-./:;<=>?@\[\]\\^`{|}~_']""")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
@@ -53,7 +54,11 @@ def likelihood_scores(nats: Sequence[float], golds: Sequence[str]) -> dict[str, 
 
 def is_hit(scores: Sequence[float], candidates: Sequence[str]) -> bool:
     """Whether the last candidate, the gold one, beats all others. A tie is lost, but a copy of the gold is no rival."""
-    return all(scores[-1] > score for score, text in zip(scores[:-1], candidates[:-1], strict=True) if text != candidates[-1])
+    return all(
+        scores[-1] > score
+        for score, text in zip(scores[:-1], candidates[:-1], strict=True)
+        if text != candidates[-1]
+    )
 
 
 def word_f1(reply: str, gold: str) -> float:
@@ -89,12 +94,16 @@ def persona_cover(reply: str, sentences: Sequence[str], weights: dict[str, float
     """
     said = set(content(reply))
     shared = (said & set(content(sentence)) for sentence in sentences)
-    return max((mean(weights.get(word, 0.0) for word in both) for both in shared if both), default=0.0)
+    return max(
+        (mean(weights.get(word, 0.0) for word in both) for both in shared if both), default=0.0
+    )
 
 
 def distinct_2(replies: Sequence[str]) -> float:
     """Different word pairs over all word pairs of all replies. It falls as replies are added: compare equal numbers."""
-    pairs = [pair for reply in replies for w in [words(reply)] for pair in zip(w, w[1:], strict=False)]
+    pairs = [
+        pair for reply in replies for w in [words(reply)] for pair in zip(w, w[1:], strict=False)
+    ]
     return len(set(pairs)) / len(pairs) if pairs else 0.0
 
 
@@ -106,9 +115,13 @@ def reply_scores(
     weights: dict[str, float],
 ) -> dict[str, float]:
     """What generated (or human) replies are like; all lists have one entry per reply. F1 in percent."""
-    own, other = list(zip(replies, personas, strict=True)), list(zip(replies, wrong_personas, strict=True))
+    own, other = (
+        list(zip(replies, personas, strict=True)),
+        list(zip(replies, wrong_personas, strict=True)),
+    )
     return {
-        "word_f1": 100 * mean(word_f1(reply, gold) for reply, gold in zip(replies, golds, strict=True)),
+        "word_f1": 100
+        * mean(word_f1(reply, gold) for reply, gold in zip(replies, golds, strict=True)),
         "distinct_2": distinct_2(replies),
         "unique_replies": len({" ".join(words(reply)) for reply in replies}) / len(replies),
         "question_share": mean("?" in reply for reply in replies),
@@ -116,7 +129,9 @@ def reply_scores(
         "persona_f1": 100 * mean(persona_f1(reply, persona) for reply, persona in own),
         "persona_cover": mean(persona_cover(reply, persona, weights) for reply, persona in own),
         "wrong_persona_f1": 100 * mean(persona_f1(reply, persona) for reply, persona in other),
-        "wrong_persona_cover": mean(persona_cover(reply, persona, weights) for reply, persona in other),
+        "wrong_persona_cover": mean(
+            persona_cover(reply, persona, weights) for reply, persona in other
+        ),
     }
 
 
@@ -125,7 +140,9 @@ def repeats(reply: str, earlier: Sequence[str]) -> bool:
     said = _plain(reply)
     trigrams = set(zip(said, said[1:], said[2:], strict=False))
     before = [_plain(text) for text in earlier]
-    return any(said == old or trigrams & set(zip(old, old[1:], old[2:], strict=False)) for old in before)
+    return any(
+        said == old or trigrams & set(zip(old, old[1:], old[2:], strict=False)) for old in before
+    )
 
 
 def repetition(chats: Sequence[Sequence[str]]) -> float:
@@ -140,7 +157,10 @@ def _plain(text: str) -> list[str]:
 def probe_passes(reply: str, accept: Sequence[str], refuse: Sequence[str] = ()) -> bool:
     """Whether a reply holds one of the words (or phrases) of a right answer and none of a wrong one."""
     said = f" {' '.join(_plain(reply))} "
-    has = [any(f" {' '.join(_plain(phrase))} " in said for phrase in phrases) for phrases in (accept, refuse)]
+    has = [
+        any(f" {' '.join(_plain(phrase))} " in said for phrase in phrases)
+        for phrases in (accept, refuse)
+    ]
     return has[0] and not has[1]
 
 
@@ -149,21 +169,35 @@ def constant_f1(golds: Sequence[str]) -> float:
     return 100 * mean(word_f1(CONSTANT_REPLY, gold) for gold in golds)
 
 
-def text_scores(dialogues: Sequence[Dialogue], replies: Sequence[tuple[int, str, str]]) -> dict[str, float]:
+def text_scores(
+    dialogues: Sequence[Dialogue], replies: Sequence[tuple[int, str, str]]
+) -> dict[str, float]:
     """reply_scores of (number of the dialogue, reply, gold) triples."""
     numbers, texts, golds = zip(*replies, strict=True)
     own, other = own_personas(dialogues), other_personas(dialogues)
-    return reply_scores(texts, golds, [own[k] for k in numbers], [other[k] for k in numbers], word_weights(own))
+    return reply_scores(
+        texts, golds, [own[k] for k in numbers], [other[k] for k in numbers], word_weights(own)
+    )
 
 
 def baselines(dialogues: Sequence[Dialogue]) -> dict:
     """The file's own replies scored as if a model had said them, and one reply said to everything."""
-    human = text_scores(dialogues, [(k, gold, gold) for k, dialogue in enumerate(dialogues) for gold in gold_replies([dialogue])])
+    human = text_scores(
+        dialogues,
+        [
+            (k, gold, gold)
+            for k, dialogue in enumerate(dialogues)
+            for gold in gold_replies([dialogue])
+        ],
+    )
     del human["word_f1"]  # of a text with itself
     chats = [gold_replies([dialogue])[:SELF_CHAT_TURNS] for dialogue in dialogues]
     human["repetition"] = repetition(chats)
     human["repetition_first_half"] = repetition([chat[: SELF_CHAT_TURNS // 2] for chat in chats])
-    return {"human": human, "constant": {"reply": CONSTANT_REPLY, "word_f1": constant_f1(gold_replies(dialogues))}}
+    return {
+        "human": human,
+        "constant": {"reply": CONSTANT_REPLY, "word_f1": constant_f1(gold_replies(dialogues))},
+    }
 
 
 def gold_replies(dialogues: Sequence[Dialogue]) -> list[str]:
@@ -177,8 +211,12 @@ def own_personas(dialogues: Sequence[Dialogue]) -> list[tuple[str, ...]]:
 def other_personas(dialogues: Sequence[Dialogue]) -> list[tuple[str, ...]]:
     """For each dialogue the persona of the next one that has another; its own where all are the same."""
     own = own_personas(dialogues)
-    return [next((p for p in own[k + 1 :] + own[:k] if p != mine), mine) for k, mine in enumerate(own)]
+    return [
+        next((p for p in own[k + 1 :] + own[:k] if p != mine), mine) for k, mine in enumerate(own)
+    ]
 
 
 def max_candidates(dialogues: Sequence[Dialogue]) -> int:
-    return max(len(utterance.candidates) for dialogue in dialogues for utterance in dialogue.utterances)
+    return max(
+        len(utterance.candidates) for dialogue in dialogues for utterance in dialogue.utterances
+    )

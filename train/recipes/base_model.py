@@ -1,7 +1,4 @@
-"""The base that recipe sft starts from, and the folders that it leaves: an adapter, and the model with the adapter merged.
-
-Run: nothing by itself; finetune.py loads and saves through it.
-"""
+"""The base that recipe sft starts from, and the folders that it leaves: an adapter, and the model with the adapter merged."""
 
 import json
 from dataclasses import replace
@@ -9,7 +6,13 @@ from pathlib import Path
 
 import torch
 
-from persona_bot.checkpoints.files import check_files, load_model, load_prepared, read_layout_file, save_layout
+from persona_bot.checkpoints.files import (
+    check_files,
+    load_model,
+    load_prepared,
+    read_layout_file,
+    save_layout,
+)
 from persona_bot.checkpoints.load import find_base, load_tokenizer, quiet_libraries
 from persona_bot.errors import UserError
 from persona_bot.prompt import CONVAI_TOKENS, Layout, find_layout
@@ -19,7 +22,9 @@ from train.run.checkpoints import write_files_atomically, write_folder_atomicall
 ADAPTER = "adapter_config.json"
 
 
-def load_base(name: str, settings: SftSettings) -> tuple[torch.nn.Module, object, Layout, SftSettings]:
+def load_base(
+    name: str, settings: SftSettings
+) -> tuple[torch.nn.Module, object, Layout, SftSettings]:
     """(model with a fresh adapter if one is wanted, tokenizer, layout, settings in force) for a Hub name or folder.
 
     A base without a chat template (GPT-2) gets the ConvAI layout's tokens; their embeddings are new, so every weight is
@@ -29,19 +34,34 @@ def load_base(name: str, settings: SftSettings) -> tuple[torch.nn.Module, object
     folder = find_base(name)
     check_files(folder)
     adapter = folder if (folder / ADAPTER).exists() else None
-    tokenizer, model = _guard(name, _load, folder, find_base(base_name(name)) if adapter else folder)
+    tokenizer, model = _guard(
+        name, _load, folder, find_base(base_name(name)) if adapter else folder
+    )
     if adapter:
         model, settings = _guard(name, _go_on, model, adapter, settings)
     if model.config.model_type == "openai-gpt":
-        raise UserError("openai-gpt cannot be trained on packed rows; use --recipe convai for it, or gpt2 here.")
-    if not tokenizer.chat_template and not all(token in tokenizer.get_vocab() for token in CONVAI_TOKENS):
+        raise UserError(
+            "openai-gpt cannot be trained on packed rows; use --recipe convai for it, or gpt2 here."
+        )
+    if not tokenizer.chat_template and not all(
+        token in tokenizer.get_vocab() for token in CONVAI_TOKENS
+    ):
         bos, eos, *speakers, pad = CONVAI_TOKENS
-        tokenizer.add_special_tokens({"bos_token": bos, "eos_token": eos, "pad_token": pad, "additional_special_tokens": speakers})
+        tokenizer.add_special_tokens(
+            {
+                "bos_token": bos,
+                "eos_token": eos,
+                "pad_token": pad,
+                "additional_special_tokens": speakers,
+            }
+        )
         torch.manual_seed(settings.seed)
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         if settings.lora_rank:  # and the rate that was meant for LoRA
             chosen = settings.learning_rate != SftSettings().learning_rate
-            settings = replace(settings, lora_rank=0, learning_rate=settings.learning_rate if chosen else None)
+            settings = replace(
+                settings, lora_rank=0, learning_rate=settings.learning_rate if chosen else None
+            )
     marker = read_layout_file(folder)
     layout = find_layout(tokenizer, marker.get("layout"), max_turns=500)  # the history in full
     if settings.lora_rank and not adapter:
@@ -57,7 +77,9 @@ def base_name(name: str) -> str:
     try:
         return json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{config} does not name the adapter's base model; train it again, or start from a base model.") from error
+        raise UserError(
+            f"{config} does not name the adapter's base model; train it again, or start from a base model."
+        ) from error
 
 
 def _load(folder: Path, base: Path):
@@ -73,10 +95,13 @@ def _go_on(model, adapter: Path, settings: SftSettings):
     from peft import PeftModel
 
     model = model.to(torch.bfloat16) if settings.bf16 else model
-    model = PeftModel.from_pretrained(model, adapter, is_trainable=True)  # in float32, like a fresh one
+    # in float32, like a fresh one
+    model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
     config = model.peft_config["default"]
     config.base_model_name_or_path = ""  # or each save asks the Hub what the base looks like
-    return model, replace(settings, lora_rank=config.r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout)
+    return model, replace(
+        settings, lora_rank=config.r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout
+    )
 
 
 def _guard(name: str, step, *arguments):
@@ -87,7 +112,9 @@ def _guard(name: str, step, *arguments):
         raise
     except Exception as error:
         cause = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{name} cannot be loaded as a base model ({cause}); download it again, or name another.") from error
+        raise UserError(
+            f"{name} cannot be loaded as a base model ({cause}); download it again, or name another."
+        ) from error
 
 
 def save_trained(model, tokenizer, layout: Layout, base: str, out: Path) -> None:
@@ -99,15 +126,24 @@ def save_trained(model, tokenizer, layout: Layout, base: str, out: Path) -> None
     if hasattr(model, "peft_config"):
         model.peft_config["default"].base_model_name_or_path = base
         for parameter in model.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16) if parameter.requires_grad else parameter.data
-        write_folder_atomically(out / "adapter", lambda folder: _write(model, tokenizer, layout, folder))
+            parameter.data = (
+                parameter.data.to(torch.bfloat16) if parameter.requires_grad else parameter.data
+            )
+        write_folder_atomically(
+            out / "adapter", lambda folder: _write(model, tokenizer, layout, folder)
+        )
         model = model.float().merge_and_unload()
-    write_files_atomically(out, lambda folder: _write(model.to(torch.bfloat16), tokenizer, layout, folder))
+    write_files_atomically(
+        out, lambda folder: _write(model.to(torch.bfloat16), tokenizer, layout, folder)
+    )
 
 
 def _write(model, tokenizer, layout: Layout, folder: Path) -> None:
-    # an adapter's save would ask the Hub whether the base's vocabulary has grown; it has not, or every weight is trained
-    model.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
+    # an adapter's save would ask the Hub whether the base's vocabulary has grown; it has not, or
+    # every weight is trained
+    model.save_pretrained(
+        folder, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {})
+    )
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
     tokenizer.save_pretrained(folder)
     save_layout(folder, layout)

@@ -24,7 +24,9 @@ import torch.nn.functional as F
 from persona_bot.errors import UserError
 from train.data.examples import IGNORED, Example
 
-POOL = 2  # times N: from so many replies each conversation draws its rivals, because each is read once more, to nothing
+# times N: from so many replies each conversation draws its rivals, because each is read once more,
+# to nothing
+POOL = 2
 TO_NOTHING = 0.05  # nats of saying the gold reply to nothing, against nats of the contest
 
 
@@ -40,7 +42,12 @@ class RankedExample(NamedTuple):
     def ids(self) -> list[int]:
         """All that a row must hold: both trunks and every branch, these without their end token."""
         rivals = [i for contest in self.contests for rival in contest[1:] for i in rival[:-1]]
-        return self.example.ids + rivals + self.nothing + [i for reply in self.distinct for i in reply[:-1]]
+        return (
+            self.example.ids
+            + rivals
+            + self.nothing
+            + [i for reply in self.distinct for i in reply[:-1]]
+        )
 
     @property
     def distinct(self) -> list[tuple[int, ...]]:
@@ -70,7 +77,9 @@ def replies_of(example: Example) -> tuple[list[int], list[list[int]]]:
     return starts, replies
 
 
-def add_rivals(examples: Sequence[Example], nothing: list[int], count: int, seed: int) -> list[RankedExample]:
+def add_rivals(
+    examples: Sequence[Example], nothing: list[int], count: int, seed: int
+) -> list[RankedExample]:
     """Each example with `count` replies of other examples against each of its own; `nothing`: ids of the prompt of nobody.
 
     Raises UserError where there are too few replies to draw from."""
@@ -81,8 +90,14 @@ def add_rivals(examples: Sequence[Example], nothing: list[int], count: int, seed
         starts, replies = replies_of(example)
         own = {tuple(reply) for reply in replies}
         if len(pool) < count + len(own):
-            raise UserError(f"--rivals {count} needs more different replies than these dialogues have; lower it, or add dialogues.")
-        others = [ids for ids in draw.sample(pool, min(POOL * count + len(own), len(pool))) if ids not in own]
+            raise UserError(
+                f"--rivals {count} needs more different replies than these dialogues have; lower it, or add dialogues."
+            )
+        others = [
+            ids
+            for ids in draw.sample(pool, min(POOL * count + len(own), len(pool)))
+            if ids not in own
+        ]
         contests = [[reply, *map(list, draw.sample(others, count))] for reply in replies]
         ranked.append(RankedExample(example, starts, contests, nothing))
     return ranked
@@ -137,12 +152,19 @@ def collate_ranked(rows: Sequence[Sequence[RankedExample]]) -> dict[str, torch.T
         to_nothing += [[alone[tuple(reply)] for reply in contest] for contest in ranked.contests]
         contests += ranked.contests
     targets += [IGNORED] * (len(row.ids) - len(targets))
-    predicts = sorted({place for group in in_context + to_nothing for places in group for place in places})
+    predicts = sorted(
+        {place for group in in_context + to_nothing for places in group for place in places}
+    )
     index = {place: k for k, place in enumerate(predicts)}
     longest = max(len(reply) for contest in contests for reply in contest)
 
     def padded(groups: list, filler: int) -> torch.Tensor:
-        return torch.tensor([[(list(values) + [filler] * longest)[:longest] for values in group] for group in groups])
+        return torch.tensor(
+            [
+                [(list(values) + [filler] * longest)[:longest] for values in group]
+                for group in groups
+            ]
+        )
 
     labels = torch.tensor([targets])
     return {
@@ -153,18 +175,28 @@ def collate_ranked(rows: Sequence[Sequence[RankedExample]]) -> dict[str, torch.T
         "shift_labels": labels,
         "predicts": torch.tensor(predicts),
         "choices": padded(contests, IGNORED),
-        "in_context": padded([[[index[p] for p in places] for places in group] for group in in_context], 0),
-        "to_nothing": padded([[[index[p] for p in places] for places in group] for group in to_nothing], 0),
+        "in_context": padded(
+            [[[index[p] for p in places] for places in group] for group in in_context], 0
+        ),
+        "to_nothing": padded(
+            [[[index[p] for p in places] for places in group] for group in to_nothing], 0
+        ),
     }
 
 
-def tree_mask(owners: Sequence[tuple[int, int]], positions: Sequence[int], anchors: Sequence[int]) -> torch.Tensor:
+def tree_mask(
+    owners: Sequence[tuple[int, int]], positions: Sequence[int], anchors: Sequence[int]
+) -> torch.Tensor:
     """(1, 1, T, T), True where a place may look: its own branch up to itself, its trunk up to its anchor.
 
     `owners`: (trunk, branch) of each place, branch 0 the trunk itself, whose anchors do not matter.
     """
     trunk, branch = torch.tensor(owners).T
-    place, position, anchor = torch.arange(len(owners)), torch.tensor(positions), torch.tensor(anchors)
+    place, position, anchor = (
+        torch.arange(len(owners)),
+        torch.tensor(positions),
+        torch.tensor(anchors),
+    )
     in_branch = (branch[:, None] == branch[None]) & (place[None] <= place[:, None])
     in_trunk = (branch[None] == 0) & (branch[:, None] != 0) & (position[None] <= anchor[:, None])
     return ((trunk[:, None] == trunk[None]) & (in_branch | in_trunk))[None, None]
@@ -173,11 +205,19 @@ def tree_mask(owners: Sequence[tuple[int, int]], positions: Sequence[int], ancho
 def losses(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, int]:
     """(nats of the gold replies, summed; what the contests cost, summed; supervised tokens)."""
     names = ("input_ids", "position_ids", "attention_mask")
-    logits = model(**{name: batch[name] for name in names}, logits_to_keep=batch["predicts"], use_cache=False).logits[0]
+    logits = model(
+        **{name: batch[name] for name in names}, logits_to_keep=batch["predicts"], use_cache=False
+    ).logits[0]
     log_p = logits.float().log_softmax(-1)  # (K, vocabulary)
     kept = batch["choices"] != IGNORED
     ids = batch["choices"].clamp(min=0)
-    in_context, to_nothing = ((log_p[batch[name], ids] * kept).sum(-1) for name in ("in_context", "to_nothing"))  # (C, N + 1)
+    # (C, N + 1)
+    in_context, to_nothing = (
+        (log_p[batch[name], ids] * kept).sum(-1) for name in ("in_context", "to_nothing")
+    )
     gold = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
-    contests = F.cross_entropy(in_context - to_nothing, gold, reduction="sum") - TO_NOTHING * to_nothing[:, 0].sum()
+    contests = (
+        F.cross_entropy(in_context - to_nothing, gold, reduction="sum")
+        - TO_NOTHING * to_nothing[:, 0].sum()
+    )
     return -in_context[:, 0].sum(), contests, int(kept[:, 0].sum())

@@ -51,8 +51,10 @@ from train.recipes.convai_settings import check_args, check_target
 from train.recipes.convai_state import Progress
 from train.run.checkpoints import newest_good, write_files_atomically
 
-# simpletransformers.conv_ai.conv_ai_utils imports a function that transformers 4.22 dropped, so the package cannot be
-# imported as it is. Its model takes one thing from there, the reader of the pickled caches, which nothing calls here.
+# simpletransformers.conv_ai.conv_ai_utils imports a function that transformers 4.22 dropped, so the
+# package cannot be
+# imported as it is. Its model takes one thing from there, the reader of the pickled caches, which
+# nothing calls here.
 _utils = types.ModuleType("simpletransformers.conv_ai.conv_ai_utils")
 _utils.get_dataset = None
 sys.modules.setdefault(_utils.__name__, _utils)
@@ -66,27 +68,49 @@ MODEL_TYPES = {"openai-gpt": "gpt", "gpt2": "gpt2"}  # transformers' name -> sim
 class ConvAIModel(StockConvAIModel):
     """Used as stock's is, with the faults listed above mended; folders of either load in the other."""
 
-    def __init__(self, model_type: str, model_name: str, args: dict | None = None, use_cuda: bool | None = None, cuda_device: int = -1):
+    def __init__(
+        self,
+        model_type: str,
+        model_name: str,
+        args: dict | None = None,
+        use_cuda: bool | None = None,
+        cuda_device: int = -1,
+    ):
         """`model_type`: gpt or gpt2; `model_name`: a folder, or a name on the Hub; `use_cuda`: None uses a GPU where there is one.
 
         Raises UserError for settings and checkpoints that cannot be used.
         """
         if model_type not in MODEL_TYPES.values():
-            raise UserError(f"ConvAIModel trains gpt and gpt2 here, not {model_type}; use recipe sft for other models.")
+            raise UserError(
+                f"ConvAIModel trains gpt and gpt2 here, not {model_type}; use recipe sft for other models."
+            )
         if use_cuda and not torch.cuda.is_available():
-            raise UserError("use_cuda is True and this machine has no CUDA GPU that torch can use; leave use_cuda out.")
+            raise UserError(
+                "use_cuda is True and this machine has no CUDA GPU that torch can use; leave use_cuda out."
+            )
         folder = find_folder(model_name)
         check_files(folder)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         settings = {"manual_seed": 0, "output_dir": "outputs", **check_args(args or {})}
-        torch.manual_seed(settings["manual_seed"] or 0)  # the new embeddings and the ranking head begin at random
+        # the new embeddings and the ranking head begin at random
+        torch.manual_seed(settings["manual_seed"] or 0)
         try:
-            super().__init__(model_type, str(folder), settings, torch.cuda.is_available() if use_cuda is None else use_cuda, cuda_device)
+            super().__init__(
+                model_type,
+                str(folder),
+                settings,
+                torch.cuda.is_available() if use_cuda is None else use_cuda,
+                cuda_device,
+            )
         except Exception as error:  # of transformers, safetensors, tokenizers
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise UserError(f"{model_name} cannot be loaded as a {model_type} model ({reason}); name another checkpoint.") from error
-        self.name = self.args.model_name = Path(model_name).name if Path(model_name).exists() else model_name
+            raise UserError(
+                f"{model_name} cannot be loaded as a {model_type} model ({reason}); name another checkpoint."
+            ) from error
+        self.name = self.args.model_name = (
+            Path(model_name).name if Path(model_name).exists() else model_name
+        )
         self.model = self.model.float().eval()
         if use_cuda is None and not torch.cuda.is_available():
             self.device = pick_device()
@@ -100,7 +124,14 @@ class ConvAIModel(StockConvAIModel):
     # ---- training
 
     def train_model(
-        self, train_file=None, output_dir=None, show_running_loss=True, args=None, eval_file=None, verbose=True, resume=False
+        self,
+        train_file=None,
+        output_dir=None,
+        show_running_loss=True,
+        args=None,
+        eval_file=None,
+        verbose=True,
+        resume=False,
     ) -> tuple[int, list[dict]]:
         """Trains on a file (None: the public Persona-Chat) and returns the steps done and the evaluations made on the way."""
         self.args.update_from_dict(check_args(args or {}))
@@ -108,20 +139,44 @@ class ConvAIModel(StockConvAIModel):
         valid = _dialogues(eval_file, "valid") if self.args.evaluate_during_training else None
         out = Path(output_dir or self.args.output_dir)
         with tqdm(unit="step", disable=self.args.silent or not show_running_loss) as bar:
-            progress = self.fit(train, valid, out, Hooks(on_step=lambda record: _show(bar, record), on_message=bar.write), resume)
+            progress = self.fit(
+                train,
+                valid,
+                out,
+                Hooks(on_step=lambda record: _show(bar, record), on_message=bar.write),
+                resume,
+            )
         return progress.step, progress.evaluations
 
     def fit(
-        self, train: list[Dialogue], valid: list[Dialogue] | None, out: Path, hooks: Hooks | None = None, resume: bool = False
+        self,
+        train: list[Dialogue],
+        valid: list[Dialogue] | None,
+        out: Path,
+        hooks: Hooks | None = None,
+        resume: bool = False,
     ) -> Progress:
         """Trains on dialogues with the settings in `self.args`; the model, and checkpoints on the way, go to `out`."""
         args, room = self.args, self.model.config.max_position_embeddings
         check_target(Path(out), args.overwrite_output_dir or resume)
         self._move_model_to_device()
         args.manual_seed = args.manual_seed or 0
-        examples = ConvaiExamples(self.layout, train, room, args.num_candidates, args.personality_permutations, args.manual_seed)
-        scores = (lambda: convai_scores(self.checkpoint, valid, batch_size=args.eval_batch_size)) if valid else None
-        return ConvaiTraining(self.model, examples, args, Path(out), self.write, scores, hooks).run(resume)
+        examples = ConvaiExamples(
+            self.layout,
+            train,
+            room,
+            args.num_candidates,
+            args.personality_permutations,
+            args.manual_seed,
+        )
+        scores = (
+            (lambda: convai_scores(self.checkpoint, valid, batch_size=args.eval_batch_size))
+            if valid
+            else None
+        )
+        return ConvaiTraining(self.model, examples, args, Path(out), self.write, scores, hooks).run(
+            resume
+        )
 
     # ---- the rest of stock's surface
 
@@ -134,7 +189,15 @@ class ConvAIModel(StockConvAIModel):
         """The model as the chat and the scores know one; without dropout."""
         self._move_model_to_device()
         room = self.model.config.max_position_embeddings
-        return Checkpoint(self.model.eval(), self.tokenizer, self.layout, self.name, torch.device(self.device), room, ranking_head=True)
+        return Checkpoint(
+            self.model.eval(),
+            self.tokenizer,
+            self.layout,
+            self.name,
+            torch.device(self.device),
+            room,
+            ranking_head=True,
+        )
 
     def write(self, folder: Path) -> None:
         """A checkpoint that stock ConvAIModel, the page and the evaluation load."""
@@ -146,13 +209,17 @@ class ConvAIModel(StockConvAIModel):
     def save_model(self, output_dir=None, model=None, results=None) -> None:
         write_files_atomically(_made(output_dir or self.args.output_dir), self.write)
 
-    def eval_model(self, eval_file=None, output_dir=None, verbose=True, silent=False) -> dict[str, float]:
+    def eval_model(
+        self, eval_file=None, output_dir=None, verbose=True, silent=False
+    ) -> dict[str, float]:
         """Scores a file (None: the public Persona-Chat's valid part); also in `eval_results.txt` of the output folder."""
         dialogues = _dialogues(eval_file, "valid")
         bar = (lambda items: items) if silent or self.args.silent else tqdm
         self.results = convai_scores(self.checkpoint, dialogues, bar, self.args.eval_batch_size)
         lines = [f"{name} = {value}\n" for name, value in sorted(self.results.items())]
-        (_made(output_dir or self.args.output_dir) / "eval_results.txt").write_text("".join(lines), encoding="utf-8")
+        (_made(output_dir or self.args.output_dir) / "eval_results.txt").write_text(
+            "".join(lines), encoding="utf-8"
+        )
         return self.results
 
     def interact(self, personality: list[str] | None = None) -> None:
@@ -169,18 +236,22 @@ class ConvAIModel(StockConvAIModel):
             reply, history = self.interact_single(message, history, personality)
             print(reply)
 
-    def interact_single(self, message: str, history: list[str], personality: list[str] | None = None) -> tuple[str, list[str]]:
+    def interact_single(
+        self, message: str, history: list[str], personality: list[str] | None = None
+    ) -> tuple[str, list[str]]:
         """The reply to a message, and the history with both. Raises UserError for a personality that the model cannot hold."""
         args = self.args
         personality = personality or random_persona(secrets.randbits(32)).sentences
-        persona = Persona("", tuple(sentence.lower() for sentence in personality))  # as stock does, and Persona-Chat is
+        # as stock does, and Persona-Chat is
+        persona = Persona("", tuple(sentence.lower() for sentence in personality))
         began = [""] if len(history) % 2 else []  # the persona did
         settings = Settings(
             temperature=args.temperature if args.do_sample else 0.0,
             top_p=args.top_p or 1.0,
             top_k=args.top_k or 0,
             min_tokens=args.min_length,
-            max_tokens=args.max_length + FINISH_WITHIN,  # room to end the sentence instead of breaking off
+            # room to end the sentence instead of breaking off
+            max_tokens=args.max_length + FINISH_WITHIN,
             repetition_penalty=1.0,
             no_repeat_ngram=0,
         )
@@ -207,21 +278,31 @@ def train_convai(
     check_args(args or {})
     source = (newest_good(Path(out), "resume-*") if resume else None) or model_name
     model = ConvAIModel(model_type_of(source), str(source), args, use_cuda)
-    return model.fit(train, valid if model.args.evaluate_during_training else None, out, hooks, resume)
+    return model.fit(
+        train, valid if model.args.evaluate_during_training else None, out, hooks, resume
+    )
 
 
 def model_type_of(name: str | Path) -> str:
     """gpt or gpt2, from the checkpoint's config; raises UserError for any other."""
     try:
-        kind = json.loads((find_folder(str(name)) / "config.json").read_text(encoding="utf-8"))["model_type"]
+        kind = json.loads((find_folder(str(name)) / "config.json").read_text(encoding="utf-8"))[
+            "model_type"
+        ]
         return MODEL_TYPES[kind]
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{name} is no GPT or GPT-2 checkpoint, which recipe convai needs; use recipe sft, or name gpt2.") from None
+        raise UserError(
+            f"{name} is no GPT or GPT-2 checkpoint, which recipe convai needs; use recipe sft, or name gpt2."
+        ) from None
 
 
 def _dialogues(file, split: str) -> list[Dialogue]:
     """Of a file, or of the public Persona-Chat, whose few bad entries nobody here can mend."""
-    return read_dialogues(file, split) if file else read_dialogues(fetch_personachat(), split, tolerate=20)
+    return (
+        read_dialogues(file, split)
+        if file
+        else read_dialogues(fetch_personachat(), split, tolerate=20)
+    )
 
 
 def _made(folder) -> Path:

@@ -1,7 +1,5 @@
 """Dialogues -> batches for the double heads: every reply several times, with the gold reply last and with other people's.
 
-Run: nothing by itself; convai_loop.py trains on these.
-
     <bos> persona <speaker2> hi there <speaker1> hello you <eos>      learnt word by word, and "true" at <eos>
     <bos> persona <speaker2> hi there <speaker1> i sail    <eos>      only "false" at <eos>
 
@@ -39,7 +37,8 @@ class Batch(NamedTuple):
     ids: torch.Tensor  # (S, T)
     token_types: torch.Tensor  # (S, T)
     ends: torch.Tensor  # (S,) the position of each <eos>, where the ranking head looks
-    examples: torch.Tensor  # (B, C) the sequences of each example, the gold last, -1 in front where there are fewer
+    # (B, C) the sequences of each example, the gold last, -1 in front where there are fewer
+    examples: torch.Tensor
     learnt: torch.Tensor  # (N,) flat positions in (S, T) that predict an id of a gold reply
     targets: torch.Tensor  # (N,) those ids
 
@@ -50,12 +49,29 @@ class Batch(NamedTuple):
 class ConvaiExamples:
     """The examples of some dialogues by number; nothing is tokenized before it is asked for, and no text twice."""
 
-    def __init__(self, layout: ConvaiLayout, dialogues: Sequence[Dialogue], room: int, candidates=2, permutations=1, seed=0):
+    def __init__(
+        self,
+        layout: ConvaiLayout,
+        dialogues: Sequence[Dialogue],
+        room: int,
+        candidates=2,
+        permutations=1,
+        seed=0,
+    ):
         """`room`: the model's positions; `candidates`: sequences an example, 0 for all; `permutations`: orders of the persona."""
-        self.layout, self.dialogues, self.room, self.candidates, self.seed = copy.copy(layout), dialogues, room, candidates, seed
+        self.layout, self.dialogues, self.room, self.candidates, self.seed = (
+            copy.copy(layout),
+            dialogues,
+            room,
+            candidates,
+            seed,
+        )
         self.layout.encode = functools.cache(layout.encode)
         self.numbers = [
-            (d, u, turn) for d, dialogue in enumerate(dialogues) for turn in range(permutations) for u in range(len(dialogue.utterances))
+            (d, u, turn)
+            for d, dialogue in enumerate(dialogues)
+            for turn in range(permutations)
+            for u in range(len(dialogue.utterances))
         ]
 
     def __len__(self) -> int:
@@ -65,10 +81,19 @@ class ConvaiExamples:
         """Example `number` as it is in `epoch`."""
         d, u, turn = self.numbers[number]
         sentences = self.dialogues[d].personality
-        first = -turn % len(sentences)  # simpletransformers' personality_permutations: the last sentence comes to the front
+        # simpletransformers' personality_permutations: the last sentence comes to the front
+        first = -turn % len(sentences)
         persona = Persona("", sentences[first:] + sentences[:first])
-        replies = [[*self.layout.encode(text), self.layout.end_id] for text in self.candidates_of(number, epoch)]
-        prompt = build_prompt(self.layout, persona, self.dialogues[d].utterances[u].history, self.room - max(map(len, replies)))
+        replies = [
+            [*self.layout.encode(text), self.layout.end_id]
+            for text in self.candidates_of(number, epoch)
+        ]
+        prompt = build_prompt(
+            self.layout,
+            persona,
+            self.dialogues[d].utterances[u].history,
+            self.room - max(map(len, replies)),
+        )
         return Sequences(
             [prompt.ids + reply for reply in replies],
             [prompt.token_types + [self.layout.speaker1] * len(reply) for reply in replies],
@@ -84,8 +109,12 @@ class ConvaiExamples:
         if len(others) > wanted:
             others = draw.sample(others, wanted)
         elif len(others) < wanted:
-            some = draw.sample(range(len(self.dialogues)), min(len(self.dialogues), wanted - len(others) + 1))
-            strangers = [draw.choice(self.dialogues[k].utterances).candidates[-1] for k in some if k != d]
+            some = draw.sample(
+                range(len(self.dialogues)), min(len(self.dialogues), wanted - len(others) + 1)
+            )
+            strangers = [
+                draw.choice(self.dialogues[k].utterances).candidates[-1] for k in some if k != d
+            ]
             others += strangers[: wanted - len(others)]
         return [*others, gold]
 
@@ -122,7 +151,9 @@ def collate(examples: Sequence[Sequences], pad: int) -> Batch:
 
 def epoch_batches(count: int, size: int, seed: int, epoch: int) -> list[list[int]]:
     """The numbers 0..count-1 in an order of this epoch's own, in batches of at most `size`."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
+    order = torch.randperm(
+        count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    ).tolist()
     return [order[k : k + size] for k in range(0, count, size)]
 
 
@@ -131,10 +162,12 @@ def losses(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 
     Logits are computed where something is learnt only; simpletransformers computes them at every position of every row.
     """
-    hidden = model.transformer(batch.ids, token_type_ids=batch.token_types).last_hidden_state  # (S, T, width)
+    # (S, T, width)
+    hidden = model.transformer(batch.ids, token_type_ids=batch.token_types).last_hidden_state
     scores = model.multiple_choice_head(hidden, batch.ends).squeeze(-1)  # (S,)
     logits = model.lm_head(hidden.flatten(0, 1)[batch.learnt])  # (N, vocabulary)
     word_loss = torch.nn.functional.cross_entropy(logits.float(), batch.targets, reduction="sum")
-    by_example = scores.float()[batch.examples].masked_fill(batch.examples < 0, -torch.inf)  # (B, C)
+    # (B, C)
+    by_example = scores.float()[batch.examples].masked_fill(batch.examples < 0, -torch.inf)
     choice_loss = -by_example.log_softmax(-1)[:, -1].sum()
     return word_loss, choice_loss

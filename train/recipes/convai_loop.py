@@ -1,7 +1,5 @@
 """The training loop of recipe "convai": steps, learning rates, checkpoints, resuming, and what to do when something breaks.
 
-Run: nothing by itself; `python -m train.finetune --recipe convai`, or ConvAIModel.train_model in convai.py.
-
     outputs/checkpoint-120-epoch-1/   the model after each epoch (save_model_every_epoch), as simpletransformers names it
     outputs/best_model/               the best by validation (evaluate_during_training)
     outputs/resume-150/               model, optimizer and random state, every save_steps steps or ten minutes; the newest two
@@ -25,12 +23,41 @@ import torch
 from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
 from train.recipes.convai_examples import ConvaiExamples, Sequences, collate, epoch_batches, losses
-from train.recipes.convai_state import Progress, half_precision, load_state, make_optimizer, make_scheduler, save_state
-from train.run.checkpoints import keep_newest, mend, newest_good, write_files_atomically, write_folder_atomically
+from train.recipes.convai_state import (
+    Progress,
+    half_precision,
+    load_state,
+    make_optimizer,
+    make_scheduler,
+    save_state,
+)
+from train.run.checkpoints import (
+    keep_newest,
+    mend,
+    newest_good,
+    write_files_atomically,
+    write_folder_atomically,
+)
 
 SAVE_SECONDS = 600.0  # what a kill may cost at most, where steps are slow
-SAME_ON_RESUME = ["train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "manual_seed", "optimizer", "scheduler"]
-SAME_ON_RESUME += ["learning_rate", "weight_decay", "warmup_steps", "warmup_ratio", "max_grad_norm", "lm_coef", "mc_coef", "max_history"]
+SAME_ON_RESUME = [
+    "train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "manual_seed",
+    "optimizer",
+    "scheduler",
+]
+SAME_ON_RESUME += [
+    "learning_rate",
+    "weight_decay",
+    "warmup_steps",
+    "warmup_ratio",
+    "max_grad_norm",
+    "lm_coef",
+    "mc_coef",
+    "max_history",
+]
 SAME_ON_RESUME += ["num_candidates", "personality_permutations"]
 
 
@@ -38,10 +65,13 @@ SAME_ON_RESUME += ["num_candidates", "personality_permutations"]
 class Hooks:
     """What the caller gets to see and to say while training runs. All may stay as they are."""
 
-    on_step: Callable[[dict], None] = lambda record: None  # step, steps, epoch, loss, lm_loss, mc_loss, learning_rate, tokens_per_s, eta
-    on_evaluation: Callable[[dict], None] = lambda record: None  # step, epoch, language_model_loss, f1_score
+    # step, steps, epoch, loss, lm_loss, mc_loss, learning_rate, tokens_per_s, eta
+    on_step: Callable[[dict], None] = lambda record: None
+    # step, epoch, language_model_loss, f1_score
+    on_evaluation: Callable[[dict], None] = lambda record: None
     on_message: Callable[[str], None] = print
-    should_stop: Callable[[], bool] = lambda: False  # asked after each step; True saves a resume checkpoint and returns
+    # asked after each step; True saves a resume checkpoint and returns
+    should_stop: Callable[[], bool] = lambda: False
 
 
 class ConvaiTraining:
@@ -58,10 +88,18 @@ class ConvaiTraining:
         hooks: Hooks | None = None,
     ):
         """`args`: simpletransformers' ConvAIArgs; `save_model(folder)` writes a loadable checkpoint; `evaluate()` gives scores."""
-        self.model, self.examples, self.args, self.out, self.save_model = model, examples, args, out, save_model
+        self.model, self.examples, self.args, self.out, self.save_model = (
+            model,
+            examples,
+            args,
+            out,
+            save_model,
+        )
         self.evaluate, self.hooks = evaluate, hooks or Hooks()
         self.device = next(model.parameters()).device
-        self.steps_an_epoch = math.ceil(len(examples) / args.train_batch_size / args.gradient_accumulation_steps)
+        self.steps_an_epoch = math.ceil(
+            len(examples) / args.train_batch_size / args.gradient_accumulation_steps
+        )
         self.steps = self.steps_an_epoch * int(args.num_train_epochs)
         self.optimizer = make_optimizer(model, args)
         self.scheduler = make_scheduler(self.optimizer, args, self.steps)
@@ -74,7 +112,9 @@ class ConvaiTraining:
         self.out.mkdir(parents=True, exist_ok=True)
         mend(self.out)
         if resume and self._is_finished():
-            self.hooks.on_message(f"The training in {self.out} is finished; there is nothing to resume.")
+            self.hooks.on_message(
+                f"The training in {self.out} is finished; there is nothing to resume."
+            )
             return Progress(step=self.steps, finished=True)
         self._resume() if resume else self._begin()
         self._since = self._saved = time.monotonic()
@@ -83,8 +123,18 @@ class ConvaiTraining:
         while self.progress.step < self.steps and not self.progress.ended_early:
             epoch, k = divmod(self.progress.step, self.steps_an_epoch)
             if epoch != of_epoch:
-                batches, of_epoch = epoch_batches(len(self.examples), self.args.train_batch_size, self.args.manual_seed, epoch), epoch
-            self._step([[self.examples.sequences(number, epoch) for number in batch] for batch in batches[k * size : (k + 1) * size]])
+                batches, of_epoch = (
+                    epoch_batches(
+                        len(self.examples), self.args.train_batch_size, self.args.manual_seed, epoch
+                    ),
+                    epoch,
+                )
+            self._step(
+                [
+                    [self.examples.sequences(number, epoch) for number in batch]
+                    for batch in batches[k * size : (k + 1) * size]
+                ]
+            )
             if self._between_steps(epoch, k + 1 == self.steps_an_epoch):
                 return self.progress
         return self._finish()
@@ -101,7 +151,8 @@ class ConvaiTraining:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            if gradients is None:  # outside of `except`, which would keep the tensors of the failed pass alive
+            # outside of `except`, which would keep the tensors of the failed pass alive
+            if gradients is None:
                 self._shrink()
         word, choice, tokens = gradients
         self._update(word, choice)
@@ -116,10 +167,15 @@ class ConvaiTraining:
         for examples in batches:
             learnt = sum(len(example.ids[-1]) - example.start for example in examples)
             for k in range(0, len(examples), self.progress.micro):
-                batch = collate(examples[k : k + self.progress.micro], self.examples.layout.pad).to(self.device)
+                batch = collate(examples[k : k + self.progress.micro], self.examples.layout.pad).to(
+                    self.device
+                )
                 with self._autocast():
                     word, choice = losses(self.model, batch)
-                word, choice = word / (learnt * len(batches)), choice / (len(examples) * len(batches))
+                word, choice = (
+                    word / (learnt * len(batches)),
+                    choice / (len(examples) * len(batches)),
+                )
                 self.scaler.scale(self.args.lm_coef * word + self.args.mc_coef * choice).backward()
                 word_sum, choice_sum = word_sum + word.detach(), choice_sum + choice.detach()
             tokens += learnt
@@ -132,14 +188,17 @@ class ConvaiTraining:
         if self.args.optimizer == "AdamW":
             self.scaler.unscale_(self.optimizer)
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
-            if not self.scaler.is_enabled() and not torch.isfinite(norm):  # the scaler skips such a step by itself
+            # the scaler skips such a step by itself
+            if not self.scaler.is_enabled() and not torch.isfinite(norm):
                 raise self._not_finite("The gradients became infinite")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._advance_rate(1)
 
     def _advance_rate(self, steps: int) -> None:
-        with warnings.catch_warnings():  # about an optimizer without steps: an earlier process took them, or the scaler skipped the first
+        # about an optimizer without steps: an earlier process took them, or the scaler skipped the
+        # first
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for _ in range(steps):
                 self.scheduler.step()
@@ -147,7 +206,9 @@ class ConvaiTraining:
     def _not_finite(self, what: str) -> UserError:
         kept = newest_good(self.out, "resume-*")
         cure = f"the last good checkpoint is {kept}" if kept else "nothing was saved yet"
-        return UserError(f"{what} in step {self.progress.step + 1}, so training stopped; {cure}; lower learning_rate and start again.")
+        return UserError(
+            f"{what} in step {self.progress.step + 1}, so training stopped; {cure}; lower learning_rate and start again."
+        )
 
     def _shrink(self) -> None:
         """After running out of memory: half the examples in a forward pass, twice the passes, the same step."""
@@ -155,12 +216,18 @@ class ConvaiTraining:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if self.progress.micro == 1:
-            raise UserError("Memory ran out with a single example in a forward pass; take a smaller model, or shorter dialogues.")
+            raise UserError(
+                "Memory ran out with a single example in a forward pass; take a smaller model, or shorter dialogues."
+            )
         self.progress.micro = (self.progress.micro + 1) // 2
-        self.hooks.on_message(f"Memory ran out: from now on {self.progress.micro} examples at once, and more passes a step.")
+        self.hooks.on_message(
+            f"Memory ran out: from now on {self.progress.micro} examples at once, and more passes a step."
+        )
 
     def _autocast(self):
-        return torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
+        return (
+            torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
+        )
 
     def _report(self, word: float, choice: float) -> None:
         seconds, done = time.monotonic() - self._since, self.progress.step - self._since_step
@@ -183,12 +250,18 @@ class ConvaiTraining:
         """Evaluates and saves where it is time to; True when the run is to be left, to be resumed later."""
         args, step = self.args, self.progress.step
         every = args.evaluate_during_training_steps
-        if self.evaluate and ((every > 0 and step % every == 0) or (ends_epoch and args.evaluate_each_epoch)):
+        if self.evaluate and (
+            (every > 0 and step % every == 0) or (ends_epoch and args.evaluate_each_epoch)
+        ):
             self._evaluate()
         if ends_epoch and args.save_model_every_epoch and not args.no_save:
-            write_folder_atomically(self.out / f"checkpoint-{step}-epoch-{epoch + 1}", self._save_finite)
+            write_folder_atomically(
+                self.out / f"checkpoint-{step}-epoch-{epoch + 1}", self._save_finite
+            )
         stops = step < self.steps and not self.progress.ended_early and self.hooks.should_stop()
-        is_due = (args.save_steps > 0 and step % args.save_steps == 0) or time.monotonic() - self._saved > SAVE_SECONDS
+        is_due = (
+            args.save_steps > 0 and step % args.save_steps == 0
+        ) or time.monotonic() - self._saved > SAVE_SECONDS
         if (stops or is_due) and not args.no_save:
             self._save_resume()
         return stops
@@ -198,7 +271,11 @@ class ConvaiTraining:
         args, progress = self.args, self.progress
         self.model.eval()
         scores = self.evaluate()
-        record = {"step": progress.step, "epoch": round(progress.step / self.steps_an_epoch, 4), **scores}
+        record = {
+            "step": progress.step,
+            "epoch": round(progress.step / self.steps_an_epoch, 4),
+            **scores,
+        }
         progress.evaluations.append(record)
         self.hooks.on_evaluation(record)
         value = scores.get(args.early_stopping_metric, scores["language_model_loss"])
@@ -210,7 +287,9 @@ class ConvaiTraining:
             return
         progress.without_gain += 1
         if args.use_early_stopping and progress.without_gain > args.early_stopping_patience:
-            self.hooks.on_message(f"No better {args.early_stopping_metric} in {progress.without_gain} evaluations: training ends early.")
+            self.hooks.on_message(
+                f"No better {args.early_stopping_metric} in {progress.without_gain} evaluations: training ends early."
+            )
             progress.ended_early = True
 
     # ---- saving and resuming
@@ -227,11 +306,17 @@ class ConvaiTraining:
     def _resume(self) -> None:
         folder = newest_good(self.out, "resume-*")
         if folder is None:
-            self.hooks.on_message(f"{self.out} holds no checkpoint to resume from: training starts at the beginning.")
+            self.hooks.on_message(
+                f"{self.out} holds no checkpoint to resume from: training starts at the beginning."
+            )
             return self._begin()
-        self.progress = load_state(folder, self.model, self.optimizer, self.scaler, self._identity())
+        self.progress = load_state(
+            folder, self.model, self.optimizer, self.scaler, self._identity()
+        )
         self._advance_rate(self.progress.step)
-        self.hooks.on_message(f"Resuming from {folder.name}: step {self.progress.step} of {self.steps}.")
+        self.hooks.on_message(
+            f"Resuming from {folder.name}: step {self.progress.step} of {self.steps}."
+        )
 
     def _is_finished(self) -> bool:
         """The last model is there and no resume checkpoint any more."""
@@ -253,7 +338,10 @@ class ConvaiTraining:
 
     def _identity(self) -> dict:
         """What must be the same for a resumed run to take the same steps."""
-        return {"data": self.examples.fingerprint(), **{name: getattr(self.args, name) for name in SAME_ON_RESUME}}
+        return {
+            "data": self.examples.fingerprint(),
+            **{name: getattr(self.args, name) for name in SAME_ON_RESUME},
+        }
 
     def _finish(self) -> Progress:
         if not self.args.no_save:

@@ -1,13 +1,11 @@
 """The settings of simpletransformers' ConvAIModel, checked: by name, by value, and for what cannot be honoured here.
 
-Run: nothing by itself; the full list is `simpletransformers.config.model_args.ConvAIArgs`.
-
-    honoured       num_train_epochs train_batch_size eval_batch_size gradient_accumulation_steps learning_rate and everything
-                   of optimizer, scheduler and warm-up; lm_coef mc_coef max_history num_candidates personality_permutations;
-                   save_model_every_epoch save_steps save_best_model no_save output_dir overwrite_output_dir; evaluate_* and
-                   early_stopping_*; manual_seed fp16 silent; the sampling settings
-    nothing to do  reprocess_input_data no_cache use_cached_eval_features cache_dir process_count and the like: no caches
-    refused        REFUSED below, unknown names, values that cannot be
+honoured       num_train_epochs train_batch_size eval_batch_size gradient_accumulation_steps learning_rate and everything
+               of optimizer, scheduler and warm-up; lm_coef mc_coef max_history num_candidates personality_permutations;
+               save_model_every_epoch save_steps save_best_model no_save output_dir overwrite_output_dir; evaluate_* and
+               early_stopping_*; manual_seed fp16 silent; the sampling settings
+nothing to do  reprocess_input_data no_cache use_cached_eval_features cache_dir process_count and the like: no caches
+refused        REFUSED below, unknown names, values that cannot be
 """
 
 import difflib
@@ -20,7 +18,12 @@ from simpletransformers.config.model_args import ConvAIArgs
 from persona_bot.errors import UserError
 from train.recipes.convai_state import SCHEDULERS
 
-REFUSED = ["custom_layer_parameters", "custom_parameter_groups", "train_custom_parameters_only", "dynamic_quantize"]
+REFUSED = [
+    "custom_layer_parameters",
+    "custom_parameter_groups",
+    "train_custom_parameters_only",
+    "dynamic_quantize",
+]
 REFUSED += ["quantized_model", "wandb_project", "tensorboard_dir"]
 LOWEST = {  # whole numbers
     "num_train_epochs": 1,
@@ -35,7 +38,14 @@ LOWEST = {  # whole numbers
     "evaluate_during_training_steps": -1,
     "early_stopping_patience": 0,
 }
-NOT_NEGATIVE = ["learning_rate", "lm_coef", "mc_coef", "max_grad_norm", "weight_decay", "warmup_ratio"]
+NOT_NEGATIVE = [
+    "learning_rate",
+    "lm_coef",
+    "mc_coef",
+    "max_grad_norm",
+    "weight_decay",
+    "warmup_ratio",
+]
 ONE_OF = {"optimizer": ["AdamW", "Adafactor"], "scheduler": list(SCHEDULERS)}
 
 
@@ -45,19 +55,32 @@ def check_args(args: dict) -> dict:
     for name, value in args.items():
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            raise UserError(f"ConvAIModel has no setting {name!r}" + (f"; did you mean {close[0]!r}?" if close else "; leave it out."))
+            raise UserError(
+                f"ConvAIModel has no setting {name!r}"
+                + (f"; did you mean {close[0]!r}?" if close else "; leave it out.")
+            )
         if name in REFUSED and value:
             raise UserError(f"The setting {name} is not supported here; leave it out.")
-        if name in LOWEST and not (_is_number(value) and value == int(value) and value >= LOWEST[name]):
-            raise UserError(f"The setting {name} must be a whole number of at least {LOWEST[name]}; it is {value!r}.")
+        if name in LOWEST and not (
+            _is_number(value) and value == int(value) and value >= LOWEST[name]
+        ):
+            raise UserError(
+                f"The setting {name} must be a whole number of at least {LOWEST[name]}; it is {value!r}."
+            )
         if name in NOT_NEGATIVE and not (_is_number(value) and value >= 0):
             raise UserError(f"The setting {name} must be a number of at least 0; it is {value!r}.")
         if name in ONE_OF and value not in ONE_OF[name]:
-            raise UserError(f"The setting {name} must be one of {', '.join(ONE_OF[name])}; it is {value!r}.")
+            raise UserError(
+                f"The setting {name} must be one of {', '.join(ONE_OF[name])}; it is {value!r}."
+            )
     if args.get("optimizer") == "Adafactor" and args.get("adafactor_relative_step", True):
-        raise UserError("Adafactor gets its learning rate from the scheduler: set adafactor_relative_step and _warmup_init to False.")
+        raise UserError(
+            "Adafactor gets its learning rate from the scheduler: set adafactor_relative_step and _warmup_init to False."
+        )
     if (args.get("n_gpu") or 1) > 1:
-        raise UserError("The recipe convai trains on one GPU; leave n_gpu out, or use recipe sft with accelerate launch.")
+        raise UserError(
+            "The recipe convai trains on one GPU; leave n_gpu out, or use recipe sft with accelerate launch."
+        )
     return args
 
 
@@ -66,7 +89,9 @@ def check_target(out: Path, may_hold_files: bool) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder for the model.")
     if out.exists() and any(out.iterdir()) and not may_hold_files:
-        raise UserError(f"{out} is not empty; set overwrite_output_dir to write over it, resume to go on, or name another folder.")
+        raise UserError(
+            f"{out} is not empty; set overwrite_output_dir to write over it, resume to go on, or name another folder."
+        )
 
 
 def _is_number(value) -> bool:

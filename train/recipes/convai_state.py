@@ -1,9 +1,7 @@
 """What a step of recipe "convai" needs besides the model: optimizer, learning rate, precision; and all of it on disk, to resume.
 
-Run: nothing by itself; convai_loop.py uses it. State is stored without pickle:
-
-    training_state.safetensors    the optimizer's tensors, `<parameter number>.<name>`, and the random generators
-    training_state.json           step, scores so far, the settings that a resumed run must share
+training_state.safetensors    the optimizer's tensors, `<parameter number>.<name>`, and the random generators
+training_state.json           step, scores so far, the settings that a resumed run must share
 """
 
 import json
@@ -47,9 +45,14 @@ def make_optimizer(model, args) -> torch.optim.Optimizer:
     decayed, others = [], []
     for name, parameter in model.named_parameters():
         (others if "bias" in name or "LayerNorm.weight" in name else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": args.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     if args.optimizer == "AdamW":
-        return torch.optim.AdamW(groups, lr=args.learning_rate, eps=args.adam_epsilon, betas=tuple(args.adam_betas))
+        return torch.optim.AdamW(
+            groups, lr=args.learning_rate, eps=args.adam_epsilon, betas=tuple(args.adam_betas)
+        )
     return Adafactor(
         groups,
         lr=args.learning_rate,
@@ -71,7 +74,10 @@ def make_scheduler(optimizer, args, steps: int):
     if "cosine" in name:
         own = {"num_cycles": args.cosine_schedule_num_cycles}
     if name == "polynomial":
-        own = {"lr_end": args.polynomial_decay_schedule_lr_end, "power": args.polynomial_decay_schedule_power}
+        own = {
+            "lr_end": args.polynomial_decay_schedule_lr_end,
+            "power": args.polynomial_decay_schedule_power,
+        }
     warmup = args.warmup_steps or math.ceil(steps * args.warmup_ratio)
     return get_scheduler(name, optimizer, warmup, steps, scheduler_specific_kwargs=own)
 
@@ -80,7 +86,9 @@ def half_precision(device: torch.device) -> torch.dtype | None:
     """What `fp16` means on a device: bfloat16 where the GPU has it, else float16; on a CPU everything stays float32."""
     if device.type != "cuda":
         return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return (
+        torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    )
 
 
 def save_state(folder: Path, optimizer, scaler, progress: Progress, identity: dict) -> None:
@@ -91,9 +99,16 @@ def save_state(folder: Path, optimizer, scaler, progress: Progress, identity: di
     for parameter, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             is_tensor = isinstance(value, torch.Tensor)
-            (tensors if is_tensor else numbers)[f"{parameter}.{name}"] = value.contiguous() if is_tensor else value
+            (tensors if is_tensor else numbers)[f"{parameter}.{name}"] = (
+                value.contiguous() if is_tensor else value
+            )
     save_file(tensors, folder / f"{STATE}.safetensors")
-    content = {"identity": identity, "progress": asdict(progress), "scaler": scaler.state_dict(), "optimizer": numbers}
+    content = {
+        "identity": identity,
+        "progress": asdict(progress),
+        "scaler": scaler.state_dict(),
+        "optimizer": numbers,
+    }
     (folder / f"{STATE}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -105,8 +120,14 @@ def load_state(folder: Path, model, optimizer, scaler, identity: dict) -> Progre
     content = json.loads((folder / f"{STATE}.json").read_text(encoding="utf-8"))
     for name, value in content["identity"].items():
         if identity[name] != value:
-            what = "other training data" if name == "data" else f"{name} {value}, now it is {identity[name]}"
-            raise UserError(f"{folder} was trained with {what}; resume with the same, or start anew without --resume.")
+            what = (
+                "other training data"
+                if name == "data"
+                else f"{name} {value}, now it is {identity[name]}"
+            )
+            raise UserError(
+                f"{folder} was trained with {what}; resume with the same, or start anew without --resume."
+            )
     load_model(model, folder / "model.safetensors")
     tensors = load_file(folder / f"{STATE}.safetensors")
     torch.set_rng_state(tensors.pop("random.cpu"))

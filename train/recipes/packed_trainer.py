@@ -1,9 +1,7 @@
 """transformers' Trainer for packed rows: the loss where something is supervised, validation by token, whole checkpoints.
 
-Run: nothing by itself; sft.py trains with it.
-
-    input_ids      one conversation | another | a third ..    several rows of a batch joined to one, (1, T)
-    position_ids   0 1 2 3 ..       | 0 1 ..  | 0 1 2 ..      restart, which transformers 5 turns into block-diagonal attention
+input_ids      one conversation | another | a third ..    several rows of a batch joined to one, (1, T)
+position_ids   0 1 2 3 ..       | 0 1 ..  | 0 1 2 ..      restart, which transformers 5 turns into block-diagonal attention
 """
 
 import hashlib
@@ -31,7 +29,8 @@ class PackedTrainer(Trainer):
     def __init__(self, *args, identity: dict, **kwargs):
         super().__init__(*args, **kwargs)
         self.identity = identity
-        self.model_accepts_loss_kwargs = True  # the loss below is divided by the supervised tokens of the whole step
+        # the loss below is divided by the supervised tokens of the whole step
+        self.model_accepts_loss_kwargs = True
         self.remove_callback(PrinterCallback)  # progress.py draws the bar
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -46,12 +45,17 @@ class PackedTrainer(Trainer):
 
     def evaluate(self, *_, **__) -> dict[str, float]:
         """Nats per supervised token over all validation rows; each process takes its share of them."""
-        size, rows = self.args.per_device_eval_batch_size, self.eval_dataset[self.args.process_index :: self.args.world_size]
+        size, rows = (
+            self.args.per_device_eval_batch_size,
+            self.eval_dataset[self.args.process_index :: self.args.world_size],
+        )
         sums = torch.zeros(2, device=self.args.device)  # nats, tokens
         self.model.eval()
         with torch.no_grad(), self.compute_loss_context_manager():
             for k in range(0, len(rows), size):
-                total, count = summed_loss(self.model, self._prepare_inputs(collate(rows[k : k + size])))
+                total, count = summed_loss(
+                    self.model, self._prepare_inputs(collate(rows[k : k + size]))
+                )
                 sums += torch.tensor([total, count], device=sums.device)
         self.model.train()
         nats, tokens = self.accelerator.reduce(sums).tolist()
@@ -59,7 +63,9 @@ class PackedTrainer(Trainer):
         if not torch.isfinite(torch.tensor(nats)):
             raise self._not_finite("The loss of the validation")
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
         return metrics
 
     def _save_checkpoint(self, model, trial):
@@ -77,7 +83,9 @@ class PackedTrainer(Trainer):
                 for file in (folder / name).iterdir():  # .. whose files belong one floor up
                     file.rename(folder / file.name)
                 (folder / name).rmdir()
-                (folder / IDENTITY).write_text(json.dumps(self.identity, indent=2) + "\n", encoding="utf-8")
+                (folder / IDENTITY).write_text(
+                    json.dumps(self.identity, indent=2) + "\n", encoding="utf-8"
+                )
 
         try:
             if self.args.should_save:
@@ -90,7 +98,11 @@ class PackedTrainer(Trainer):
             self.args.output_dir = str(out)
 
     def _not_finite(self, what: str) -> UserError:
-        kept = "the last good checkpoint is kept" if any(Path(self.args.output_dir).glob("checkpoint-*")) else "nothing was saved yet"
+        kept = (
+            "the last good checkpoint is kept"
+            if any(Path(self.args.output_dir).glob("checkpoint-*"))
+            else "nothing was saved yet"
+        )
         return UserError(
             f"{what} is no longer a finite number at step {self.state.global_step + 1}, so training stopped; {kept}; "
             "train anew with a lower --learning-rate."
@@ -104,7 +116,9 @@ def summed_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, in
         return nats + batch["rival_weight"] * contests, count
     targets = batch["labels"][0]  # (T,)
     keep = (targets != IGNORED).nonzero()[:, 0]
-    return F.cross_entropy(logits_at(model, batch, keep).float(), targets[keep], reduction="sum"), len(keep)
+    return F.cross_entropy(
+        logits_at(model, batch, keep).float(), targets[keep], reduction="sum"
+    ), len(keep)
 
 
 def logits_at(model, batch: dict[str, torch.Tensor], keep: torch.Tensor) -> torch.Tensor:
@@ -113,7 +127,9 @@ def logits_at(model, batch: dict[str, torch.Tensor], keep: torch.Tensor) -> torc
     return model(**reads, logits_to_keep=keep, use_cache=False).logits[0]
 
 
-def collate(rows: Sequence[Sequence[Example]], rival_weight: float = 0.0) -> dict[str, torch.Tensor]:
+def collate(
+    rows: Sequence[Sequence[Example]], rival_weight: float = 0.0
+) -> dict[str, torch.Tensor]:
     """Rows of examples -> one row (1, T) of ids, restarting positions and targets; T is the sum of their lengths."""
     if isinstance(rows[0][0], contrastive_loss.RankedExample):
         return contrastive_loss.collate_ranked(rows) | {"rival_weight": torch.tensor(rival_weight)}
@@ -132,10 +148,18 @@ def collate(rows: Sequence[Sequence[Example]], rival_weight: float = 0.0) -> dic
 
 def check_model(model, example: Example) -> None:
     """Raises UserError for an architecture that computes every logit, or whose conversations in a row would see each other."""
-    kind, forward = model.config.model_type, getattr(model, "get_base_model", lambda: model)().forward
+    kind, forward = (
+        model.config.model_type,
+        getattr(model, "get_base_model", lambda: model)().forward,
+    )
     if "logits_to_keep" not in inspect.signature(forward).parameters:
-        raise UserError(f"{kind} models cannot be trained by this recipe; choose another base model.")
-    parts = [Example(*(part and part[half] for part in example)) for half in (slice(-16, None), slice(16))]
+        raise UserError(
+            f"{kind} models cannot be trained by this recipe; choose another base model."
+        )
+    parts = [
+        Example(*(part and part[half] for part in example))
+        for half in (slice(-16, None), slice(16))
+    ]
     alone, behind = collate([parts[1:]]), collate([parts])
     keep = torch.arange(len(parts[1].ids), device=model.device)
     was_training = model.training
@@ -145,7 +169,9 @@ def check_model(model, example: Example) -> None:
         found = logits_at(model, on(behind, model.device), keep + len(parts[0].ids)).float()
     model.train(was_training)
     if (found - expected).norm() > 0.1 * expected.norm():
-        raise UserError(f"{kind} models mix the conversations of a packed row; choose another base model.")
+        raise UserError(
+            f"{kind} models mix the conversations of a packed row; choose another base model."
+        )
 
 
 def on(batch: dict[str, torch.Tensor], device) -> dict[str, torch.Tensor]:
@@ -191,5 +217,6 @@ def training_arguments(settings, out: Path, validates: bool) -> TrainingArgument
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one process of its own accord would cut the joined rows into pieces for all GPUs
+        # one process of its own accord would cut the joined rows into pieces for all GPUs
+        arguments._n_gpu = 1
     return arguments

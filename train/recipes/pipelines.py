@@ -1,7 +1,4 @@
-"""The two recipes as `train.finetune` runs them: settings, the plan with its cost, training, and what is left in the folder.
-
-Run: nothing by itself; `python -m train.finetune --recipe sft` or `--recipe convai`.
-"""
+"""The two recipes as `train.finetune` runs them: settings, the plan with its cost, training, and what is left in the folder."""
 
 import argparse
 import ast
@@ -18,7 +15,8 @@ from pathlib import Path
 from persona_bot.errors import UserError
 from train.data.dialogues import Dialogue
 
-CONVAI_DEFAULTS = {  # where a night's run should begin from other settings than simpletransformers' own
+# where a night's run should begin from other settings than simpletransformers' own
+CONVAI_DEFAULTS = {
     "num_train_epochs": 3,
     "evaluate_during_training": True,
     "evaluate_during_training_steps": -1,  # after each epoch
@@ -35,7 +33,9 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def train_with_sft(options: argparse.Namespace, train: list[Dialogue], valid: list[Dialogue]) -> dict:
+def train_with_sft(
+    options: argparse.Namespace, train: list[Dialogue], valid: list[Dialogue]
+) -> dict:
     """Recipe sft from base to saved checkpoint; returns the facts for training.json."""
     from persona_bot.checkpoints.files import BASE_MODEL
     from train.data.examples import dialogue_examples, pack
@@ -43,29 +43,50 @@ def train_with_sft(options: argparse.Namespace, train: list[Dialogue], valid: li
     from train.recipes.base_model import base_name, load_base, save_trained
     from train.recipes.packed_trainer import training_arguments
 
-    settings = sft.SftSettings(**{name: getattr(options, name) for name in sft.field_types() if hasattr(options, name)})
+    settings = sft.SftSettings(
+        **{name: getattr(options, name) for name in sft.field_types() if hasattr(options, name)}
+    )
     settings = sft.usable(settings)
     base = base_name(options.model or BASE_MODEL)
     model, tokenizer, layout, settings = load_base(options.model or BASE_MODEL, settings)
-    room = min(settings.row_length, getattr(model.config, "max_position_embeddings", settings.row_length))
-    examples = dialogue_examples(layout, train, room, settings.both_sides, random.Random(settings.seed))
+    room = min(
+        settings.row_length, getattr(model.config, "max_position_embeddings", settings.row_length)
+    )
+    examples = dialogue_examples(
+        layout, train, room, settings.both_sides, random.Random(settings.seed)
+    )
     checks = dialogue_examples(layout, valid[:CHECKED], room)
     if examples and settings.rivals:
         examples = with_rivals(layout, examples, settings)
     if not examples:
-        raise UserError(f"Not one exchange fits into {room} tokens with its persona; raise --row-length, or shorten the personas.")
+        raise UserError(
+            f"Not one exchange fits into {room} tokens with its persona; raise --row-length, or shorten the personas."
+        )
     rows = pack(examples, settings.row_length)
     tokens, learnt = sum(len(e.ids) for e in examples), sum(e.supervised for e in examples)
     if is_main_process():
         device = training_arguments(settings, options.out, False).device
         counts = f"{len(examples):,} conversations in {len(rows):,} rows, {learnt:,} supervised of {tokens:,} tokens"
-        print_plan(f"sft, base {base}, layout {layout.name}", asdict(settings), counts, sft.estimate(model, rows, settings, device))
-    trainer, settings = sft.train_sft(model, examples, checks, options.out, settings, options.resume)
+        print_plan(
+            f"sft, base {base}, layout {layout.name}",
+            asdict(settings),
+            counts,
+            sft.estimate(model, rows, settings, device),
+        )
+    trainer, settings = sft.train_sft(
+        model, examples, checks, options.out, settings, options.resume
+    )
     if trainer.stopped_by_signal:
         raise interrupted(options.out)
     if is_main_process():
         save_trained(model, tokenizer, layout, base, options.out)
-    return {"base_model": base, "layout": layout.name, "settings": asdict(settings), "steps": trainer.state.global_step, "tokens": tokens}
+    return {
+        "base_model": base,
+        "layout": layout.name,
+        "settings": asdict(settings),
+        "steps": trainer.state.global_step,
+        "tokens": tokens,
+    }
 
 
 def with_rivals(layout, examples: list, settings) -> list:
@@ -75,12 +96,16 @@ def with_rivals(layout, examples: list, settings) -> list:
     from train.recipes.contrastive_loss import add_rivals
 
     if layout.needs_token_types:
-        raise UserError("--rivals needs a base with a chat template; recipe convai has a ranking head for the same end.")
+        raise UserError(
+            "--rivals needs a base with a chat template; recipe convai has a ranking head for the same end."
+        )
     nothing = build_prompt(layout, NOBODY, [""], settings.row_length).ids
     return add_rivals(examples, nothing, settings.rivals, settings.seed)
 
 
-def train_with_convai(options: argparse.Namespace, train: list[Dialogue], valid: list[Dialogue]) -> dict:
+def train_with_convai(
+    options: argparse.Namespace, train: list[Dialogue], valid: list[Dialogue]
+) -> dict:
     """Recipe convai from base to saved checkpoint, the best one by validation; its settings are simpletransformers' own."""
     from train.recipes.convai import ConvAIModel, model_type_of
     from train.recipes.convai_examples import ConvaiExamples
@@ -93,16 +118,23 @@ def train_with_convai(options: argparse.Namespace, train: list[Dialogue], valid:
     model = ConvAIModel(model_type_of(source), source, {**settings, "overwrite_output_dir": True})
     args = model.args
     room = model.model.config.max_position_embeddings
-    examples = ConvaiExamples(model.layout, train, room, args.num_candidates, args.personality_permutations)
+    examples = ConvaiExamples(
+        model.layout, train, room, args.num_candidates, args.personality_permutations
+    )
     counts = f"{len(examples):,} replies, {args.num_candidates or 'all'} candidates each"
-    print_plan(f"convai, base {base}, layout convai", settings, counts, estimate_convai(model, examples))
+    print_plan(
+        f"convai, base {base}, layout convai", settings, counts, estimate_convai(model, examples)
+    )
     best = options.out / "best_model"
     if not options.resume:
         shutil.rmtree(best, ignore_errors=True)
     with StopSignals() as signals, ConvaiProgress(options.out) as progress:
         checks = valid[:CHECKED] if args.evaluate_during_training else None
-        done = model.fit(train, checks, options.out, progress.hooks(lambda: signals.asked), options.resume)
-    if not done.finished and any(options.out.glob("resume-*")):  # else it had ended before, and --resume found nothing to do
+        done = model.fit(
+            train, checks, options.out, progress.hooks(lambda: signals.asked), options.resume
+        )
+    # else it had ended before, and --resume found nothing to do
+    if not done.finished and any(options.out.glob("resume-*")):
         raise interrupted(options.out)
     if is_good(best):
         write_files_atomically(options.out, lambda folder: copy_files(best, folder))
@@ -140,11 +172,20 @@ class ConvaiProgress:
         self.bar.update(record["step"] - self.bar.n)
         self.show(loss=record["loss"])
         self.bar.set_postfix({**self.shown, "tok/s": f"{record['tokens_per_s']:.0f}"})
-        self.log.add({k: v for k, v in record.items() if k not in ("steps", "eta")} | {"seconds": time.monotonic() - self.started})
+        self.log.add(
+            {k: v for k, v in record.items() if k not in ("steps", "eta")}
+            | {"seconds": time.monotonic() - self.started}
+        )
 
     def on_evaluation(self, record: dict) -> None:
         self.show(eval_loss=record["language_model_loss"])
-        self.log.add({"eval_loss": record["language_model_loss"], **record, "seconds": time.monotonic() - self.started})
+        self.log.add(
+            {
+                "eval_loss": record["language_model_loss"],
+                **record,
+                "seconds": time.monotonic() - self.started,
+            }
+        )
 
     def show(self, **numbers: float) -> None:
         self.shown |= {name: f"{value:.3f}" for name, value in numbers.items()}
@@ -183,7 +224,11 @@ def estimate_convai(model, examples) -> tuple[float, float] | None:
     finally:
         model.model.zero_grad(set_to_none=True)
     optimizer = 8 * sum(p.numel() for p in model.model.parameters())
-    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else psutil.Process().memory_info().rss
+    memory = (
+        torch.cuda.max_memory_allocated()
+        if device.type == "cuda"
+        else psutil.Process().memory_info().rss
+    )
     return seconds * len(examples) / count * args.num_train_epochs, (memory + optimizer) / 1e9
 
 
@@ -221,8 +266,15 @@ def _typed(name: str, text: str, default):
 
 def print_plan(what: str, settings: dict, counts: str, cost: tuple[float, float] | None) -> None:
     """What will be trained with which settings, and what it will cost."""
-    price = f"about {duration(cost[0])} and {cost[1]:.1f} GB" if cost else "more memory than there is: the batch will be halved"
-    print(f"{what}\n{', '.join(f'{name} {value}' for name, value in settings.items())}\n{counts}; {price}", flush=True)
+    price = (
+        f"about {duration(cost[0])} and {cost[1]:.1f} GB"
+        if cost
+        else "more memory than there is: the batch will be halved"
+    )
+    print(
+        f"{what}\n{', '.join(f'{name} {value}' for name, value in settings.items())}\n{counts}; {price}",
+        flush=True,
+    )
 
 
 def duration(seconds: float) -> str:
@@ -233,7 +285,9 @@ def duration(seconds: float) -> str:
 
 
 def interrupted(out: Path) -> UserError:
-    return UserError(f"Training was interrupted and its state saved in {out}; the same command with --resume goes on.")
+    return UserError(
+        f"Training was interrupted and its state saved in {out}; the same command with --resume goes on."
+    )
 
 
 def copy_files(source: Path, target: Path) -> None:

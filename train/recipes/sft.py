@@ -27,11 +27,28 @@ import torch
 from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
 from train.data.examples import Example, pack
-from train.recipes.packed_trainer import IDENTITY, PackedTrainer, check_model, collate, fingerprint, on, summed_loss, training_arguments
+from train.recipes.packed_trainer import (
+    IDENTITY,
+    PackedTrainer,
+    check_model,
+    collate,
+    fingerprint,
+    on,
+    summed_loss,
+    training_arguments,
+)
 from train.run.checkpoints import mend, newest_good
 from train.run.log import BEST, LOG_FILE, KeepBest, Progress, StopOnSignal, StopSignals
 
-MAY_CHANGE = ("epochs", "batch_rows", "accumulate", "save_every", "patience", "gradient_checkpointing")  # on resume; rows a step may not
+# on resume; rows a step may not
+MAY_CHANGE = (
+    "epochs",
+    "batch_rows",
+    "accumulate",
+    "save_every",
+    "patience",
+    "gradient_checkpointing",
+)
 LIMITS = {  # field: (lowest, highest), both allowed
     "epochs": (0.001, 1_000),
     "learning_rate": (1e-9, 1.0),
@@ -64,9 +81,11 @@ class SftSettings:
     weight_decay: float = 0.01
     lora_rank: int = 32  # 0: train every weight
     lora_alpha: int = 64
-    lora_dropout: float = 0.0  # dropout costs a CPU 40 % of its speed, and three epochs do not need it
+    # dropout costs a CPU 40 % of its speed, and three epochs do not need it
+    lora_dropout: float = 0.0
     both_sides: bool = False  # learn the partner's turns too
-    rivals: int = 0  # replies of other dialogues that each gold reply is told apart from (ranking.py)
+    # replies of other dialogues that each gold reply is told apart from (ranking.py)
+    rivals: int = 0
     rival_weight: float = 2.0  # nats of that task against nats of saying the reply
     gradient_checkpointing: bool = False  # less memory, a third more time
     bf16: bool = True
@@ -80,13 +99,22 @@ class SftSettings:
         for name, (low, high) in LIMITS.items():
             if not low <= getattr(self, name) <= high:  # also what is no number at all
                 flag = name.replace("_", "-")
-                raise UserError(f"--{flag} must be from {low:g} to {high:g}, not {getattr(self, name)}; leave it out for the default.")
+                raise UserError(
+                    f"--{flag} must be from {low:g} to {high:g}, not {getattr(self, name)}; leave it out for the default."
+                )
 
 
 def usable(settings: SftSettings) -> SftSettings:
     """The settings without bfloat16 where the GPU does not multiply it."""
-    if settings.bf16 and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
-        print("This GPU has no bfloat16: training in float32, which takes more memory and time.", file=sys.stderr)
+    if (
+        settings.bf16
+        and torch.cuda.is_available()
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        print(
+            "This GPU has no bfloat16: training in float32, which takes more memory and time.",
+            file=sys.stderr,
+        )
         return replace(settings, bf16=False)
     return settings
 
@@ -103,8 +131,10 @@ def add_lora(model, settings: SftSettings):
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(model.to(torch.bfloat16) if settings.bf16 else model, config)  # the adapter itself stays float32
-    model.peft_config["default"].base_model_name_or_path = ""  # or each save asks the Hub what the base looks like
+    # the adapter itself stays float32
+    model = get_peft_model(model.to(torch.bfloat16) if settings.bf16 else model, config)
+    # or each save asks the Hub what the base looks like
+    model.peft_config["default"].base_model_name_or_path = ""
     return model
 
 
@@ -126,20 +156,29 @@ def train_sft(
         mend(out)
         if not resume:
             forget(out)
-    start = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+    start = {
+        name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad
+    }
     longest = max(train, key=lambda example: len(example.ids))
     check_model(model, getattr(longest, "example", longest))
     with StopSignals() as signals:
         while True:
             trainer = make_trainer(model, train, valid, out, settings, signals)
             try:
-                trainer.train(resume_from_checkpoint=find_checkpoint(out, trainer.identity) if resume else None)
+                trainer.train(
+                    resume_from_checkpoint=find_checkpoint(out, trainer.identity)
+                    if resume
+                    else None
+                )
                 break
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
             settings = smaller(settings, trainer.args.world_size)
-            print(f"Memory ran out: now {settings.batch_rows} rows a pass and {settings.accumulate} passes a step.", file=sys.stderr)
+            print(
+                f"Memory ran out: now {settings.batch_rows} rows a pass and {settings.accumulate} passes a step.",
+                file=sys.stderr,
+            )
             del trainer
             free_memory(model)
             model.load_state_dict(start, strict=False)
@@ -147,22 +186,32 @@ def train_sft(
     trainer.stopped_by_signal = signals.asked
     KeepBest.restore(model, out)
     trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()  # a process that ends inside its group is torn down by force, and may abort
+    # a process that ends inside its group is torn down by force, and may abort
+    trainer.accelerator.end_training()
     return trainer, settings
 
 
-def make_trainer(model, train, valid, out: Path, settings: SftSettings, signals: StopSignals) -> PackedTrainer:
+def make_trainer(
+    model, train, valid, out: Path, settings: SftSettings, signals: StopSignals
+) -> PackedTrainer:
     rows = pack(train, settings.row_length)
     arguments = training_arguments(settings, out, bool(valid))
     same = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
-    same |= {"rows_a_step": settings.batch_rows * settings.accumulate * arguments.world_size, "data": fingerprint(train)}
+    same |= {
+        "rows_a_step": settings.batch_rows * settings.accumulate * arguments.world_size,
+        "data": fingerprint(train),
+    }
     return PackedTrainer(
         model=model,
         args=arguments,
         train_dataset=rows,
         eval_dataset=pack(valid, settings.row_length) if valid else None,
         data_collator=partial(collate, rival_weight=settings.rival_weight),
-        callbacks=[Progress(out, sum(e.supervised for e in train)), KeepBest(out, settings.patience), StopOnSignal(signals)],
+        callbacks=[
+            Progress(out, sum(e.supervised for e in train)),
+            KeepBest(out, settings.patience),
+            StopOnSignal(signals),
+        ],
         identity=same,
     )
 
@@ -172,11 +221,21 @@ def find_checkpoint(out: Path, identity: dict) -> str | None:
     folder = newest_good(out)
     if folder is None:
         return None
-    saved = json.loads((folder / IDENTITY).read_text(encoding="utf-8")) if (folder / IDENTITY).exists() else {}
+    saved = (
+        json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+        if (folder / IDENTITY).exists()
+        else {}
+    )
     for name, value in saved.items():
         if identity.get(name) != value:
-            what = "other training data" if name == "data" else f"{name} {value}, now it is {identity.get(name)}"
-            raise UserError(f"{folder} was trained with {what}; resume with the same, or start anew without --resume.")
+            what = (
+                "other training data"
+                if name == "data"
+                else f"{name} {value}, now it is {identity.get(name)}"
+            )
+            raise UserError(
+                f"{folder} was trained with {what}; resume with the same, or start anew without --resume."
+            )
     return str(folder)
 
 
@@ -191,9 +250,13 @@ def smaller(settings: SftSettings, processes: int = 1) -> SftSettings:
     """Half the rows a pass (a third of 3, ..), twice the passes a step: the same step in less memory."""
     rows = settings.batch_rows
     if rows == 1:
-        raise UserError("One row does not fit in memory; lower --row-length, add --gradient-checkpointing, or choose a smaller base model.")
+        raise UserError(
+            "One row does not fit in memory; lower --row-length, add --gradient-checkpointing, or choose a smaller base model."
+        )
     if processes > 1:
-        raise UserError("A process ran out of memory, which the others cannot wait for; halve --batch-rows and double --accumulate.")
+        raise UserError(
+            "A process ran out of memory, which the others cannot wait for; halve --batch-rows and double --accumulate."
+        )
     factor = next(k for k in range(2, rows + 1) if rows % k == 0)
     return replace(settings, batch_rows=rows // factor, accumulate=settings.accumulate * factor)
 
@@ -205,7 +268,9 @@ def free_memory(model) -> None:
         torch.cuda.empty_cache()
 
 
-def estimate(model, rows: Sequence[Sequence[Example]], settings: SftSettings, device: torch.device) -> tuple[float, float] | None:
+def estimate(
+    model, rows: Sequence[Sequence[Example]], settings: SftSettings, device: torch.device
+) -> tuple[float, float] | None:
     """(seconds, GB) that training will take: the longest forward and backward pass is run and timed, its gradients dropped.
 
     None where memory does not suffice for it: training will shrink the batch.
@@ -216,7 +281,11 @@ def estimate(model, rows: Sequence[Sequence[Example]], settings: SftSettings, de
         model.to(device)
         for _ in range(2):  # the first warms up
             started = time.monotonic()
-            with torch.autocast(device.type, torch.bfloat16) if settings.bf16 else contextlib.nullcontext():
+            with (
+                torch.autocast(device.type, torch.bfloat16)
+                if settings.bf16
+                else contextlib.nullcontext()
+            ):
                 total, count = summed_loss(model, batch)
             (total / count).backward()
             if device.type == "cuda":
@@ -228,11 +297,21 @@ def estimate(model, rows: Sequence[Sequence[Example]], settings: SftSettings, de
         return None
     finally:
         free_memory(model)
-    optimizer = 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)  # AdamW's two moments in float32
-    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else psutil.Process().memory_info().rss
-    return seconds * math.ceil(len(rows) / settings.batch_rows) * settings.epochs, (memory + optimizer) / 1e9
+    # AdamW's two moments in float32
+    optimizer = 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    memory = (
+        torch.cuda.max_memory_allocated()
+        if device.type == "cuda"
+        else psutil.Process().memory_info().rss
+    )
+    return seconds * math.ceil(len(rows) / settings.batch_rows) * settings.epochs, (
+        memory + optimizer
+    ) / 1e9
 
 
 def field_types() -> dict[str, type]:
     """The type of each setting, for the command line."""
-    return {field.name: float if field.default is None else type(field.default) for field in fields(SftSettings)}
+    return {
+        field.name: float if field.default is None else type(field.default)
+        for field in fields(SftSettings)
+    }

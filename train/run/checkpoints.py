@@ -1,9 +1,7 @@
 """Folders that are whole or not there: written under another name, hashed, put on the disk, then renamed.
 
-Run: nothing by itself; both recipes save through it. A kill at any moment leaves the folder of before or the new one.
-
-    outputs/.checkpoint-200.new/      being written; a later save removes what a kill left behind
-    outputs/checkpoint-200/           whole; manifest.json holds the sha256 of every file
+outputs/.checkpoint-200.new/      being written; a later save removes what a kill left behind
+outputs/checkpoint-200/           whole; manifest.json holds the sha256 of every file
 """
 
 import json
@@ -37,9 +35,12 @@ def write_folder_atomically(target: Path, write: Callable[[Path], None]) -> None
         shutil.rmtree(old, ignore_errors=True)
     except UserError:
         raise
-    except Exception as error:  # a full disk is an OSError of Python's, but an exception of its own in safetensors and torch
+    # a full disk is an OSError of Python's, but an exception of its own in safetensors and torch
+    except Exception as error:
         shutil.rmtree(new, ignore_errors=True)  # room for whoever frees some and goes on
-        raise UserError(f"{target} cannot be written ({_reason(error)}); earlier ones are intact: free space, then --resume.") from error
+        raise UserError(
+            f"{target} cannot be written ({_reason(error)}); earlier ones are intact: free space, then --resume."
+        ) from error
 
 
 def write_files_atomically(target: Path, write: Callable[[Path], None]) -> None:
@@ -51,12 +52,16 @@ def write_files_atomically(target: Path, write: Callable[[Path], None]) -> None:
     write_folder_atomically(staging, write)
     try:
         (staging / MANIFEST).unlink()
-        for file in sorted(_files(staging), key=lambda f: (f.name == LAYOUT_FILE, f.suffix == ".safetensors")):
+        for file in sorted(
+            _files(staging), key=lambda f: (f.name == LAYOUT_FILE, f.suffix == ".safetensors")
+        ):
             os.replace(file, target / file.name)
         _sync_folder(target)
         shutil.rmtree(staging)
     except OSError as error:
-        raise UserError(f"{target} cannot be written ({_reason(error)}); free space, then --resume.") from error
+        raise UserError(
+            f"{target} cannot be written ({_reason(error)}); free space, then --resume."
+        ) from error
 
 
 def mend(folder: Path) -> None:
@@ -69,7 +74,9 @@ def mend(folder: Path) -> None:
 
 def newest_good(folder: Path, pattern: str = "checkpoint-*") -> Path | None:
     """The checkpoint with the highest step whose files are all there with their recorded sha256; None without one."""
-    found = sorted((path for path in folder.glob(pattern) if path.is_dir()), key=_step, reverse=True)
+    found = sorted(
+        (path for path in folder.glob(pattern) if path.is_dir()), key=_step, reverse=True
+    )
     return next((path for path in found if is_good(path)), None)
 
 
@@ -77,7 +84,9 @@ def is_good(folder: Path) -> bool:
     """Whether a folder holds exactly the files of its manifest, unchanged."""
     try:
         sums = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return bool(sums) and all(sha256(folder / name) == expected for name, expected in sums.items())
+        return bool(sums) and all(
+            sha256(folder / name) == expected for name, expected in sums.items()
+        )
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -89,7 +98,9 @@ def keep_newest(folder: Path, pattern: str, count: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    return (
+        getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    )
 
 
 def _step(path: Path) -> int:

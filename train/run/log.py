@@ -1,7 +1,4 @@
-"""What one sees and keeps of a training run: a bar, a JSON-lines log, a loss curve, the best weights, a clean stop.
-
-Run: nothing by itself; sft.py hands these callbacks to transformers' Trainer. `draw_curve` serves both recipes.
-"""
+"""What one sees and keeps of a training run: a bar, a JSON-lines log, a loss curve, the best weights, a clean stop."""
 
 import contextlib
 import json
@@ -57,7 +54,9 @@ class RunLog:
             write(lines)
         except OSError as error:
             reason = error.strerror or error
-            raise UserError(f"{self.file} cannot be written ({reason}); checkpoints are intact: free space, then --resume.") from error
+            raise UserError(
+                f"{self.file} cannot be written ({reason}); checkpoints are intact: free space, then --resume."
+            ) from error
 
 
 def training_bar(total: int, initial: int) -> tqdm:
@@ -87,10 +86,19 @@ class Progress(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **_):
         seconds = max(time.monotonic() - self.started, 1e-9)
         rate = (state.global_step - self.first_step) * self.tokens_per_step / seconds
-        line = {k: float(v) for k, v in logs.items() if k in ("loss", "grad_norm", "learning_rate", "eval_loss")}
+        line = {
+            k: float(v)
+            for k, v in logs.items()
+            if k in ("loss", "grad_norm", "learning_rate", "eval_loss")
+        }
         if not line or not self.bar:
             return
-        line |= {"step": state.global_step, "epoch": round(state.epoch, 4), "tokens_per_s": round(rate, 1), "seconds": seconds}
+        line |= {
+            "step": state.global_step,
+            "epoch": round(state.epoch, 4),
+            "tokens_per_s": round(rate, 1),
+            "seconds": seconds,
+        }
         self.shown |= {k: f"{line[k]:.3f}" for k in ("loss", "eval_loss") if k in line}
         self.bar.set_postfix({**self.shown, "tok/s": f"{rate:.0f}"})
         self.log.add(line)
@@ -109,7 +117,8 @@ class KeepBest(TrainerCallback, ExportableState):
         self.waited = 0  # validations since then
 
     def on_train_begin(self, args, state, control, **_):
-        saved = state.stateful_callbacks.get("KeepBest", self.state())["attributes"]  # of the checkpoint that is resumed
+        # of the checkpoint that is resumed
+        saved = state.stateful_callbacks.get("KeepBest", self.state())["attributes"]
         self.best, self.waited = saved["best"], saved["waited"]
         control.should_training_stop = self.waited >= self.patience
 
@@ -118,17 +127,30 @@ class KeepBest(TrainerCallback, ExportableState):
         if self.best is None or loss < self.best:
             self.best, self.waited = loss, 0
             if state.is_world_process_zero:
-                weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
-                write_folder_atomically(self.out / BEST, lambda folder: save_file(weights, folder / "weights.safetensors"))
+                weights = {
+                    n: p.detach().cpu().contiguous()
+                    for n, p in model.named_parameters()
+                    if p.requires_grad
+                }
+                write_folder_atomically(
+                    self.out / BEST,
+                    lambda folder: save_file(weights, folder / "weights.safetensors"),
+                )
             return
         self.waited += 1
         if self.waited >= self.patience:
             control.should_training_stop = True
             if state.is_world_process_zero and state.global_step < state.max_steps:
-                tqdm.write(f"No better validation {self.waited} times: training ends early; the best weights are kept.", file=sys.stderr)
+                tqdm.write(
+                    f"No better validation {self.waited} times: training ends early; the best weights are kept.",
+                    file=sys.stderr,
+                )
 
     def state(self) -> dict:
-        return {"args": {"out": str(self.out), "patience": self.patience}, "attributes": {"best": self.best, "waited": self.waited}}
+        return {
+            "args": {"out": str(self.out), "patience": self.patience},
+            "attributes": {"best": self.best, "waited": self.waited},
+        }
 
     @staticmethod
     def restore(model, out: Path) -> None:
@@ -147,8 +169,12 @@ class StopSignals:
         self.before: dict = {}
 
     def __enter__(self):
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        # elsewhere Python allows no handlers
+        if threading.current_thread() is threading.main_thread():
+            self.before = {
+                number: signal.signal(number, self._note)
+                for number in (signal.SIGINT, signal.SIGTERM)
+            }
         return self
 
     def __exit__(self, *_):
@@ -194,8 +220,13 @@ def draw_curve(out: Path) -> None:
 
     lines = read_log(out)
     figure, axes = pyplot.subplots(figsize=(7, 4), dpi=120)
-    for keys, label in ((("lm_loss", "loss"), "training"), (("eval_loss",), "validation")):  # convai's loss has two parts
-        points = [(line["step"], next(line[key] for key in keys if key in line)) for line in lines if not line.keys().isdisjoint(keys)]
+    # convai's loss has two parts
+    for keys, label in ((("lm_loss", "loss"), "training"), (("eval_loss",), "validation")):
+        points = [
+            (line["step"], next(line[key] for key in keys if key in line))
+            for line in lines
+            if not line.keys().isdisjoint(keys)
+        ]
         if points:
             axes.plot(*zip(*points, strict=True), label=label)
     axes.set(xlabel="step", ylabel="nats per supervised token", title="loss")
