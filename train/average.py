@@ -26,9 +26,9 @@ from persona_bot.checkpoints.files import (
     sha256,
 )
 from persona_bot.errors import UserError
-from train.finetune import earlier_facts, machine, public_arguments, write_json
 from train.hub.model_card import all_data
 from train.run.checkpoints import MANIFEST, write_folder_atomically
+from train.run.facts import earlier_facts, machine, public_command, write_json
 
 # they are about one of them
 NOT_COPIED = (
@@ -121,7 +121,7 @@ def facts_of(folders: Sequence[Path], arguments: Sequence[str], started: float) 
         ),
         "minutes": round((time.monotonic() - started) / 60, 1),
         "machine": machine(),
-        "command": "python -m train.average " + " ".join(public_arguments(list(arguments))),
+        "command": public_command("python -m train.average", arguments),
         "goes_on_from": first,
     }
 

@@ -9,16 +9,24 @@ Run: `python -m train.finetune --data train/example_dialogues.json --out outputs
 """
 
 import argparse
-import json
-import platform
-import random
 import sys
 import time
 from pathlib import Path
 
 from persona_bot.errors import UserError
-from train.data.dialogues import Dialogue, read_dialogues
+from train.data.dialogues import Dialogue
+from train.data.sources import training_data
 from train.recipes.pipelines import is_main_process, train_with_convai, train_with_sft
+from train.run.facts import (
+    base_facts,
+    earlier_facts,
+    machine,
+    minutes,
+    public_command,
+    public_facts,
+    source_name,
+    write_json,
+)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -162,20 +170,12 @@ def run(options: argparse.Namespace) -> None:
     )
     if not is_main_process():
         return
-    facts |= {
-        "recipe": options.recipe,
-        "data": [Path(d).name for d in options.data],
-        "train_dialogues": len(train),
-    }
-    facts |= {
-        "valid_dialogues": len(valid),
-        "minutes": minutes(options.out, started),
-        "machine": machine(),
-    }
-    facts |= {"command": "python -m train.finetune " + " ".join(public_arguments(options.given))}
-    facts |= {"base_model": public_arguments([facts["base_model"]])[0]} | earlier_facts(
-        options.model
-    )
+    facts = public_facts(facts) | base_facts(facts["base_model"])
+    facts |= {"recipe": options.recipe, "data": [source_name(name) for name in options.data]}
+    facts |= {"train_dialogues": len(train), "valid_dialogues": len(valid)}
+    facts |= {"minutes": minutes(options.out, started), "machine": machine()}
+    facts |= {"command": public_command("python -m train.finetune", options.given)}
+    facts |= earlier_facts(options.model)
     score_and_describe(options, valid, facts)
     if options.publish:
         from train.publish import publish
@@ -185,49 +185,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def read_data(options: argparse.Namespace) -> tuple[list[Dialogue], list[Dialogue]]:
-    """Training and validation dialogues; without a validation part, 5 % of the dialogues (at least one) are held out."""
-    names, counts = zip(*(split_count(name) for name in options.data), strict=True)
-    files = [fetch(name) for name in names]
-    train = [
-        d
-        for file, count in zip(files, counts, strict=True)
-        for d in read_dialogues(file, "train", **tolerance(options))[:count]
-    ]
-    if options.valid:
-        valid = read_dialogues(fetch(options.valid), "valid")
-    else:
-        valid = [
-            d
-            for file in files
-            if has_part(file, "valid")
-            for d in read_dialogues(file, "valid", **tolerance(options))
-        ]
-    random.Random(0).shuffle(train)
-    if not valid:
-        count = max(1, len(train) // 20)
-        train, valid = train[count:], train[:count]
-    train = train[: options.limit]
-    if not train:
-        raise UserError(
-            "Nothing is left to train on; name a file with at least two dialogues, or a larger --limit."
-        )
-    return train, valid
-
-
-def earlier_facts(model: str | None) -> dict:
-    """{"goes_on_from": training.json} of an adapter's folder, or of the folder around it, whose training goes on."""
-    folder = Path(model or "")
-    if not model or not (folder / "adapter_config.json").is_file():
-        return {}
-    file = next(
-        (
-            f
-            for f in (folder / "training.json", folder.absolute().parent / "training.json")
-            if f.is_file()
-        ),
-        None,
-    )
-    return {"goes_on_from": json.loads(file.read_text(encoding="utf-8"))} if file else {}
+    """Training and validation dialogues that the command line names."""
+    return training_data(options.data, options.valid, options.limit)
 
 
 def score_and_describe(options: argparse.Namespace, valid: list[Dialogue], facts: dict) -> None:
@@ -261,57 +220,6 @@ def make_folder(out: Path) -> None:
         raise UserError(
             f"{out} cannot be made ({error.strerror}); name another folder for --out."
         ) from error
-
-
-def minutes(out: Path, started: float) -> float:
-    """How long training took, the parts before a --resume included."""
-    from train.run.log import read_log
-
-    logged = max((line["seconds"] for line in read_log(out)), default=0.0)
-    return round(max(logged, time.monotonic() - started) / 60, 1)
-
-
-def fetch(name: str) -> Path:
-    """A file's path; `personachat` is the public data set, downloaded once."""
-    if name != "personachat":
-        return Path(name)
-    from train.data.personachat import fetch_personachat
-
-    return fetch_personachat()
-
-
-def split_count(name: str) -> tuple[str, int | None]:
-    """`file.json:400` -> (file.json, 400)."""
-    stem, _, count = name.rpartition(":")
-    return (stem, int(count)) if stem and count.isdigit() else (name, None)
-
-
-def tolerance(options: argparse.Namespace) -> dict:
-    """The public file has a few bad entries that nobody here can mend; one's own file must be clean."""
-    return {"tolerate": 20} if "personachat" in options.data else {}
-
-
-def has_part(file: Path, part: str) -> bool:
-    """Whether a file is `{"train": .., "valid": ..}` and not a plain list, by its first character."""
-    with file.open("rb") as opened:
-        return opened.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
-
-
-def public_arguments(arguments: list[str]) -> list[str]:
-    """The command line for the card: folders of this machine are cut to their last name."""
-    return [Path(a).name if a.startswith(("/", "..", "~", "file:")) else a for a in arguments]
-
-
-def machine() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-def write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

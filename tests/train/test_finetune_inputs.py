@@ -18,7 +18,8 @@ from tests.convai_data import make_bases
 from tests.hub_server import Hub, use
 from train import finetune
 from train.data.dialogues import read_dialogues
-from train.finetune import parse, public_arguments, read_data, split_count
+from train.data.sources import split_count
+from train.finetune import parse, read_data
 from train.recipes.pipelines import duration, read_settings
 
 EXAMPLE = str(Path(__file__).parents[2] / "train" / "example_dialogues.json")
@@ -259,28 +260,72 @@ def test_without_a_validation_part_some_dialogues_are_held_out(tmp_path, monkeyp
     assert (len(some), valid) == (12, read_dialogues(EXAMPLE, "valid"))
 
 
-def test_one_dialogue_is_too_little(tmp_path, capsys):
-    (tmp_path / "one.json").write_text(
-        json.dumps(json.loads(Path(EXAMPLE).read_text(encoding="utf-8"))["train"][:1])
-    )
-    told = refusal(["--data", str(tmp_path / "one.json"), "--out", str(tmp_path / "new")], capsys)
-    assert (
-        told
-        == "Nothing is left to train on; name a file with at least two dialogues, or a larger --limit."
-    )
+def write_dialogues(folder: Path, count: int, name: str = "some.json") -> Path:
+    """A list of `count` different dialogues."""
+    entries = json.loads(Path(EXAMPLE).read_text(encoding="utf-8"))["train"] * 3
+    made = [{**entry, "personality": [f"i am {k}."]} for k, entry in enumerate(entries[:count])]
+    (folder / name).write_text(json.dumps(made))
+    return folder / name
+
+
+@pytest.mark.parametrize("count, held_out", [(1, 0), (2, 0), (19, 0), (20, 1), (24, 1)])
+def test_a_handful_of_dialogues_is_trained_on_whole(tmp_path, capsys, count, held_out):
+    file = str(write_dialogues(tmp_path, count))
+    train, valid = read_data(options("--data", file))
+    assert (len(train), len(valid)) == (count - held_out, held_out)
+    said = capsys.readouterr().out
+    assert ("Nothing is held out of " in said) == (held_out == 0)
+    assert ("of 1 dialogue:" in said) == (count == 1)
+
+
+@pytest.mark.parametrize("recipe", ["sft", "convai"])
+def test_the_tutorials_one_dialogue_trains(tmp_path, capsys, recipe):
+    """What train.dialogues calls fine, train.finetune trains on."""
+    file, out = write_dialogues(tmp_path, 1), tmp_path / "out"
+    base = make_bases(tmp_path)["gpt2"]
+    more = ["--epochs", "2"] if recipe == "sft" else ["--set", "num_train_epochs=2"]
+    given = ["--recipe", recipe, "--model", str(base), "--data", str(file), "--out", str(out)]
+    finetune.main([*given, *more])
+    said = capsys.readouterr().out
+    assert "Nothing is held out of 1 dialogue: " in said
+    assert load_checkpoint(str(out), "cpu").layout.name == "convai"
+    facts = json.loads((out / "training.json").read_text())
+    assert (facts["train_dialogues"], facts["valid_dialogues"]) == (1, 0)
+
+
+def test_only_the_public_file_may_hold_bad_entries(tmp_path, monkeypatch, capsys):
+    good = json.loads(Path(EXAMPLE).read_text(encoding="utf-8"))["train"]
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps({"train": [*good, 7], "valid": [*good[:2], 7]}))
+    monkeypatch.setattr("train.data.personachat.fetch_personachat", lambda: bad)
+    for name, count in [("personachat", 8), ("personachat:5", 5), ("personachat:400", 8)]:
+        train, valid = read_data(options("--data", name))
+        assert (len(train), len(valid)) == (count, 2)
+        # beside it one's own file must be clean
+        with pytest.raises(UserError, match="entry 9: is not an object"):
+            read_data(options("--data", name, "--data", str(bad)))
+    assert len(read_data(options("--data", EXAMPLE, "--valid", "personachat:1"))[1]) == 1
+
+
+@pytest.mark.parametrize("valid", [{}, {"valid": []}, {"comment": 1}])
+def test_a_file_with_a_train_part_only_gets_the_usual_hold_out(tmp_path, valid):
+    entries = json.loads(write_dialogues(tmp_path, 21).read_text())
+    (tmp_path / "parts.json").write_text(json.dumps({"train": entries, **valid}))
+    train, held_out = read_data(options("--data", str(tmp_path / "parts.json")))
+    assert (len(train), len(held_out)) == (20, 1)
+
+
+def test_a_bad_validation_part_is_named_and_not_passed_over(tmp_path):
+    entries = json.loads(write_dialogues(tmp_path, 21).read_text())
+    (tmp_path / "parts.json").write_text(json.dumps({"train": entries, "valid": [7]}))
+    with pytest.raises(UserError, match="entry 1: is not an object"):
+        read_data(options("--data", str(tmp_path / "parts.json")))
 
 
 def test_small_things():
     assert [
         split_count(name) for name in ("a.json", "a.json:40", "c:/a.json", "personachat:9")
     ] == [("a.json", None), ("a.json", 40), ("c:/a.json", None), ("personachat", 9)]
-    assert public_arguments(["--data", "/home/me/a.json", "~/b", "../c/d", "train/e.json"]) == [
-        "--data",
-        "a.json",
-        "b",
-        "d",
-        "train/e.json",
-    ]
     assert [duration(seconds) for seconds in (3, 130, 27_000)] == [
         "3 seconds",
         "2 minutes",

@@ -53,6 +53,10 @@ class Dialogue(NamedTuple):
     utterances: tuple[Utterance, ...]
 
 
+class NoDialogues(UserError):
+    """A file that can be read and has nothing for the part that was asked for."""
+
+
 class _Problems:
     """What is wrong with a file: the first few in words, all of them as a number."""
 
@@ -103,7 +107,7 @@ def read_dialogues(path: str | Path, split: str = "train", tolerate: int = 0) ->
         problems.add(place, f"is not valid JSON ({_reason(error)}); mend the file there.")
         tolerate = 0
     if not entry_number and not problems.count:
-        raise UserError(
+        raise NoDialogues(
             f'{path} holds no dialogues for {split}; expected a list of entries, or {{"{split}": [entries]}}.'
         )
     if not 0 < entry_number - len(dialogues) <= tolerate:
