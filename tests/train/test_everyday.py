@@ -1,0 +1,116 @@
+"""The made small talk: answers come from the persona, nothing held out is taught, and no reply is learnt by heart.
+
+Run: `python -m pytest tests/train/test_everyday.py`
+"""
+
+import json
+import random
+import re
+from collections import Counter
+
+from persona_bot.persona import load_presets
+from train.data.dialogues import read_dialogues
+from train.data.everyday import Maker, make_dialogues
+from train.data.everyday_templates import read_facts, read_messages, read_voices
+from train.data.held_out import held_out_sentences
+from train.data.questions import read_templates
+from train.everyday import main
+from train.metrics.text import distinct_2, words
+
+DIALOGUES = make_dialogues(600, seed=4)
+REPLIES = [u["candidates"][-1] for d in DIALOGUES for u in d["utterances"]]
+SLOTS = {"line", "another", "who", "one", "doing", "doing2", "where", "more", "why", "name", "pet"}
+
+
+def test_every_slot_of_every_template_can_be_filled():
+    values, _ = read_templates()
+    facts, messages, voices = read_facts(), read_messages(), read_voices()
+    assert len([fact for fact in facts if fact.topic == "trade"]) >= 40
+    assert len(messages) >= 30 and len(voices) >= 10
+    for fact in facts:
+        assert all(len(values[slot]) >= 4 for slot in fact.slots), fact.lines
+        assert all(block.questions and block.answers for block in fact.blocks), fact.lines
+    patterns = [p for m in messages.values() for p in m.replies]
+    patterns += [p for voice in voices for whole in voice.whole.values() for p in whole]
+    assert {s for p in patterns for s in re.findall(r"{(\w+)}", p)} == SLOTS | {"kin"}
+
+
+def test_no_slot_and_no_voice_mark_is_left_in_a_reply():
+    texts = [*REPLIES, *(u["history"][-1] for d in DIALOGUES for u in d["utterances"])]
+    assert [text for text in texts if re.search(r"[{}|]", text)] == []
+    assert all(text == text.strip() and text for text in texts)
+
+
+def test_replies_are_various_short_and_seldom_ask_back():
+    assert Counter(REPLIES).most_common(1)[0][1] <= 4
+    assert distinct_2(random.Random(0).sample(REPLIES, 300)) > 0.55
+    assert 7 <= sum(len(words(reply)) for reply in REPLIES) / len(REPLIES) <= 15
+    assert 0.10 <= sum(reply.endswith("?") for reply in REPLIES) / len(REPLIES) <= 0.25
+
+
+def test_numbers_and_names_asked_are_those_of_the_persona():
+    values, _ = read_templates()
+    asked = 0
+    for dialogue in DIALOGUES:
+        persona = " ".join(dialogue["personality"])
+        for utterance in dialogue["utterances"]:
+            if re.fullmatch(
+                r"(how old are you\?|age\?|what's your age\?)", utterance["history"][-1]
+            ):
+                if known := re.search(r"(?:and i am|^i am|i turned|just turned) (\d+)\b", persona):
+                    asked += 1
+                    assert known[1] in utterance["candidates"][-1]
+                    assert known[1] not in utterance["candidates"][0]
+    assert asked > 10
+
+
+def test_robots_say_that_they_are_and_people_that_they_are_not():
+    maker = Maker(3, often=1000)
+    for _ in range(60):
+        speaker = maker.speaker()
+        speaker.voice = None
+        robot = any("robot" in known.line for known in speaker.known)
+        beings = "being" in speaker.topics
+        made = maker._message(speaker, maker.messages["human"])
+        assert speaker.can("human") != beings
+        if not beings and made:
+            assert not re.search(r"\byes\b|\bi am a (ro)?bot\b", made[1])
+        if robot:
+            blocks = [b for k in speaker.known for b in k.fact.blocks]
+            asked = next(b for b in blocks if "are you a robot?" in b.questions)
+            assert all(re.search(r"yes|robot|not human", a) for a in asked.answers)
+
+
+def test_half_of_the_greetings_tell_something_of_the_persona():
+    maker = Maker(5, often=1000)
+    told = 0
+    for _ in range(300):
+        speaker = maker.speaker()
+        _, reply, _ = maker._message(speaker, maker.messages["greeting"])
+        told += bool(speaker.last) or any(k.line in reply for k in speaker.known)
+    assert told / 300 > 0.7
+
+
+def test_nothing_that_is_asked_or_shown_is_taught():
+    held_out = held_out_sentences()
+    assert {s for p in load_presets().values() for s in p.sentences} < held_out
+    assert not held_out & {s for d in make_dialogues(1_500, seed=8) for s in d["personality"]}
+
+
+def test_wrong_candidates_are_not_the_right_one():
+    for dialogue in DIALOGUES:
+        for utterance in dialogue["utterances"]:
+            *wrong, right = utterance["candidates"]
+            assert wrong and right not in wrong
+
+
+def test_the_command_writes_what_training_reads(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "everyday.json"
+    monkeypatch.setattr("sys.argv", ["everyday", "--count", "40", "--seed", "9", "--out", str(out)])
+    main()
+    dialogues = read_dialogues(out)
+    assert (
+        capsys.readouterr().out
+        == f"40 dialogues, {sum(len(d.utterances) for d in dialogues)} replies: {out}\n"
+    )
+    assert len(dialogues) == 40 and json.loads(out.read_text()) == make_dialogues(40, seed=9)

@@ -1,0 +1,121 @@
+"""A persona of made small talk: what it knows of itself, and the patterns of replies filled from that.
+
+`train/data/everyday.py` draws the personas and their dialogues.
+"""
+
+import random
+import re
+from typing import NamedTuple
+
+from train.data.everyday_templates import Fact, Voice
+
+CONSTANT = ("who", "one", "where", "name", "pet")  # slots that may be said again
+ABSENT = {"nameless": "name", "ageless": "age", "hobbyless": "hobby"}
+FOLLOW_UPS = {"why": "why", "more": "more", "really": "more", "lol": "more", "ok": "more"}
+KIN = re.compile(
+    r"\b(wife|husband|married|single|divorced|marriage|partner|kids?|child|children|daughter|sons?|mother|father|dad"
+    r"|brothers?|sisters?|twins?|parents|grandmother|grandson|parent|boys)\b"
+)
+
+
+class Known(NamedTuple):
+    """A fact of one persona: its sentence, and the fact's texts with the slots filled."""
+
+    fact: Fact
+    line: str
+    values: dict[str, str]
+
+    def fill(self, text: str) -> str:
+        return text.format(**self.values)
+
+
+class Speaker:
+    """A persona and what it can say; keeps what it spoke of last, so that "why?" finds its reason."""
+
+    def __init__(self, draw: random.Random, known: list[Known], voice: Voice | None):
+        self.draw, self.known, self.voice = draw, known, voice
+        self.core = next((k for k in known if k.fact.who), None)
+        self.last: Known | None = None
+        self.said: set[str] = set()
+        self.used: set[str] = set()  # what the last pattern was filled with
+
+    @property
+    def topics(self) -> set[str]:
+        return {k.fact.topic for k in self.known}
+
+    @property
+    def kin(self) -> list[Known]:
+        return [k for k in self.known if KIN.search(k.line)]
+
+    def can(self, message: str) -> bool:
+        """Whether the persona has an answer to this kind of message now."""
+        if message == "family":
+            return not self.kin
+        if message == "kin":
+            return bool(self.kin)
+        if message in ABSENT:
+            return ABSENT[message] not in self.topics
+        if message in ("work", "likework", "notjob", "isjob"):
+            return bool(self.core and self.core.fact.where)
+        if message == "human":
+            return "being" not in self.topics
+        if message in FOLLOW_UPS:
+            return bool(self.last and getattr(self.last.fact, FOLLOW_UPS[message]))
+        return True
+
+    def render(self, pattern: str, curt: bool = False) -> str | None:
+        """The pattern with its slots filled from the persona; None where it has nothing for one."""
+        spoken_of, values, talked = self.last or self.core, {}, []
+        for slot in re.findall(r"{(\w+)}", pattern):
+            known, texts = self._slot(slot, spoken_of, talked)
+            filled = [text for text in map(known.fill, texts) if text] if known else []
+            filled = [t for t in filled if t not in self.said and t not in values.values()]
+            if not filled:
+                return None
+            values[slot] = self.draw.choice(filled)
+            talked.append(known)
+        text = pattern.format(**values)
+        if "because because" in text:
+            return None
+        self.last = talked[-1] if talked else self.last
+        self.used = {v for slot, v in values.items() if slot not in CONSTANT}
+        return text
+
+    def _slot(self, slot: str, spoken_of: Known | None, talked: list[Known]):
+        lines = [k for k in self.known if k not in talked and k.line not in self.said]
+        if slot in ("line", "another"):
+            if not lines:
+                return None, []
+            wanted = self.core if slot == "line" and self.core in lines else None
+            known = wanted if wanted and self.draw.random() < 0.6 else self.draw.choice(lines)
+            return known, [known.line]
+        if slot == "kin":
+            known = self.draw.choice(self.kin) if self.kin else None
+            return known, [known.line] if known else []
+        if slot in ("more", "why"):
+            for known in (spoken_of, self.core):
+                if known and (texts := getattr(known.fact, slot)):
+                    return known, texts
+            return None, []
+        if slot in ("name", "pet"):
+            for known in self.known:
+                if (value := known.values.get("name" if slot == "name" else "petname")) and (
+                    known.fact.topic == slot
+                ):
+                    return known, [value]
+            return None, []
+        if not self.core:
+            return None, []
+        core = self.core.fact
+        if slot.startswith("doing"):
+            busy = [k for k in self.known if k.fact.doing]
+            if not busy:
+                return None, []
+            core_first = core.doing and (slot == "doing" or self.draw.random() < 0.5)
+            known = self.core if core_first else self.draw.choice(busy)
+            return known, known.fact.doing
+        return self.core, [{"who": core.who, "one": core.one, "where": core.where}[slot]]
+
+    def speak(self, text: str) -> str:
+        """The text in the persona's voice."""
+        return self.voice.wrap(self.draw, text) if self.voice else text

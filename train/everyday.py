@@ -1,0 +1,29 @@
+"""Makes dialogues of what visitors type, answered from the persona, from templates and a seed.
+
+Run: `python -m train.everyday --count 1500 --out everyday.json`, then `python -m train.finetune --data everyday.json ..`
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from train.data.everyday import make_dialogues
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.everyday", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--count", type=int, default=1500, help="dialogues (default: 1500)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    options = parser.parse_args()
+    dialogues = make_dialogues(options.count, options.seed)
+    options.out.write_text(json.dumps(dialogues, indent=1) + "\n", encoding="utf-8")
+    print(
+        f"{len(dialogues)} dialogues, {sum(len(d['utterances']) for d in dialogues)} replies: {options.out}"
+    )
+
+
+if __name__ == "__main__":
+    main()
