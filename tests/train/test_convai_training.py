@@ -1,13 +1,7 @@
-"""The training loop of recipe convai: resumed runs, kills, full disks, memory, numbers that are none, early stopping."""
+"""The training loop of recipe convai: resumed runs, memory, numbers that are none, early stopping."""
 
 import json
 import math
-import os
-import random
-import resource
-import shutil
-import signal
-import time
 
 import pytest
 import torch
@@ -20,10 +14,9 @@ pytest.importorskip("simpletransformers", reason="pip install -r train/requireme
 from persona_bot.checkpoints.load import load_checkpoint  # noqa: E402  (all of these after the skip)
 from persona_bot.errors import UserError  # noqa: E402
 from train.data.dialogues import read_dialogues  # noqa: E402
-from train.recipes import convai_loop, convai_state  # noqa: E402
+from train.recipes import convai_loop  # noqa: E402
 from train.recipes.convai import ConvAIModel, train_convai  # noqa: E402
 from train.recipes.convai_loop import Hooks  # noqa: E402
-from train.run import checkpoints  # noqa: E402
 from train.run.checkpoints import is_good  # noqa: E402
 
 # 4 epochs of 4 steps
@@ -265,115 +258,6 @@ def test_both_optimizers_resume(base, data, tmp_path, optimizer):
     assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (
         tmp_path / "whole" / "model.safetensors"
     ).read_bytes()
-
-
-# ---- kills: a child process made by fork, which has everything imported
-
-
-def in_child(job) -> int:
-    """Runs `job` in a child; returns its pid."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            job()
-            status = 0
-        finally:
-            os._exit(status)
-    return pid
-
-
-def ended(pid: int) -> int:
-    """The child's exit status; minus the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def test_20_kills_at_random_moments_lose_nothing(base, data, tmp_path, whole):
-    rng, out, kills = random.Random(0), tmp_path / "out", 0
-    slowly = Hooks(on_step=lambda record: time.sleep(0.02), on_message=lambda text: None)
-    while kills < 20:
-        child = in_child(lambda: train(base, data, out, hooks=slowly, resume=True))
-        time.sleep(rng.uniform(0.05, 0.5))
-        os.kill(child, signal.SIGKILL)
-        status = ended(child)
-        assert status in (0, -signal.SIGKILL)
-        kills += status != 0
-        if status == 0 or (out / "persona_layout.json").exists():
-            assert (out / "model.safetensors").read_bytes() == whole
-            shutil.rmtree(out)
-    assert ended(in_child(lambda: train(base, data, out, hooks=slowly, resume=True))) == 0
-    assert (out / "model.safetensors").read_bytes() == whole
-
-
-def test_kills_at_every_point_of_a_save_lose_nothing(base, data, tmp_path, whole):
-    """Every call to the disk while a checkpoint is being written, and while the last model is."""
-    calls = []
-
-    def killing(function, moment: int):
-        def call(*arguments, **options):
-            calls.append(function)
-            if len(calls) == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **options)
-
-        return call
-
-    def run(moment: int):
-        for module, name in (
-            (os, "fsync"),
-            (os, "replace"),
-            (shutil, "rmtree"),
-            (convai_state, "save_file"),
-            (checkpoints, "sha256"),
-        ):
-            setattr(module, name, killing(getattr(module, name), moment))
-        train(
-            base,
-            data,
-            tmp_path / "out",
-            hooks=Hooks(on_message=lambda text: None),
-            resume=True,
-            save_best_model=False,
-        )
-
-    out = tmp_path / "out"
-    moments = [*range(3, 60, 6), *range(60, 200, 17)]
-    killed = 0
-    for moment in moments:
-        if moment in (3, 60):
-            shutil.rmtree(out, ignore_errors=True)
-            train(base, data, out, hooks=stop_after(13 if moment == 3 else 5))
-        status = ended(in_child(lambda moment=moment: run(moment)))
-        killed += status == -signal.SIGKILL
-        if status == 0:
-            assert (out / "model.safetensors").read_bytes() == whole
-    assert killed >= 10
-    assert ended(in_child(lambda: run(-1))) == 0
-    assert (out / "model.safetensors").read_bytes() == whole
-    assert not [
-        path
-        for path in out.rglob("*")
-        if path.name.startswith(".") or path.name.startswith("resume-")
-    ]
-
-
-def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(base, data, tmp_path, whole):
-    out = tmp_path / "out"
-    train(base, data, out, hooks=stop_after(4))
-
-    def on_a_full_disk():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))  # the weights take 60 kB
-        message = refusal(base, data, out, resume=True, hooks=stop_after(99))
-        assert message.startswith(f"{out / 'resume-6'} cannot be written (") and message.endswith(
-            "free space, then --resume."
-        )
-
-    assert ended(in_child(on_a_full_disk)) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["resume-3", "resume-4"]
-    train(base, data, out, resume=True)
-    assert (out / "model.safetensors").read_bytes() == whole
 
 
 # ---- numbers that are none

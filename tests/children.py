@@ -1,0 +1,64 @@
+"""Children of the tests that may be killed at any moment: each a process and a group of its own, and every wait has a limit.
+
+They are made by a server (`multiprocessing`'s forkserver) that was started anew and only imported what the jobs need, so
+they start in an instant and share nothing with the process of the tests: no lock, no file, no thread.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerProcess
+
+LIMIT = 120.0  # seconds that a child may take at most
+
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(
+    ["tests.children", "tests.sft_tiny", "tests.convai_data", "train.recipes.convai"]
+)
+
+
+@contextlib.contextmanager
+def child(job: Callable[..., object], *arguments: object) -> Iterator[ForkServerProcess]:
+    """A child that runs `job(*arguments)`, both of which must be picklable; it is gone at the end of the block."""
+    process = _server.Process(target=_run, args=(job, *arguments))
+    process.start()
+    try:
+        yield process
+    finally:
+        kill(process)
+        process.join(LIMIT)
+
+
+def kill(process: ForkServerProcess) -> None:
+    """Ends the child and all that it started, if it still runs."""
+    if process.exitcode is not None:  # its number may belong to another process by now
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGKILL)  # it may not lead its group yet
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def ended(process: ForkServerProcess) -> int:
+    """The child's exit status, minus the signal that ended it; a child that does not end fails the test."""
+    process.join(LIMIT)
+    assert process.exitcode is not None, f"the child still runs after {LIMIT:.0f} seconds"
+    return process.exitcode
+
+
+def status_of(job: Callable[..., object], *arguments: object) -> int:
+    with child(job, *arguments) as process:
+        return ended(process)
+
+
+def _run(job: Callable[..., object], *arguments: object) -> None:
+    os.setsid()
+    # what the job prints is of no interest, not even that it was killed
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    from tqdm import tqdm
+
+    # tqdm's own lock is shared with the server: a child killed while it draws would hold it for ever
+    tqdm.set_lock(threading.RLock())
+    job(*arguments)
