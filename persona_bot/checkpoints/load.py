@@ -92,6 +92,8 @@ def load_checkpoint(
     quiet_libraries()
     if for_chat:
         give_memory_back()
+        if place.type == "cpu":
+            use_half_the_cores()
     check_files(folder)
     marker = read_layout_file(folder)
     adapter = read_json(folder / "adapter_config.json")
@@ -103,7 +105,6 @@ def load_checkpoint(
         config, tensors = plain
         limit = room(config)
         engine = Engine(_guard(folder, FastLlama, config, tensors, limit, has_fast_int8()))
-        use_half_the_cores()
         return Checkpoint(
             Outline(config),
             tokenizer,
@@ -124,7 +125,6 @@ def load_checkpoint(
     )
     if for_chat and (checkpoint := with_engine(checkpoint)).engine:
         checkpoint = replace(checkpoint, model=Outline(model.config))
-        use_half_the_cores()
     return checkpoint
 
 

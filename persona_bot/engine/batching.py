@@ -9,17 +9,19 @@ fetch its tokens holds up nobody, since the passes go on with its reply; who lea
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from persona_bot.device import is_out_of_memory
-from persona_bot.engine.kv_cache import KeysValues
-from persona_bot.engine.llama import FastLlama
+from persona_bot.engine.attention import Part
+from persona_bot.engine.kv_cache import KVCache
 from persona_bot.engine.sampler import Sampler
 from persona_bot.errors import UserError
 
-MOST_AT_ONCE = 32  # replies in a pass; a CPU gains nothing beyond
+MAX_BATCH = 32  # replies in a pass of a CPU, which gains nothing beyond
 # ids in a pass: a long prompt takes several, in which the others get their tokens, too
-MOST_NEW = 256
+MAX_BATCH_TOKENS = 256
+RECOVERY = 60.0  # seconds after the memory ran out until twice as many replies are tried again
 
 
 class Request:
@@ -28,16 +30,20 @@ class Request:
     def __init__(
         self,
         prompt: Sequence[int],
-        known: int,
-        cache: KeysValues,
+        num_cached: int,
+        cache: KVCache,
         sampler: Sampler,
         give_back: Callable | None = None,
+        token_types: Sequence[int] | None = None,
     ):
-        """`cache` holds the first `known` ids of the prompt; `give_back(ids, cache)` gets it after the reply, with all its ids."""
-        self.known, self.new = list(prompt[:known]), list(prompt[known:])
+        """`cache` holds the first `num_cached` ids of the prompt; `give_back(ids, cache)` gets it after the reply, with all its ids.
+
+        `token_types` are the prompt's, where the layout has them; what is written has the last of them."""
+        self.cached, self.new = list(prompt[:num_cached]), list(prompt[num_cached:])
+        self.new_types = list(token_types[num_cached:]) if token_types else None
         self.cache, self.sampler, self.give_back = cache, sampler, give_back
         self.reply: list[int] = []
-        self.fetched = 0  # how many of them the visitor has
+        self.num_fetched = 0  # how many of them the visitor has
         self.error: Exception | None = None
         self.left = False  # the visitor has
 
@@ -45,124 +51,141 @@ class Request:
     def goes_on(self) -> bool:
         return self.error is None and not self.left and not self.sampler.is_last(self.reply)
 
+    @property
+    def has_news(self) -> bool:
+        return self.num_fetched < len(self.reply) or self.error is not None
+
+    def part(self, count: int) -> Part:
+        """The first `count` new ids, for a pass."""
+        return Part(self.new[:count], self.cache, self.new_types and self.new_types[:count])
+
     def advance(self, count: int, logits) -> None:
         """After a pass over the first `count` new ids: draws the next token where that were all."""
-        self.known += self.new[:count]
+        self.cached += self.new[:count]
         self.new = self.new[count:]
-        if not self.new:
-            try:
-                self.reply.append(self.sampler.pick(logits, self.reply))
-                self.new = self.reply[-1:]
-            except Exception as error:
-                self.error = error
+        if self.new:
+            self.new_types = self.new_types and self.new_types[count:]
+            return
+        try:
+            self.reply.append(self.sampler.sample(logits, self.reply))
+            self.new = self.reply[-1:]
+            self.new_types = self.new_types and self.new_types[-1:]
+        except Exception as error:
+            self.error = error
 
 
 class Engine:
     """Shares a model's passes between threads."""
 
-    def __init__(self, model: FastLlama):
+    def __init__(self, model, max_batch: int = MAX_BATCH, max_batch_tokens: int = MAX_BATCH_TOKENS):
+        """`model` is a FastLlama, or what has its methods and `slots`."""
         self.model = model
+        self.max_batch, self.max_batch_tokens = max_batch, max_batch_tokens
         self.passes = 0
-        self.most_at_once = MOST_AT_ONCE
+        self.batch_limit = max_batch  # lower for a while after the memory ran out
+        self._limited_at = 0.0
         # all whose cache is the engine's, those who left but did not move out among them
         self._members: list[Request] = []
         self._queue: list[Request] = []  # replies that go on, the next to be served first
         self._running: list[Request] = []  # those in the pass that runs now
-        self._leading = False
+        self._leader: Request | None = None  # whose thread runs the pass
         self._changed = threading.Condition()
 
     def tokens(self, request: Request) -> Iterator[int]:
         """The reply's tokens as they are drawn; raises what went wrong for this one. Closing it takes the reply out of the batch."""
-        self.model.seats.take(
-            request.cache,
-            len(request.known) + len(request.new) + request.sampler.settings.max_tokens,
-        )
+        longest = len(request.cached) + len(request.new) + request.sampler.settings.max_tokens
+        self.model.slots.allocate(request.cache, longest)
         with self._changed:
             self._members.append(request)
             self._queue.append(request)
         try:
-            while request.goes_on or has_news(request):
+            while request.goes_on or request.has_news:
                 yield self._next(request)
         finally:
             # Nothing else, and nothing that could wait: the garbage collector may be who closes
-            # this, in any thread that
-            # happens to make an object, whatever locks that thread holds. (A pass draws, and needs
-            # the tokenizer's.)
+            # this, in any thread that happens to make an object, whatever locks that thread holds.
+            # (A pass draws, and needs the tokenizer's.)
             request.left = True
 
-    def settle(self) -> None:
-        """Lets those who left move out, after the pass that they may be in. Whoever needs a seat or a cache calls it before."""
+    def reap_finished(self) -> None:
+        """Lets those who left move out, after the pass that they may be in. Whoever needs a slot or a cache calls it before."""
         with self._changed:
             self._changed.wait_for(lambda: not any(request.left for request in self._running))
             gone = [request for request in self._members if request.left]
             self._members = [request for request in self._members if request not in gone]
             self._queue = [request for request in self._queue if request not in gone]
         for request in gone:
-            self.model.seats.leave(request.cache)
+            self.model.slots.release(request.cache)
             if request.give_back:
-                request.give_back(request.known, request.cache)
+                request.give_back(request.cached, request.cache)
 
     def _next(self, request: Request) -> int:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: has_news(request) or not self._leading)
-                if has_news(request):
-                    break
-                self._leading = True
-                batch = self._gather()
-            try:
-                self._run(batch)
-            finally:
+        while not request.has_news:
+            batch: list[tuple[Request, int]] = []
+            try:  # whatever interrupts it, Ctrl-C among it, the next leader finds everything in order
                 with self._changed:
-                    served = [r for r, _ in batch if r.goes_on]
-                    # longer prompts go on in the next pass
-                    reading = [r for r in served if len(r.new) > 1]
-                    self._queue = reading + self._queue + [r for r in served if len(r.new) == 1]
-                    self._running = []
-                    self._leading = False
-                    self._changed.notify_all()
-        if request.fetched == len(request.reply):
+                    self._changed.wait_for(lambda: request.has_news or not self._leader)
+                    if not request.has_news:
+                        self._leader = request
+                        batch = self._schedule()
+                if batch:
+                    self._run(batch)
+            finally:
+                if self._leader is request:
+                    self._end_pass()
+        if request.num_fetched == len(request.reply):
             raise request.error
-        request.fetched += 1
-        return request.reply[request.fetched - 1]
+        request.num_fetched += 1
+        return request.reply[request.num_fetched - 1]
 
-    def _gather(self) -> list[tuple[Request, int]]:
+    def _end_pass(self) -> None:
+        with self._changed:
+            served = [r for r in self._running if r.goes_on]
+            rest = [r for r in self._queue if r not in served]
+            # longer prompts go on in the next pass
+            reading = [r for r in served if len(r.new) > 1]
+            self._queue = reading + rest + [r for r in served if len(r.new) == 1]
+            self._running, self._leader = [], None
+            self._changed.notify_all()
+
+    def _schedule(self) -> list[tuple[Request, int]]:
         """Who is served in this pass, and how many ids of each; takes them off the queue.
 
-        One id for everyone first; prompts share the rest of the room in the order in which they came."""
+        One id for everyone first; prompts share the rest of the tokens in the order in which they came."""
+        self._recover()
         waiting = [request for request in self._queue if not request.left]
-        candidates, batch = waiting[: self.most_at_once], []
-        room = MOST_NEW - len(candidates)
-        for request in candidates:
-            count = min(1 + room, len(request.new))
-            room -= count - 1
+        running, batch = waiting[: self.batch_limit], []
+        tokens_left = self.max_batch_tokens - len(running)
+        for request in running:
+            count = max(1, min(1 + tokens_left, len(request.new)))
+            tokens_left -= count - 1
             batch.append((request, count))
-        self._queue = waiting[len(candidates) :]
-        self._running = candidates
+        self._running = running
+        self._queue = waiting[len(running) :]
         return batch
+
+    def _recover(self) -> None:
+        """Twice as many replies at once as before, a while after the memory ran out."""
+        if self.batch_limit < self.max_batch and time.monotonic() - self._limited_at > RECOVERY:
+            self.batch_limit = min(self.max_batch, 2 * self.batch_limit)
+            self._limited_at = time.monotonic()
 
     def _run(self, batch: list[tuple[Request, int]]) -> None:
         """One pass. Where it fails, half the batch at a time is tried, so that one who cannot be served costs no other."""
         try:
-            logits = self.model.forward(
-                [(request.new[:count], request.cache) for request, count in batch]
-            )
+            logits = self.model.forward([request.part(count) for request, count in batch])
             self.passes += 1
         except Exception as error:
             if len(batch) == 1:
                 batch[0][0].error = error
                 return
             if is_out_of_memory(error):
-                self.most_at_once = max(1, len(batch) // 2)
+                self.batch_limit, self._limited_at = max(1, len(batch) // 2), time.monotonic()
             self._run(batch[: len(batch) // 2])
             self._run(batch[len(batch) // 2 :])
             return
         for (request, count), row in zip(batch, logits, strict=True):
             request.advance(count, row)
-
-
-def has_news(request: Request) -> bool:
-    return request.fetched < len(request.reply) or request.error is not None
 
 
 def as_user_error(error: Exception) -> UserError:

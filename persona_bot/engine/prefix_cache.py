@@ -10,18 +10,19 @@ from collections.abc import Callable, Sequence
 
 from transformers.cache_utils import DynamicCache
 
-from persona_bot.engine.kv_cache import KeysValues
+from persona_bot.engine.kv_cache import KVCache
 
-Cache = DynamicCache | KeysValues
+Cache = DynamicCache | KVCache
 
-MAX_TOKENS = 4096  # of all entries together; SmolLM2-135M in bfloat16 takes 23 KB a token
+MAX_BYTES = 96 << 20  # of all entries together; SmolLM2-135M in bfloat16 takes 23 KB a token
 WORTH = 8  # tokens; a shorter common beginning is computed anew
 
 
 class PrefixCache:
     """A few recent caches, least recently used first. Safe for threads: what is here is only read, a taker gets a copy."""
 
-    def __init__(self):
+    def __init__(self, max_bytes: int = MAX_BYTES):
+        self.max_bytes = max_bytes
         self._entries: list[tuple[list[int], Cache]] = []
         self._returned: deque[tuple[list[int], Cache]] = deque()  # not among them yet
         self._lock = threading.Lock()
@@ -54,7 +55,7 @@ class PrefixCache:
 
         Not where its layers hold something else (a sliding window). Takes no lock, because the garbage collector may be who
         ends a reply, in a thread that holds it; whoever takes next files it."""
-        if ids and len(ids) <= MAX_TOKENS and held(cache) == {len(ids)}:
+        if ids and cached_lengths(cache) == {len(ids)}:
             self._returned.append((list(ids), cache))
 
     def _file_returned(self) -> None:
@@ -64,7 +65,7 @@ class PrefixCache:
                 entry for entry in self._entries if common_length(entry[0], ids) < len(entry[0])
             ]
             self._entries.append((ids, cache))
-        while sum(len(known) for known, _ in self._entries) > MAX_TOKENS:
+        while sum(num_bytes(cache) for _, cache in self._entries) > self.max_bytes:
             del self._entries[0]
 
 
@@ -76,16 +77,23 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     return min(len(first), len(second))
 
 
-def held(cache: Cache) -> set[int]:
+def cached_lengths(cache: Cache) -> set[int]:
     """How many positions its layers hold."""
-    if isinstance(cache, KeysValues):
+    if isinstance(cache, KVCache):
         return {cache.length}
-    return {0 if layer.keys is None else layer.keys.shape[-2] for layer in cache.layers}
+    keys = [getattr(layer, "keys", None) for layer in cache.layers]
+    return {0 if key is None else key.shape[-2] for key in keys}
+
+
+def num_bytes(cache: Cache) -> int:
+    if isinstance(cache, KVCache):
+        return cache.nbytes
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
 
 
 def first_positions(cache: Cache, count: int, empty: Callable[[], Cache]) -> Cache:
     """A copy of the first `count` positions; a DynamicCache's keys and values are (1, heads, positions, head size)."""
-    if isinstance(cache, KeysValues):
+    if isinstance(cache, KVCache):
         return cache.copy(count)
     copy = empty()
     for number, layer in enumerate(cache.layers):

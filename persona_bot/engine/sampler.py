@@ -11,65 +11,66 @@ from persona_bot.prompt import Layout
 # tokens before max_tokens from which on a reply stops at the end of its sentence ..
 FINISH_WITHIN = 16
 # .. and is drawn towards one: so much is added to the logits of . ! ? for each token over
-URGENCY = 0.5
-LIKELY = 1e-5  # the tokens above nearly always hold the likeliest 90 %
+END_BIAS = 0.5
+MIN_PROB = 1e-5  # the tokens above nearly always hold the likeliest 90 %
+NO_NUMBER = "The model computed no valid number for the next word; its weights may be damaged, so load another checkpoint."
 
 
 class Sampler:
     """Draws the next token, in transformers' own order: what is forbidden, repetition, temperature, top-k, top-p.
 
-    `settings` are generation.Settings.
+    `settings` are those of a reply; `history_ids` the persona's earlier replies, each with its end token.
     """
 
-    def __init__(self, layout: Layout, settings, earlier: list[int]):
+    def __init__(self, layout: Layout, settings, history_ids: Sequence[int]):
         self.settings = settings
         self.encode, self.decode = layout.encode, layout.decode
-        self.earlier = earlier  # the persona's earlier replies, each with its end token
-        # what stands for the reply's first token in the search for repeated runs
-        self.start: list[int] = []
         self.stop_ids = sorted(layout.stop_ids)
-        self.never = sorted(layout.control_ids - layout.stop_ids)
-        self.sentence_ends = sorted({layout.encode(mark)[-1] for mark in ".!?"})
+        self.suppressed_ids = sorted(layout.control_ids - layout.stop_ids)
+        ends = [layout.encode(mark)[-1:] for mark in ".!?"]  # a vocabulary may lack some
+        self.sentence_ends = sorted({i for ids in ends for i in ids})
         self.random = np.random.default_rng(settings.seed)
+        self._ngrams = NgramIndex(settings.no_repeat_ngram, history_ids)
 
-    def pick(self, logits: torch.Tensor, ids: list[int]) -> int:
+    def sample(self, logits: torch.Tensor, ids: list[int]) -> int:
         """The next token after the reply's `ids`, from the model's logits (vocabulary,) float32 on the CPU.
 
         In NumPy but for the softmax: its small steps cost a tenth of torch's, and sixteen visitors wait for each other's.
         """
         scores = logits.numpy().copy()
         if np.isnan(scores.max()):  # no number where any is none
-            raise UserError(
-                "The model computed no valid number for the next word; its weights may be damaged, so load another checkpoint."
-            )
-        scores[self.never] = -np.inf
-        if len(ids) < self.settings.min_tokens:
-            scores[self.stop_ids] = -np.inf
-        over = len(ids) - max(self.settings.max_tokens - FINISH_WITHIN, self.settings.min_tokens)
-        if over > 0:
-            scores[self.sentence_ends] += URGENCY * over
+            raise UserError(NO_NUMBER)
+        scores[within(self.forbidden(ids), scores)] = -np.inf
+        if bias := self.end_bias(ids):
+            scores[within(self.sentence_ends, scores)] += bias
         if ids and self.settings.repetition_penalty != 1:
             said = list(set(ids))
             scores[said] = penalized(scores[said], self.settings.repetition_penalty)
-        if self.settings.no_repeat_ngram:
-            if len(ids) == 1:
-                self.start = self._as_inside(ids[0])
-            scores[
-                repeating(self.earlier + self.start + ids[1:], self.settings.no_repeat_ngram)
-            ] = -np.inf
         if self.settings.temperature == 0:
             return int(scores.argmax())
         weights, tokens = self.choices(scores)
-        shares = weights.cumsum(dtype=np.float64)
-        return int(tokens[np.searchsorted(shares, self.random.random() * shares[-1], side="right")])
+        cdf = weights.cumsum(dtype=np.float64)
+        return int(tokens[np.searchsorted(cdf, self.random.random() * cdf[-1], side="right")])
+
+    def forbidden(self, ids: list[int]) -> list[int]:
+        """What may not come next: control tokens, an end too early, and what would repeat a run of tokens."""
+        banned = list(self.suppressed_ids)
+        if len(ids) < self.settings.min_tokens:
+            banned += self.stop_ids
+        if self.settings.no_repeat_ngram:
+            # many tokenizers have another token for a word at the very start of a text
+            start = self.encode(f" {self.decode(ids[:1])}") if len(ids) == 1 else ()
+            banned += self._ngrams.repeating(ids, start)
+        return banned
+
+    def end_bias(self, ids: list[int]) -> float:
+        """What is added to the logits of sentence ends, because a long reply should come to one."""
+        start = max(self.settings.max_tokens - FINISH_WITHIN, self.settings.min_tokens)
+        return END_BIAS * max(0, len(ids) - start)
 
     def is_last(self, ids: Sequence[int]) -> bool:
         """Whether nothing comes after the reply's newest token."""
         return len(ids) >= self.settings.max_tokens or (bool(ids) and ids[-1] in self.stop_ids)
-
-    def _as_inside(self, first: int) -> list[int]:
-        """The reply's first token as it would stand inside a text: many tokenizers have another one for a word at the very start."""
-        return self.encode(f" {self.decode([first])}")
 
     def choices(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(weights, tokens) to draw from: temperature, then top-k, then top-p, as transformers has them.
@@ -81,25 +82,53 @@ class Sampler:
         if few:
             likely = np.argpartition(probabilities, len(scores) - few)[-few:]
         else:
-            likely = np.flatnonzero(probabilities > LIKELY)
+            likely = np.flatnonzero(probabilities > MIN_PROB)
             if probabilities[likely].sum() < self.settings.top_p:
                 likely = np.arange(len(scores))
         tokens = likely[np.argsort(-probabilities[likely], kind="stable")]
         weights = probabilities[tokens]
         before = weights.cumsum() - weights
         most = self.settings.top_p * weights.sum() if few else self.settings.top_p
-        tokens = np.sort(
-            tokens[: (before < most).sum()]
-        )  # else two that are about as likely would swap places, and the seed draw the other
+        # sorted: else two that are about as likely would swap places, and the seed draw the other
+        tokens = np.sort(tokens[: (before < most).sum()])
         return probabilities[tokens], tokens
+
+
+class NgramIndex:
+    """Which tokens followed each run of size - 1 tokens so far, so that no run of `size` comes twice."""
+
+    def __init__(self, size: int, history_ids: Sequence[int]):
+        self.size = size
+        self._ids: list[int] = []
+        self._followers: dict[tuple[int, ...], list[int]] = {}
+        self._num_reply = 0  # how many of the reply's ids are in it
+        if size:
+            self._extend(history_ids)
+
+    def repeating(self, ids: Sequence[int], start: Sequence[int] = ()) -> list[int]:
+        """The tokens that would end a known run after the reply's `ids`, which only grow from call to call.
+
+        `start`: the reply's first id as it would stand inside a text, given when it is the only one."""
+        self._extend(start or ids[:1] if not self._num_reply else ())
+        self._extend(ids[max(1, self._num_reply) :])
+        self._num_reply = len(ids)
+        return list(self._followers.get(self._last(), ()))
+
+    def _last(self) -> tuple[int, ...]:
+        return tuple(self._ids[len(self._ids) - self.size + 1 :])
+
+    def _extend(self, ids: Sequence[int]) -> None:
+        for i in ids:
+            if len(self._ids) >= self.size - 1:
+                self._followers.setdefault(self._last(), []).append(i)
+            self._ids.append(i)
+
+
+def within(ids: list[int], scores: np.ndarray) -> list[int]:
+    """Those that the head has a row for: a tokenizer may know more."""
+    return [i for i in ids if i < len(scores)]
 
 
 def penalized(scores: np.ndarray, penalty: float) -> np.ndarray:
     """The logits of what was said already, made less likely (CTRL, Keskar et al. 2019, section 4.1)."""
     return np.where(scores < 0, scores * penalty, scores / penalty)
-
-
-def repeating(ids: Sequence[int], size: int) -> list[int]:
-    """The tokens that would end a run of `size` tokens that is in `ids` already."""
-    last = ids[len(ids) - size + 1 :]
-    return [ids[k + size - 1] for k in range(len(ids) - size + 1) if ids[k : k + size - 1] == last]

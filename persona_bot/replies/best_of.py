@@ -102,7 +102,7 @@ class BestReply:
         next(reading)
         reading.close()
         if checkpoint.engine:
-            checkpoint.engine.settle()  # then the visitors' cache has the keys and values
+            checkpoint.engine.reap_finished()  # then the visitors' cache has the keys and values
         cache, count = checkpoint.prefixes.take(prompt.ids, partial(new_cache, checkpoint))
         return prompt.ids[:count], cache
 

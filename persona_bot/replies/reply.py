@@ -189,7 +189,7 @@ def next_tokens(checkpoint: Checkpoint, prompt: Prompt, sampler: Sampler) -> Ite
     What a recent conversation has in common with this prompt is not computed again, where the architecture has a cache.
     """
     if checkpoint.engine:
-        checkpoint.engine.settle()  # so that the turn before has given back what it read
+        checkpoint.engine.reap_finished()  # so that the turn before has given back what it read
     cache, done = (
         checkpoint.prefixes.take(prompt.ids, partial(new_cache, checkpoint))
         if checkpoint.has_cache
@@ -215,7 +215,7 @@ def next_tokens(checkpoint: Checkpoint, prompt: Prompt, sampler: Sampler) -> Ite
             computed = []
             logits = forward(checkpoint, sequence[done:], types and types[done:], cache)
             computed, done = sequence, len(sequence) if cache is not None else 0
-            ids.append(sampler.pick(logits, ids))
+            ids.append(sampler.sample(logits, ids))
             yield ids[-1]
     finally:
         if cache is not None:

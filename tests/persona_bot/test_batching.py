@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from persona_bot.checkpoints.load import Checkpoint
-from persona_bot.engine.batching import MOST_NEW, Engine, Request
-from persona_bot.engine.kv_cache import SEATS
+from persona_bot.engine import batching
+from persona_bot.engine.batching import MAX_BATCH, MAX_BATCH_TOKENS, Engine, Request
+from persona_bot.engine.kv_cache import MAX_SLOTS
 from persona_bot.engine.llama import FastLlama
 from persona_bot.engine.sampler import Sampler
 from persona_bot.errors import UserError
@@ -76,7 +77,7 @@ def test_one_that_fails_costs_no_other(checkpoint, monkeypatch):
         return tokens(request)
 
     def broken_for_three(parts):
-        if any(cache is bad for _, cache in parts for bad in of_three):
+        if any(part.cache is bad for part in parts for bad in of_three):
             raise RuntimeError("broken")
         return forward(parts)
 
@@ -103,7 +104,7 @@ def test_out_of_memory_lowers_the_batch_and_goes_on(checkpoint, monkeypatch):
     monkeypatch.setattr(checkpoint.engine.model, "forward", forward)
     with ThreadPoolExecutor(8) as visitors:
         assert list(visitors.map(lambda number: reply(checkpoint, number), range(8))) == alone
-    assert checkpoint.engine.most_at_once <= 2
+    assert checkpoint.engine.batch_limit <= 2
 
 
 def test_stopping_one_leaves_the_others(checkpoint, monkeypatch):
@@ -124,7 +125,7 @@ def test_stopping_one_leaves_the_others(checkpoint, monkeypatch):
         assert checkpoint.engine.passes - before <= 4
     assert alone[3].startswith(text) and len(text) < len(alone[3])
     assert [other.result() for other in others] == alone[:3]
-    checkpoint.engine.settle()
+    checkpoint.engine.reap_finished()
     assert (
         checkpoint.engine._queue == checkpoint.engine._running == checkpoint.engine._members == []
     )
@@ -150,7 +151,7 @@ def test_who_leaves_takes_the_keys_and_values_along(checkpoint):
         others = [visitors.submit(reply, checkpoint, number) for number in range(2, 6)]
         leaver.close()
         assert all(other.result() for other in others)
-    checkpoint.engine.settle()
+    checkpoint.engine.reap_finished()
     assert (
         checkpoint.engine._queue == checkpoint.engine._running == checkpoint.engine._members == []
     )
@@ -165,7 +166,7 @@ def test_who_leaves_takes_the_keys_and_values_along(checkpoint):
 def test_ending_a_reply_never_waits(checkpoint, monkeypatch):
     """The garbage collector ends a reply in whatever thread it runs, here one that holds a lock which the pass is waiting for."""
     lock, inside = threading.Lock(), threading.Event()
-    real = Sampler.pick
+    real = Sampler.sample
 
     def pick(sampler, logits, ids):
         if len(ids) == 5:
@@ -174,7 +175,7 @@ def test_ending_a_reply_never_waits(checkpoint, monkeypatch):
                 pass
         return real(sampler, logits, ids)
 
-    monkeypatch.setattr(Sampler, "pick", pick)
+    monkeypatch.setattr(Sampler, "sample", pick)
     alone = reply(checkpoint, 1)
     inside.clear()
     given_up = iter(stream_reply(checkpoint, persona(0), ["hello!"], Settings(seed=0, **LENGTH)))
@@ -189,20 +190,22 @@ def test_ending_a_reply_never_waits(checkpoint, monkeypatch):
         finally:
             lock.release()
         assert other.result(30) == alone
-    checkpoint.engine.settle()
-    assert checkpoint.engine._members == [] and len(checkpoint.engine.model.seats._free) == SEATS
+    checkpoint.engine.reap_finished()
+    assert (
+        checkpoint.engine._members == [] and len(checkpoint.engine.model.slots._free) == MAX_SLOTS
+    )
 
 
 def test_a_draw_that_fails_costs_no_other(checkpoint, monkeypatch):
     alone = [reply(checkpoint, number) for number in range(8)]
-    real = Sampler.pick
+    real = Sampler.sample
 
     def pick(sampler, logits, ids):
         if sampler.settings.seed == 5 and len(ids) == 3:
             raise UserError("No word fits.")
         return real(sampler, logits, ids)
 
-    monkeypatch.setattr(Sampler, "pick", pick)
+    monkeypatch.setattr(Sampler, "sample", pick)
     with ThreadPoolExecutor(8) as visitors:
         outcomes = [visitors.submit(reply, checkpoint, number) for number in range(8)]
     assert [str(outcome.exception()) for outcome in outcomes if outcome.exception()] == [
@@ -218,7 +221,7 @@ def test_a_long_prompt_takes_several_passes_in_which_the_others_go_on(checkpoint
     greedy = Settings(
         temperature=0, min_tokens=20, max_tokens=30, repetition_penalty=1, no_repeat_ngram=0
     )
-    short, long = [60, 61, 62], [50 + k % 90 for k in range(MOST_NEW + 40)]
+    short, long = [60, 61, 62], [50 + k % 90 for k in range(MAX_BATCH_TOKENS + 40)]
 
     def request(ids: list[int]) -> Request:
         return Request(ids, 0, fast.new_cache(), Sampler(checkpoint.layout, greedy, []))
@@ -232,14 +235,52 @@ def test_a_long_prompt_takes_several_passes_in_which_the_others_go_on(checkpoint
         assert engine.passes - before == 2
         assert len(writing.reply) == 3  # one before, and one in each of the two passes
     whole = fast.forward([(long, fast.new_cache())])[0]
-    assert first == Sampler(checkpoint.layout, greedy, []).pick(whole, [])
+    assert first == Sampler(checkpoint.layout, greedy, []).sample(whole, [])
     assert len(list(written)) == 29 - (writing.reply[-1] in checkpoint.layout.stop_ids) * (
         30 - len(writing.reply)
     )
 
 
 def test_more_replies_than_a_pass_holds_all_get_their_turn(checkpoint):
-    checkpoint.engine.most_at_once = 3
+    checkpoint.engine.batch_limit = 3
     alone = [reply(checkpoint, number) for number in range(10)]
     with ThreadPoolExecutor(10) as visitors:
         assert list(visitors.map(lambda number: reply(checkpoint, number), range(10))) == alone
+
+
+def test_after_out_of_memory_the_batch_grows_again(checkpoint, monkeypatch):
+    engine, real = checkpoint.engine, checkpoint.engine.model.forward
+
+    def forward(parts):
+        if len(parts) > 1:
+            raise MemoryError
+        return real(parts)
+
+    with monkeypatch.context() as full:
+        full.setattr(engine.model, "forward", forward)
+        with ThreadPoolExecutor(4) as visitors:
+            list(visitors.map(lambda number: reply(checkpoint, number), range(4)))
+    assert engine.batch_limit == 1
+    reply(checkpoint, 1)
+    assert engine.batch_limit == 1  # not at once
+    monkeypatch.setattr(batching, "RECOVERY", -1.0)
+    reply(checkpoint, 1)
+    assert engine.batch_limit == MAX_BATCH
+
+
+@pytest.mark.parametrize("step", ["_schedule", "_run"])
+def test_an_interrupted_leader_hands_on(checkpoint, monkeypatch, step):
+    """Ctrl-C in the terminal ends one reply; the next one does not wait for a leader that is gone."""
+    alone = reply(checkpoint, 1)
+    real = getattr(checkpoint.engine, step)
+
+    def interrupted(*arguments):
+        monkeypatch.setattr(checkpoint.engine, step, real)
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.engine, step, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        reply(checkpoint, 2)
+    assert reply(checkpoint, 1) == alone
+    assert checkpoint.engine._queue == checkpoint.engine._running == []

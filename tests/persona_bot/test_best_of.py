@@ -90,7 +90,7 @@ def test_the_prompt_is_read_once_and_known_at_the_next_turn(
     real, read = engine.model.forward, []
 
     def forward(parts, *rest):
-        read.extend(len(ids) for ids, _ in parts)
+        read.extend(len(part[0]) for part in parts)
         return real(parts, *rest)
 
     engine.model.forward = forward

@@ -8,7 +8,7 @@ import copy
 import pytest
 import torch
 
-from persona_bot.engine.kv_cache import SEAT, SEATS
+from persona_bot.engine.kv_cache import CPU_POSITIONS, MAX_SLOTS, KVSlots
 from persona_bot.engine.llama import FastLlama
 
 # of 3 to 58 ids
@@ -33,7 +33,7 @@ def read(llama: FastLlama, prompt: list[int], seated: bool = True):
     cache = llama.new_cache()
     llama.forward([(prompt, cache)])
     if seated:
-        llama.seats.take(cache, 100)
+        llama.slots.allocate(cache, 100)
     return cache
 
 
@@ -54,28 +54,28 @@ def test_side_by_side_is_what_each_gets_alone(llama):
 def test_who_leaves_takes_everything_along_and_the_seat_is_free(llama):
     caches = [read(llama, prompt) for prompt in PROMPTS[:4]]
     answer(llama, caches, 5)
-    before = [cache.kept[:, :, :, : cache.length].clone() for cache in caches]
-    llama.seats.leave(caches[1])
-    assert (caches[1].seat, [cache.seat for cache in caches if cache.seat is not None]) == (
+    before = [cache.kv[:, :, : cache.length].clone() for cache in caches]
+    llama.slots.release(caches[1])
+    assert (caches[1].slot, [cache.slot for cache in caches if cache.slot is not None]) == (
         None,
         [0, 2, 3],
     )
     newcomer = read(llama, PROMPTS[9])
-    assert newcomer.seat == 1
+    assert newcomer.slot == 1
     answer(llama, [newcomer], 5)
     assert all(
-        torch.equal(cache.kept[:, :, :, : cache.length], kept)
+        torch.equal(cache.kv[:, :, : cache.length], kept)
         for cache, kept in zip(caches, before, strict=True)
     )
     # no room is left over in what is kept between turns
-    assert caches[1].kept.shape[3] == caches[1].length
+    assert caches[1].kv.shape[2] == caches[1].length
 
 
 def test_prompts_and_single_tokens_share_a_pass(llama):
     caches = [read(llama, prompt) for prompt in PROMPTS[:3]]
     twins = [copy.deepcopy(cache) for cache in caches]
     for twin in twins:
-        twin.kept, twin.seat = twin.kept.clone(), None
+        twin.kv, twin.slot = twin.kv.clone(), None
     parts = [[9], [11, 12, 13], [10]]
     together = llama.forward(list(zip(parts, caches, strict=True)))
     one_by_one = torch.cat([llama.forward([part]) for part in zip(parts, twins, strict=True)])
@@ -86,13 +86,34 @@ def test_prompts_and_single_tokens_share_a_pass(llama):
 
 
 def test_without_a_seat_a_conversation_is_computed_alone(llama):
-    caches = [llama.new_cache() for _ in range(SEATS + 2)]
+    caches = [llama.new_cache() for _ in range(MAX_SLOTS + 2)]
     for cache in caches:
-        llama.seats.take(cache, SEAT)
-    assert [cache.seat for cache in caches] == [*range(SEATS), None, None]
+        llama.slots.allocate(cache, CPU_POSITIONS)
+    assert [cache.slot for cache in caches] == [*range(MAX_SLOTS), None, None]
     for cache in caches:
-        llama.seats.leave(cache)
-    llama.seats.take(caches[0], SEAT + 1)
-    assert caches[0].seat is None  # too long
-    llama.seats.take(caches[0], SEAT)
-    assert caches[0].seat == 0
+        llama.slots.release(cache)
+    llama.slots.allocate(caches[0], CPU_POSITIONS + 1)
+    assert caches[0].slot is None  # too long
+    llama.slots.allocate(caches[0], CPU_POSITIONS)
+    assert caches[0].slot == 0
+
+
+def test_slots_are_as_many_as_a_budget_holds_and_cost_nothing_until_used():
+    import psutil
+
+    def slots(heads: int, dtype: torch.dtype) -> KVSlots:
+        return KVSlots(12, heads, 64, 1024, dtype, torch.device("cpu"))
+
+    before = psutil.Process().memory_info().rss
+    counts = [
+        len(s.kv)
+        for s in (
+            slots(3, torch.bfloat16),
+            slots(12, torch.bfloat16),
+            slots(12, torch.float32),
+            slots(999, torch.float32),
+        )
+    ]
+    assert counts == [32, 21, 10, 1]
+    assert psutil.Process().memory_info().rss - before < 10 << 20
+    assert not slots(3, torch.bfloat16).kv[3, 5].any()

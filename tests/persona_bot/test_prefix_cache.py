@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from persona_bot.checkpoints.load import Checkpoint
-from persona_bot.engine.prefix_cache import MAX_TOKENS, PrefixCache, common_length
+from persona_bot.engine.prefix_cache import PrefixCache, common_length, num_bytes
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import find_layout
@@ -149,21 +149,13 @@ def test_a_failed_pass_leaves_nothing_behind(checkpoint, environmentalist):
     assert checkpoint.prefixes.entries() == []
 
 
-def test_memory_is_bounded(chat_model, chat_tokenizer, environmentalist):
-    checkpoint = Checkpoint(
-        chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512
-    )
+def test_memory_is_bounded(checkpoint, environmentalist):
+    checkpoint.prefixes.max_bytes = 400_000
     for number in range(60):
-        list(
-            stream_reply(
-                checkpoint,
-                Persona("", (f"{number} is my lucky number.",) * 4),
-                ["hello!"],
-                Settings(max_tokens=4, min_tokens=0),
-            )
-        )
-    held = sum(len(ids) for ids, _ in checkpoint.prefixes.entries())
-    assert MAX_TOKENS / 2 < held <= MAX_TOKENS
+        persona = Persona("", (f"{number} is my lucky number.",) * 4)
+        list(stream_reply(checkpoint, persona, ["hello!"], Settings(max_tokens=4, min_tokens=0)))
+    held = sum(num_bytes(cache) for _, cache in checkpoint.prefixes.entries())
+    assert 200_000 < held <= 400_000
 
 
 def test_common_length():

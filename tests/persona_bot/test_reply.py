@@ -15,7 +15,7 @@ from transformers.generation.logits_process import (
 )
 
 from persona_bot.checkpoints.load import Checkpoint
-from persona_bot.engine.sampler import Sampler, penalized, repeating
+from persona_bot.engine.sampler import NgramIndex, Sampler, penalized
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, find_layout
@@ -326,7 +326,20 @@ def test_what_would_repeat_is_what_transformers_finds(size):
     for length in (1, 2, 7, 60):
         ids = [draw.randrange(4) for _ in range(length)]
         theirs = NoRepeatNGramLogitsProcessor(size)(torch.tensor([ids]), torch.zeros(1, 4))[0]
-        assert set(repeating(ids, size)) == set(theirs.isinf().nonzero()[:, 0].tolist())
+        assert set(NgramIndex(size, []).repeating(ids)) == set(
+            theirs.isinf().nonzero()[:, 0].tolist()
+        )
+
+
+def test_repeats_are_found_as_a_reply_grows():
+    """Token by token, behind earlier replies, with a first token that is another one inside a text."""
+    index, reply = NgramIndex(3, [1, 2, 3, 9, 7, 5, 6]), []
+    found = []
+    for token in [70, 5, 6, 1, 2]:
+        start = [7] if len(reply) == 1 else []
+        found.append(index.repeating(reply, start))
+        reply.append(token)
+    assert [*found, index.repeating(reply)] == [[], [], [6], [], [], [3]]
 
 
 def test_the_penalty_is_that_of_transformers():
