@@ -1,19 +1,21 @@
-"""A persona: free text, one sentence a line, read tolerantly into `Persona(name, sentences, face)`; presets; a random one.
+"""A persona: what a person writes or pastes, read tolerantly into `Persona(name, sentences, face, ..)`; the presets.
 
-A preset is a plain file `persona_presets/<slug>.txt`: first a title line `# <face> <title>`, then one sentence a line. A
-random persona takes one sentence from each pool in `persona_presets/pools/`; a line there may end with topics (`#night`),
-and no two sentences of one persona share a topic, so that nobody looks at stars for a living and goes to bed at nine. Some 267
-million combinations pass, before name and age.
+A preset is a plain file `persona_presets/<slug>.txt`, and so is any persona that is kept in a file:
+
+    # 🌱 Willow, environmentalist
+    # greeting: hi! i just came in from the garden.
+    # starter: Where do you work?
+    i am willow and i work for greenpeace.
 """
 
-import random
 import re
-import unicodedata
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from persona_bot.errors import UserError
+from persona_bot.pools import draw
+from persona_bot.sentences import clean, sentences
+from persona_bot.sheets import plain_lines
 
 MAX_SENTENCES = 12
 MAX_SENTENCE_CHARS = 200
@@ -21,10 +23,11 @@ MAX_TEXT_CHARS = 10_000  # of text that is looked at; the limits above fit in a 
 # of one thing that a partner says; more is refused before it is tokenized
 MAX_MESSAGE_CHARS = 1_000
 MAX_NAME_CHARS = 40
+MAX_GREETING_CHARS = 300
+MAX_STARTERS = 6
+MAX_STARTER_CHARS = 100
 PRESETS = Path(__file__).parent.parent / "persona_presets"
 FIRST_PRESETS = ("environmentalist", "soldier")
-# in the order in which a persona tells them
-POOLS = ("jobs", "homes", "hobbies", "likes", "dislikes", "quirks")
 
 
 class Persona(NamedTuple):
@@ -33,35 +36,72 @@ class Persona(NamedTuple):
     name: str  # what the page calls it; may be empty
     sentences: tuple[str, ...]  # at most MAX_SENTENCES, each one line of at most MAX_SENTENCE_CHARS
     face: str = ""  # an emoji, or nothing
+    greeting: str = ""  # what it says first
+    starters: tuple[str, ...] = ()  # what a visitor may begin with
+
+    @property
+    def called(self) -> str:
+        """`Willow` of `Willow, environmentalist`."""
+        return self.name.split(",")[0].strip()
 
 
 def parse_persona(text: str, name: str = "") -> Persona:
-    """The persona in `text`: bullets, numbering and blank lines are dropped, and several sentences in a line are split.
+    """The persona in `text`, plain or a character sheet (sheets.py): list marks and blank lines are dropped, lines split.
 
-    A line `# ...` is no sentence: the first gives face and name (unless `name` does), others are remarks. An empty text
-    is a persona without sentences. Raises UserError, naming the line, for text over the limits.
+    A line `# ...` is no sentence: the first gives face and name (unless `name` does), `# greeting: ..` and `# starter: ..`
+    what their names say, others are remarks. An empty text is a persona without sentences. Raises UserError, naming the
+    line, for text over the limits.
     """
     if len(text) > MAX_TEXT_CHARS:
         raise UserError(
             f"The persona text has over {MAX_TEXT_CHARS:,} characters; shorten it to at most "
             f"{MAX_SENTENCES} sentences of {MAX_SENTENCE_CHARS} characters each."
         )
-    face, sentences = "", []
-    for number, line in enumerate(text.splitlines(), start=1):
-        line = _clean(line)
-        if _TITLE.match(line):
-            if not (sentences or face or name):
+    face, greeting, starters, found = "", "", [], []
+    for number, line in plain_lines(text):
+        line = clean(line)
+        head = _HEAD.fullmatch(line)
+        if head and head[1].lower() == "greeting":
+            greeting = head[2][:MAX_GREETING_CHARS]
+        elif head:
+            starters.append(head[2][:MAX_STARTER_CHARS])
+        elif _TITLE.match(line):
+            if not (found or face or name):
                 face, name = _read_title(line)
-            continue
-        for sentence in _split(line):
-            _check(sentence, number, len(sentences))
-            sentences.append(sentence)
-    return Persona(_clean(name[:MAX_NAME_CHARS]), tuple(sentences), face)
+        else:
+            for sentence in sentences(line):
+                _check(sentence, number, len(found))
+                found.append(sentence)
+    name = clean(name[:MAX_NAME_CHARS])
+    return Persona(name, tuple(found), face, greeting, tuple(starters[:MAX_STARTERS]))
 
 
 def persona_text(persona: Persona) -> str:
     """The sentences as the text box shows them, one a line; `parse_persona` reads them back."""
     return "\n".join(persona.sentences)
+
+
+def persona_file(persona: Persona) -> str:
+    """All of a persona as a preset's file holds it; `parse_persona` reads it back."""
+    title = f"{persona.face} {persona.name}".strip()
+    head = [title, *([f"greeting: {persona.greeting}"] if persona.greeting else [])]
+    head += [f"starter: {starter}" for starter in persona.starters]
+    return "\n".join([f"# {line}" for line in head if line] + list(persona.sentences))
+
+
+def hint(persona: Persona) -> str | None:
+    """What to say to who writes "You are .." or "Anna is ..": the model learnt sentences that begin with "i"."""
+    for number, sentence in enumerate(persona.sentences):
+        about = _ABOUT_ANOTHER.match(sentence)
+        pronoun = about and (about["pronoun"] or "").lower()
+        named = persona.called and re.match(
+            rf"{re.escape(persona.called)} (?:is|was|has|\w+s)\b", sentence, re.IGNORECASE
+        )
+        # "she is slow" may be about the horse of the sentence before
+        if named or (about and (number == 0 or pronoun in ("", "you"))):
+            words = " ".join(sentence.split()[:2])
+            return f'Write it as they would say it, like "i am ..", instead of "{words} ..".'
+    return None
 
 
 def load_presets(folder: Path | str = PRESETS) -> dict[str, Persona]:
@@ -115,70 +155,17 @@ def find_persona(name: str, seed: int) -> Persona:
 
 
 def random_persona(seed: int) -> Persona:
-    """A persona drawn from the pools; the same seed gives the same one on every machine and Python version."""
-    draw = random.Random(seed)
-    first_name = _draw_line(draw, _pool("names"), set())[0]
-    age = 25 + draw.randrange(35)
-    sentences, topics, title = [f"my name is {first_name.lower()} and i am {age}."], set(), ""
-    for pool in POOLS:
-        line, line_topics = _draw_line(draw, _pool(pool), topics)
-        if pool == "jobs":  # "🍞 Baker: i bake bread ..."
-            title, line = line.split(": ", 1)
-        sentences.append(line)
-        topics |= line_topics
-    face, job = title.split(" ", 1)
-    return Persona(f"{first_name}, {job.lower()}", tuple(sentences), face)
+    """A persona drawn from the pools (pools.py); the same seed gives the same one on every machine."""
+    return Persona(*draw(seed))
 
 
-def _draw_line(
-    draw: random.Random, lines: list[tuple[str, frozenset]], topics: set
-) -> tuple[str, frozenset]:
-    allowed = [line for line in lines if not line[1] & topics]
-    return allowed[draw.randrange(len(allowed))]
-
-
-@cache
-def _pool(name: str) -> list[tuple[str, frozenset]]:
-    """Lines of a pool with their topics: `i paint the sea. #sea` -> ("i paint the sea.", {"#sea"})."""
-    lines = (PRESETS / "pools" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    words = [line.split() for line in lines if line.strip()]
-    return [
-        (" ".join(w for w in ws if w[0] != "#"), frozenset(w for w in ws if w[0] == "#"))
-        for ws in words
-    ]
-
-
-_EMOJI_JOINER = re.compile("(?<=[\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])\u200d")
-_TITLE = re.compile(r"#+(?:\s|$)")
-_MARKER = re.compile(r"^(?:[-*+#–—·]+(?:\s+|$)|[•‣◦▪]\s*|\(?\d{1,2}[.)](?:\s+|$))+")
-_SENTENCE_END = re.compile(r"""(?:(?<=[.!?…])|(?<=[.!?…]["'”’)\]]))\s+""")
-_NO_END = re.compile(
-    r"\(?(?:mr|mrs|ms|dr|st|prof|vs|no|e\.g|i\.e|[^\W\d_](?:\.[^\W\d_])*|.*\.\.)\.", re.IGNORECASE
+_ABOUT_ANOTHER = re.compile(
+    r"(?P<pronoun>(?i:you|he|she|they))(?:['’](?:re|s|ve)| (?:are|is|was|were|have|has|loves?|likes?|lives?|works?))\b"
+    r"|(?!(?:I|My|This|That|It|There|What|Life|Here|Home|Everything|Nothing|One)\b)[A-Z]\w+ "
+    r"(?:(?:is|was) (?:an?|the|\d+|from)\b|(?:has|lives|works|loves|likes|hates) )"
 )
-
-
-def _clean(line: str) -> str:
-    """The line without control, bidi and zero-width characters and lone surrogates, its white space single spaces."""
-    spaced = " ".join(line.split())
-    joiners = {match.start() for match in _EMOJI_JOINER.finditer(spaced)}
-    kept = (
-        c
-        for k, c in enumerate(spaced)
-        if k in joiners or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
-    )
-    return " ".join("".join(kept).split())
-
-
-def _split(line: str) -> list[str]:
-    """The sentences of a clean line, without list markers; `dr. who` and `well... yes` stay whole."""
-    sentences = [""]
-    for piece in _SENTENCE_END.split(_MARKER.sub("", line)):
-        if _NO_END.fullmatch(sentences[-1].rpartition(" ")[2]):
-            sentences[-1] += f" {piece}"
-        else:
-            sentences.append(piece)
-    unmarked = (_MARKER.sub("", sentence) for sentence in sentences)
-    return [sentence for sentence in unmarked if sentence]
+_TITLE = re.compile(r"#(?:\s|$)")
+_HEAD = re.compile(r"#\s+(greeting|starter):\s*(.+)", re.IGNORECASE)
 
 
 def _check(sentence: str, line: int, before: int) -> None:
