@@ -10,7 +10,8 @@ import random
 import re
 from collections import Counter
 
-from persona_bot.persona import POOLS, random_persona
+from persona_bot.persona import random_persona
+from persona_bot.pools import POOLS
 from train.data import questions
 from train.data.everyday_speaker import FOLLOW_UPS, Known, Speaker
 from train.data.everyday_templates import (
@@ -99,7 +100,7 @@ class Maker:
             else:
                 who = f"the {trade}" if number == 1 else ""
                 topic = (*POOLS, "rest")[min(number - 1, len(POOLS))].removesuffix("s")
-                topic = "hobby" if topic == "hobbie" else topic
+                topic = {"hobbie": "hobby", "familie": "family"}.get(topic, topic)
                 known.append(Known(Fact(topic, [line], who=who), line, {}))
         return known
 
