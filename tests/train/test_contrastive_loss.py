@@ -17,7 +17,8 @@ from persona_bot.prompt import build_prompt, find_layout
 from persona_bot.replies.scoring import NOBODY, reply_ids
 from tests.sft_tiny import settings
 from train import finetune
-from train.data.examples import IGNORED, conversation_example
+from train.data.dialogues import Dialogue, Utterance
+from train.data.examples import IGNORED, conversation_example, wrong_replies
 from train.data.questions import make_dialogues
 from train.recipes.base_model import load_base
 from train.recipes.contrastive_loss import TO_NOTHING, add_rivals, losses, replies_of
@@ -74,6 +75,28 @@ def test_rivals_come_from_other_examples_and_are_reproducible(examples, nothing)
         == ranked
         != add_rivals(examples, nothing, 2, seed=4)
     )
+
+
+def test_wrong_candidates_of_the_file_come_first(layout, examples, nothing):
+    dialogues = [
+        Dialogue(
+            persona.sentences,
+            tuple(
+                Utterance(tuple(turns[:k]), ("i have no idea.", "never!", turns[k]))
+                for k in range(1, len(turns), 2)
+            ),
+        )
+        for persona, turns in CONVERSATIONS[:2]
+    ]
+    given = [reply_ids(layout, text) for text in ("i have no idea.", "never!")]
+    ranked = add_rivals(examples, nothing, 3, 0, wrong_replies(layout, dialogues, 3))
+    for example in ranked[:2]:
+        for contest in example.contests:
+            assert contest[1:3] == given and len(contest) == 4
+    # a dialogue that gives none draws all of its rivals
+    assert all(not any(rival in given for rival in c[1:]) for c in ranked[2].contests)
+    one = add_rivals(examples, nothing, 1, 0, wrong_replies(layout, dialogues, 1))
+    assert [contest[1] for example in one[:2] for contest in example.contests] == [given[0]] * 3
 
 
 def test_too_few_replies_to_draw_from_are_named(examples, nothing):

@@ -175,7 +175,7 @@ class Maker:
             reply = f"{reply} {tail}" if reply[-1] in ".!?" else f"{reply}. {tail}"
         false = self._contradictions(known, asked, answer)
         voiced = speaker.speak(reply)
-        return known.fill(asked), voiced, [speaker.speak(text) for text in false]
+        return typed(draw, known.fill(asked)), voiced, [speaker.speak(text) for text in false]
 
     def _contradictions(self, known: Known, asked: str, answer: str) -> list[str]:
         """Wrong answers: "yes" to a value that is not the persona's, the same words with another value, another fact's."""
@@ -240,7 +240,9 @@ class Maker:
 
 
 def typed(draw: random.Random, text: str) -> str:
-    """A message as people type: one in eight has a letter left out, doubled or swapped."""
+    """A message as people type: one in four begins with a capital, one in eight has a letter out, doubled or swapped."""
+    if draw.random() < 0.25:
+        text = text.capitalize() if draw.random() < 0.85 else text.upper()
     if draw.random() > 0.12 or len(text) < 5:
         return text
     at = draw.randrange(1, len(text) - 2)

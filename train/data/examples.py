@@ -100,6 +100,25 @@ def dialogue_examples(
     return examples
 
 
+def wrong_replies(
+    layout: Layout, dialogues: Iterable[Dialogue], count: int
+) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
+    """The first `count` wrong candidates of every gold reply that has some, all as ids with the end token.
+
+    For layouts with an end token after a reply. A gold reply given twice keeps those of the first time.
+    """
+
+    def ids(text: str) -> tuple[int, ...]:
+        return (*layout.encode(layout.tidy(text)), layout.end_id)
+
+    wrong: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for dialogue in dialogues:
+        for _, (*others, gold) in dialogue.utterances:
+            if others and (key := ids(gold)) not in wrong:
+                wrong[key] = [other for other in map(ids, others[:count]) if other != key]
+    return wrong
+
+
 def pack(examples: Sequence[Example], length: int) -> list[list[Example]]:
     """Rows of examples that together hold at most `length` ids: first fit, longest first; each example in exactly one row.
 

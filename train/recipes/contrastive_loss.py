@@ -15,7 +15,7 @@ that the second term stays what people say at all.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -78,10 +78,16 @@ def replies_of(example: Example) -> tuple[list[int], list[list[int]]]:
 
 
 def add_rivals(
-    examples: Sequence[Example], nothing: list[int], count: int, seed: int
+    examples: Sequence[Example],
+    nothing: list[int],
+    count: int,
+    seed: int,
+    wrong: Mapping[tuple[int, ...], Sequence[Sequence[int]]] | None = None,
 ) -> list[RankedExample]:
-    """Each example with `count` replies of other examples against each of its own; `nothing`: ids of the prompt of nobody.
+    """Each example with `count` rivals against each of its replies; `nothing`: ids of the prompt of nobody.
 
+    Rivals are the `wrong` candidates that the file gives a reply (train/data/examples.py: wrong_replies), then replies of
+    other examples.
     Raises UserError where there are too few replies to draw from."""
     draw = random.Random(seed)
     pool = sorted({tuple(reply) for example in examples for reply in replies_of(example)[1]})
@@ -98,7 +104,11 @@ def add_rivals(
             for ids in draw.sample(pool, min(POOL * count + len(own), len(pool)))
             if ids not in own
         ]
-        contests = [[reply, *map(list, draw.sample(others, count))] for reply in replies]
+        contests = []
+        for reply in replies:
+            given = list((wrong or {}).get(tuple(reply), ()))[:count]
+            drawn = draw.sample(others, count - len(given))
+            contests.append([reply, *map(list, [*given, *drawn])])
         ranked.append(RankedExample(example, starts, contests, nothing))
     return ranked
 

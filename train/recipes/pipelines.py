@@ -57,7 +57,7 @@ def train_with_sft(
     )
     checks = dialogue_examples(layout, valid[:CHECKED], room)
     if examples and settings.rivals:
-        examples = with_rivals(layout, examples, settings)
+        examples = with_rivals(layout, examples, train, settings)
     if not examples:
         raise UserError(
             f"Not one exchange fits into {room} tokens with its persona; raise --row-length, or shorten the personas."
@@ -89,10 +89,11 @@ def train_with_sft(
     }
 
 
-def with_rivals(layout, examples: list, settings) -> list:
-    """The examples, each reply with rivals from the others."""
+def with_rivals(layout, examples: list, dialogues: list[Dialogue], settings) -> list:
+    """The examples, each reply with rivals: its file's wrong candidates, else replies of the others."""
     from persona_bot.prompt import build_prompt
     from persona_bot.replies.scoring import NOBODY
+    from train.data.examples import wrong_replies
     from train.recipes.contrastive_loss import add_rivals
 
     if layout.needs_token_types:
@@ -100,7 +101,8 @@ def with_rivals(layout, examples: list, settings) -> list:
             "--rivals needs a base with a chat template; recipe convai has a ranking head for the same end."
         )
     nothing = build_prompt(layout, NOBODY, [""], settings.row_length).ids
-    return add_rivals(examples, nothing, settings.rivals, settings.seed)
+    wrong = wrong_replies(layout, dialogues, settings.rivals)
+    return add_rivals(examples, nothing, settings.rivals, settings.seed, wrong)
 
 
 def train_with_convai(
