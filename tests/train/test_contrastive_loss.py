@@ -22,6 +22,7 @@ from train.data.examples import IGNORED, conversation_example, wrong_replies
 from train.data.questions import make_dialogues
 from train.recipes.base_model import load_base
 from train.recipes.contrastive_loss import TO_NOTHING, add_rivals, losses, replies_of
+from train.recipes.packed_attention import packed_logits
 from train.recipes.packed_trainer import collate, summed_loss
 from train.recipes.sft import train_sft
 
@@ -147,10 +148,7 @@ def right_share(model, ranked) -> float:
     batch = collate([ranked])
     kept, ids = batch["choices"] != IGNORED, batch["choices"].clamp(min=0)
     with torch.no_grad():
-        logits = model(
-            **{n: batch[n] for n in ("input_ids", "position_ids", "attention_mask")},
-            logits_to_keep=batch["predicts"],
-        ).logits[0]
+        logits = packed_logits(model, batch, batch["predicts"])
     values = [
         (logits.log_softmax(-1)[batch[name], ids] * kept).sum(-1)
         for name in ("in_context", "to_nothing")

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 
 from persona_bot.errors import UserError
 from train.data.examples import IGNORED, Example
+from train.recipes.packed_attention import packed_logits
 
 # times N: from so many replies each conversation draws its rivals, because each is read once more,
 # to nothing
@@ -114,37 +115,33 @@ def add_rivals(
 
 
 class Row:
-    """One row of trunks and their branches, as lists with an entry per position."""
+    """One row of trunks and their branches: ids and positions by place, and the segments of packed_attention.py."""
 
     def __init__(self):
         self.ids: list[int] = []
         self.positions: list[int] = []
-        self.owners: list[tuple[int, int]] = []  # (trunk, branch), branch 0 the trunk itself
-        self.anchors: list[int] = []  # up to which position of its trunk a place may look
-        self.trunks = self.branches = 0
+        self.segments: list[tuple[int, int]] = []
 
     def trunk(self, ids: Sequence[int]) -> int:
         """Adds a trunk; returns the place of its first id."""
-        start, self.trunks = len(self.ids), self.trunks + 1
-        self._add(ids, 0, 0, range(len(ids)))
+        start = len(self.ids)
+        self._add(ids, 0, -1)
         return start
 
     def branch(self, at: int, reply: Sequence[int]) -> list[int]:
         """Adds a reply behind the newest trunk's place `at`; returns the places that predict its ids."""
         start, position = len(self.ids), self.positions[at]
-        self.branches += 1
-        self._add(reply[:-1], self.branches, position + 1, [position] * (len(reply) - 1))
+        self._add(reply[:-1], position + 1, position)
         return [at, *range(start, len(self.ids))]
 
-    def _add(self, ids: Sequence[int], branch: int, position: int, anchors: Sequence[int]) -> None:
+    def _add(self, ids: Sequence[int], position: int, anchor: int) -> None:
         self.ids += ids
         self.positions += range(position, position + len(ids))
-        self.owners += [(self.trunks, branch)] * len(ids)
-        self.anchors += anchors
+        self.segments.append((len(ids), anchor))
 
 
 def collate_ranked(rows: Sequence[Sequence[RankedExample]]) -> dict[str, torch.Tensor]:
-    """Rows -> one row (1, T): ids, positions, targets of the gold replies, a mask (1, 1, T, T) and what `losses` reads.
+    """Rows -> one row (1, T): ids, positions, targets of the gold replies, segments (S, 2) and what `losses` reads.
 
     predicts (K,): the places where something is predicted, and for each of C contests of N + 1 replies of up to L ids:
     in_context, to_nothing (C, N + 1, L): which of the predictions, 0 beyond a reply's end; choices: the ids there, IGNORED
@@ -180,7 +177,7 @@ def collate_ranked(rows: Sequence[Sequence[RankedExample]]) -> dict[str, torch.T
     return {
         "input_ids": torch.tensor([row.ids]),
         "position_ids": torch.tensor([row.positions]),
-        "attention_mask": tree_mask(row.owners, row.positions, row.anchors),
+        "segments": torch.tensor(row.segments),
         "labels": labels,
         "shift_labels": labels,
         "predicts": torch.tensor(predicts),
@@ -194,30 +191,9 @@ def collate_ranked(rows: Sequence[Sequence[RankedExample]]) -> dict[str, torch.T
     }
 
 
-def tree_mask(
-    owners: Sequence[tuple[int, int]], positions: Sequence[int], anchors: Sequence[int]
-) -> torch.Tensor:
-    """(1, 1, T, T), True where a place may look: its own branch up to itself, its trunk up to its anchor.
-
-    `owners`: (trunk, branch) of each place, branch 0 the trunk itself, whose anchors do not matter.
-    """
-    trunk, branch = torch.tensor(owners).T
-    place, position, anchor = (
-        torch.arange(len(owners)),
-        torch.tensor(positions),
-        torch.tensor(anchors),
-    )
-    in_branch = (branch[:, None] == branch[None]) & (place[None] <= place[:, None])
-    in_trunk = (branch[None] == 0) & (branch[:, None] != 0) & (position[None] <= anchor[:, None])
-    return ((trunk[:, None] == trunk[None]) & (in_branch | in_trunk))[None, None]
-
-
 def losses(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, int]:
     """(nats of the gold replies, summed; what the contests cost, summed; supervised tokens)."""
-    names = ("input_ids", "position_ids", "attention_mask")
-    logits = model(
-        **{name: batch[name] for name in names}, logits_to_keep=batch["predicts"], use_cache=False
-    ).logits[0]
+    logits = packed_logits(model, batch, batch["predicts"])
     log_p = logits.float().log_softmax(-1)  # (K, vocabulary)
     kept = batch["choices"] != IGNORED
     ids = batch["choices"].clamp(min=0)

@@ -18,6 +18,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from persona_bot.errors import UserError
 from train.data.examples import IGNORED, Example
 from train.recipes import contrastive_loss
+from train.recipes.packed_attention import NAME, packed_logits
 from train.run.checkpoints import keep_newest, write_folder_atomically
 
 IDENTITY = "settings.json"  # in a checkpoint: what a resumed run must share
@@ -117,14 +118,8 @@ def summed_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, in
     targets = batch["labels"][0]  # (T,)
     keep = (targets != IGNORED).nonzero()[:, 0]
     return F.cross_entropy(
-        logits_at(model, batch, keep).float(), targets[keep], reduction="sum"
+        packed_logits(model, batch, keep).float(), targets[keep], reduction="sum"
     ), len(keep)
-
-
-def logits_at(model, batch: dict[str, torch.Tensor], keep: torch.Tensor) -> torch.Tensor:
-    """Logits (len(keep), vocabulary): at these positions only, because the vocabulary is the widest layer by far."""
-    reads = {k: v for k, v in batch.items() if k not in ("labels", "shift_labels")}
-    return model(**reads, logits_to_keep=keep, use_cache=False).logits[0]
 
 
 def collate(
@@ -138,6 +133,7 @@ def collate(
     batch = {
         "input_ids": torch.tensor([[i for e in examples for i in e.ids]]),
         "position_ids": torch.tensor([[p for e in examples for p in range(len(e.ids))]]),
+        "segments": torch.tensor([(len(e.ids), -1) for e in examples]),
         "labels": targets,  # Trainer looks for labels, and counts shift_labels as they are
         "shift_labels": targets,
     }
@@ -147,12 +143,13 @@ def collate(
 
 
 def check_model(model, example: Example) -> None:
-    """Raises UserError for an architecture that computes every logit, or whose conversations in a row would see each other."""
-    kind, forward = (
-        model.config.model_type,
-        getattr(model, "get_base_model", lambda: model)().forward,
-    )
-    if "logits_to_keep" not in inspect.signature(forward).parameters:
+    """Sets up attention by conversation where the model computes the same with it.
+
+    Raises UserError for an architecture that computes every logit, or whose conversations in a row would see each other.
+    """
+    base = getattr(model, "get_base_model", lambda: model)()
+    kind, before = model.config.model_type, model.config._attn_implementation
+    if "logits_to_keep" not in inspect.signature(base.forward).parameters:
         raise UserError(
             f"{kind} models cannot be trained by this recipe; choose another base model."
         )
@@ -160,18 +157,37 @@ def check_model(model, example: Example) -> None:
         Example(*(part and part[half] for part in example))
         for half in (slice(-16, None), slice(16))
     ]
-    alone, behind = collate([parts[1:]]), collate([parts])
-    keep = torch.arange(len(parts[1].ids), device=model.device)
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        expected = logits_at(model, on(alone, model.device), keep).float()
-        found = logits_at(model, on(behind, model.device), keep + len(parts[0].ids)).float()
+    expected = _last_logits(model, parts[1:])
+    if before != NAME and base._can_set_attn_implementation():
+        base.set_attn_implementation(NAME)
+        try:
+            is_same = not _is_far(_last_logits(model, parts), expected, base.dtype)
+        except (NotImplementedError, RuntimeError):  # RuntimeError: no kernel for this GPU
+            is_same = False
+        if not is_same:
+            base.set_attn_implementation(before)
+    found = _last_logits(model, parts)
     model.train(was_training)
-    if (found - expected).norm() > 0.1 * expected.norm():
+    if _is_far(found, expected, base.dtype):
         raise UserError(
             f"{kind} models mix the conversations of a packed row; choose another base model."
         )
+
+
+def _last_logits(model, examples: Sequence[Example]) -> torch.Tensor:
+    """Logits of the last example of a row: (its length, vocabulary)."""
+    batch = on(collate([examples]), model.device)
+    length = len(examples[-1].ids)
+    keep = torch.arange(batch["input_ids"].shape[1], device=model.device)[-length:]
+    with torch.no_grad():
+        return packed_logits(model, batch, keep).float()
+
+
+def _is_far(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
+    tolerance = 1e-3 if dtype == torch.float32 else 0.1
+    return bool((found - expected).norm() > tolerance * expected.norm())
 
 
 def on(batch: dict[str, torch.Tensor], device) -> dict[str, torch.Tensor]:
