@@ -1,31 +1,55 @@
-"""Checks a file of dialogues and counts what is in it.
+"""Checks dialogues, counts what is in them, shows the first as it was understood, and converts them if asked.
 
-Run: `python -m train.dialogues FILE`
+Run: `python -m train.dialogues FILE [--to OUT.json]`
+
+FILE is what `train.finetune --data` takes too: Persona-Chat JSON, JSON lines, ParlAI text, CSV or Parquet with
+conversations in one of the usual ways, `personachat`, or USER/DATASET of the Hub.
 """
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from persona_bot.errors import UserError
-from train.data.dialogues import read_dialogues
+from train.data.dialogues import as_entries, as_text
+from train.data.sources import plural, read_source
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        description="Check a file of dialogues and count what is in it."
+        prog="python -m train.dialogues", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("file")
+    parser.add_argument("file", help="a file, personachat, or USER/DATASET of the Hub")
     parser.add_argument(
         "--split", default="train", help="which part of a file that has parts (default: train)"
     )
-    args = parser.parse_args()
+    parser.add_argument(
+        "--to", type=Path, metavar="OUT.json", help="write them as Persona-Chat JSON"
+    )
+    options = parser.parse_args(arguments)
     try:
-        dialogues = read_dialogues(args.file, args.split)
+        dialogues = read_source(options.file, options.split)
+        if options.to:
+            write(options.to, as_entries(dialogues))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     replies = sum(len(dialogue.utterances) for dialogue in dialogues)
-    print(f"{args.file}: {len(dialogues):,} dialogues, {replies:,} replies, no problems.")
+    counts = f"{plural(len(dialogues), 'dialogue')}, {plural(replies, 'reply')}, no problems."
+    print(f"{options.file}: {counts}\nThe first as it was read:\n{as_text(dialogues[0])}")
+
+
+def write(path: Path, entries: list[dict]) -> None:
+    """A list of entries as JSON, one a line."""
+    lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+    try:
+        path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); name another file for --to."
+        ) from error
 
 
 if __name__ == "__main__":

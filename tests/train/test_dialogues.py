@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from persona_bot.errors import UserError
-from train.data.dialogues import MAX_CHARS, Dialogue, Utterance, conversations, read_dialogues
+from train.data.dialogues import Dialogue, Utterance, conversations, read_dialogues
+from train.data.entry import MAX_CHARS
 
 EXAMPLE = Path(__file__).parents[2] / "train" / "example_dialogues.json"
 GOOD = {
@@ -91,6 +92,59 @@ def test_two_own_turns_running_get_a_silence_between_them(tmp_path):
     assert conversations(dialogue) == [["hi", "one", "ok", "two", "", "three", "what ?", "four"]]
 
 
+@pytest.mark.parametrize(
+    "missing",
+    [{}, {"personality": []}, {"personality": [""]}, {"personality": None}, {"personality": ""}],
+)
+def test_no_persona_is_a_persona_without_sentences_and_said(tmp_path, capsys, missing):
+    entry = {"utterances": GOOD["utterances"], **missing}
+    path = write(tmp_path, [entry, GOOD, entry])
+    assert [dialogue.personality for dialogue in read_dialogues(path)] == [(), ("i sail.",), ()]
+    note = f"note: {path}: 2 dialogues without a persona: no sentences steer these replies.\n"
+    assert capsys.readouterr().err == note
+
+
+@pytest.mark.parametrize(
+    "text, sentences",
+    [
+        ("i sail.", ("i sail.",)),
+        ("i sail. i bake! do i?\ni row", ("i sail.", "i bake!", "do i?", "i row")),
+        ("我养蜂。我怕高。", ("我养蜂。", "我怕高。")),
+        ("मैं तैरता हूँ। मैं गाता हूँ।", ("मैं तैरता हूँ।", "मैं गाता हूँ।")),
+    ],
+)
+def test_a_persona_as_one_text_is_split_into_sentences(tmp_path, text, sentences):
+    (dialogue,) = read_dialogues(write(tmp_path, [{**GOOD, "personality": text}]))
+    assert dialogue.personality == sentences
+    (named,) = read_dialogues(
+        write(tmp_path, [{"persona": text, "utterances": GOOD["utterances"]}])
+    )
+    assert named.personality == sentences
+
+
+def test_a_history_of_an_even_length_is_counted_back_from_the_reply(tmp_path, capsys):
+    utterances = [
+        {"history": ["welcome", "thanks"], "candidates": ["sit"]},
+        {"history": ["welcome", "thanks", "sit", "i will"], "candidates": ["good"]},
+        {"history": ["other", "words", "than", "before"], "candidates": ["yes"]},
+        {"history": [], "candidates": ["first"]},
+        {"history": [], "candidates": []},
+    ]
+    path = write(tmp_path, [{"personality": ["p"], "utterances": utterances}])
+    (dialogue,) = read_dialogues(path)
+    assert [u.history for u in dialogue.utterances] == [
+        ("__SILENCE__", "welcome", "thanks"),
+        ("__SILENCE__", "welcome", "thanks", "sit", "i will"),
+        ("__SILENCE__", "other", "words", "than", "before"),
+        ("__SILENCE__",),
+    ]
+    assert capsys.readouterr().err.splitlines() == [
+        f"note: {path}: 3 histories with an even number of turns: counted back from the reply, "
+        "so the persona speaks first there.",
+        f"note: {path}: 1 utterance without history and reply left out.",
+    ]
+
+
 # ---- whole conversations
 
 
@@ -127,18 +181,7 @@ def test_the_example_file_loses_and_doubles_no_reply(split):
 
 BAD_ENTRIES = [
     (7, "entry 2: is not an object with 'personality' and 'utterances'."),
-    (
-        {"utterances": GOOD["utterances"]},
-        "entry 2: 'personality' must be a list with at least one string.",
-    ),
-    (
-        {**GOOD, "personality": []},
-        "entry 2: 'personality' must be a list with at least one string.",
-    ),
-    (
-        {**GOOD, "personality": "i sail."},
-        "entry 2: 'personality' must be a list with at least one string.",
-    ),
+    ({**GOOD, "personality": 7}, "entry 2: 'personality' must be a list with at least one string."),
     ({**GOOD, "personality": ["x", None]}, "entry 2: 'personality' must hold strings only."),
     ({**GOOD, "personality": ["x", " "]}, "entry 2: an empty sentence in 'personality'."),
     (
@@ -157,7 +200,7 @@ BAD_ENTRIES = [
 BAD_UTTERANCES = [
     ("text", "is not an object with 'history' and 'candidates'."),
     ({"candidates": ["x"]}, "'history' must be a list with at least one string."),
-    ({"history": [], "candidates": ["x"]}, "'history' must be a list with at least one string."),
+    ({"history": "hi", "candidates": ["x"]}, "'history' must be a list with at least one string."),
     ({"history": [["hi"]], "candidates": ["x"]}, "'history' must hold strings only."),
     (
         {"history": ["hi"] * 501, "candidates": ["x"]},
@@ -166,10 +209,6 @@ BAD_UTTERANCES = [
     (
         {"history": ["x" * 2001], "candidates": ["x"]},
         f"'history' has a string of 2,001 characters; at most {MAX_CHARS:,} are allowed.",
-    ),
-    (
-        {"history": ["a", "b"], "candidates": ["x"]},
-        "'history' has 2 turns, so the partner is not first; begin with __SILENCE__ if the persona does.",
     ),
     (
         {"history": ["a", " ", "b"], "candidates": ["x"]},
@@ -199,36 +238,57 @@ BAD_UTTERANCES = [
 @pytest.mark.parametrize("entry, message", BAD_ENTRIES)
 def test_a_bad_entry_is_named(tmp_path, entry, message):
     path = write(tmp_path, [GOOD, entry])
-    assert refusal(path) == f"{path}: {message}"
+    column = len(json.dumps([GOOD])) + 2  # behind the comma and a blank
+    where, what = message.split(": ", 1)
+    assert refusal(path) == f"{path}: {where} (line 1, column {column}): {what}"
 
 
 @pytest.mark.parametrize("utterance, message", BAD_UTTERANCES)
 def test_a_bad_utterance_is_named(tmp_path, utterance, message):
-    path = write(
-        tmp_path, {"train": [GOOD, {**GOOD, "utterances": [*GOOD["utterances"], utterance]}]}
-    )
-    assert refusal(path) == f"{path}: entry 2, utterance 2: {message}"
+    content = {"train": [GOOD, {**GOOD, "utterances": [*GOOD["utterances"], utterance]}]}
+    path = tmp_path / "chats.json"
+    path.write_text(json.dumps(content, indent=1))
+    place = "(line 33, column 5)"  # as `indent=1` lays these two entries out
+    assert refusal(path) == f"{path}: entry 2, utterance 2 {place}: {message}"
 
 
 @pytest.mark.parametrize(
     "content, reason",
     [
-        (b"", "entry 1: is not valid JSON (parse error: premature EOF)"),
-        (b"[NaN]", "entry 1: is not valid JSON (lexical error: invalid char in json text)"),
+        (b"", "entry 1 (line 1, column 1): is not valid JSON (parse error: premature EOF)"),
+        (
+            b'{"train": [\n {"utterances": [{"history": ["hi"], "candidates": ["yo"]}]},\n {"a" 1}]}',
+            "after entry 1 (line 3, column 7): is not valid JSON ("
+            "parse error: object key and value must be separated by a colon (':'))",
+        ),
+        (
+            b'[{"a": 1, "a": 2}]',
+            "entry 1 (line 1, column 2): is not valid JSON (the key 'a' twice in one object)",
+        ),
+        (
+            b"[NaN]",
+            "entry 1 (line 1, column 2): is not valid JSON (lexical error: invalid char in json text)",
+        ),
         (
             json.dumps([GOOD]).encode()[:-1],
-            "after entry 1: is not valid JSON (parse error: premature EOF)",
+            "after entry 1 (line 1, column 101): is not valid JSON (parse error: premature EOF)",
         ),
         (
             json.dumps([GOOD]).encode() + b"]",
-            "after entry 1: is not valid JSON (parse error: trailing garbage)",
+            "after entry 1 (line 1, column 102): is not valid JSON (parse error: trailing garbage)",
         ),
         (
             b'["\xff\xfe"]',
             "entry 1: is not valid JSON (lexical error: invalid bytes in UTF8 string)",
         ),
-        (b"[" * 100_000, "entry 1: is not valid JSON (brackets nested deeper than 8)"),
-        (b"[" + b"1" * 6000 + b"]", "entry 1: is not valid JSON (parse error: integer overflow)"),
+        (
+            b"[" * 100_000,
+            "entry 1 (line 1, column 2): is not valid JSON (brackets nested deeper than 8)",
+        ),
+        (
+            b"[" + b"1" * 6000 + b"]",
+            "entry 1 (line 1, column 2): is not valid JSON (parse error: integer overflow)",
+        ),
     ],
 )
 def test_broken_json_is_named(tmp_path, content, reason):
@@ -263,8 +323,9 @@ def test_all_problems_are_counted_and_ten_shown(tmp_path):
     path = write(tmp_path, [GOOD, *range(1234)])
     lines = refusal(path).splitlines()
     assert lines[0] == f"{path} has 1,234 problems; the first 10 of them:"
+    column = len(json.dumps([GOOD])) + 2
     assert lines[1:] == [
-        f"{path}: entry {k}: is not an object with 'personality' and 'utterances'."
+        f"{path}: entry {k} (line 1, column {column + 3 * (k - 2)}): is not an object with 'personality' and 'utterances'."
         for k in range(2, 12)
     ]
 
@@ -274,7 +335,7 @@ def test_a_few_bad_entries_are_left_out_where_that_is_asked_for(tmp_path, capsys
     assert len(read_dialogues(path, tolerate=2)) == 2
     assert (
         capsys.readouterr().err.splitlines()[1]
-        == f"left out: {path}: entry 4: is not an object with 'personality' and 'utterances'."
+        == f"left out: {path}: entry 4 (line 1, column {2 * len(json.dumps([GOOD])) + 5}): is not an object with 'personality' and 'utterances'."
     )
     assert "2 problems" in refusal(path, tolerate=1)
     cut = write(tmp_path, json.dumps([GOOD, 1, GOOD]).encode()[:-1])
@@ -285,16 +346,20 @@ def test_the_command_prints_one_line_a_problem_and_exits_2(tmp_path):
     good = subprocess.run(
         [sys.executable, "-m", "train.dialogues", EXAMPLE], capture_output=True, text=True
     )
-    assert (good.returncode, good.stdout) == (
-        0,
-        f"{EXAMPLE}: 8 dialogues, 32 replies, no problems.\n",
-    )
+    said = good.stdout.splitlines()
+    assert (good.returncode, said[0]) == (0, f"{EXAMPLE}: 8 dialogues, 32 replies, no problems.")
+    assert said[2].startswith("  persona: I keep bees on the roof of my house. | I am afraid ")
+    assert said[3] == "  partner: Hello! What are you up to today?"
+    assert said[4] == "      bot: I am filling honey jars for the market." and len(said) == 11
     path = write(tmp_path, [1])
     bad = subprocess.run(
         [sys.executable, "-m", "train.dialogues", path], capture_output=True, text=True
     )
     assert (bad.returncode, bad.stdout) == (2, "")
-    assert bad.stderr == f"{path}: entry 1: is not an object with 'personality' and 'utterances'.\n"
+    assert (
+        bad.stderr
+        == f"{path}: entry 1 (line 1, column 2): is not an object with 'personality' and 'utterances'.\n"
+    )
 
 
 # ---- 5,000 mutated files

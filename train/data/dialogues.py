@@ -1,119 +1,88 @@
-"""Persona-Chat JSON -> checked dialogues; a file of one's own has the same layout.
+"""A file of dialogues, or a data set of the Hub -> checked dialogues. What a dialogue is stands in train/data/entry.py.
 
-Run: `python -m train.dialogues FILE` checks a file and counts what is in it.
+Run: `python -m train.dialogues FILE` checks a file and counts what is in it; `--to OUT.json` converts it.
 
-A file is a list of entries, or `{"train": [entries], "valid": [entries]}` (`train/example_dialogues.json` is one). An
-entry is one conversation seen from one side, the persona's:
-
-    {"personality": ["i keep bees.", "i am afraid of heights."],
-     "utterances": [
-        {"history": ["hello ! any hobbies ?"],                                       "candidates": ["yes , i keep bees ."]},
-        {"history": ["hello ! any hobbies ?", "yes , i keep bees .", "on a roof ?"], "candidates": ["a joke .", "never , too high !"]}]}
-
-`history` alternates partner, persona, ..., partner; `__SILENCE__` stands for a partner who has said nothing (the persona
-speaks first). The last candidate is the reply really given; replies of other people may stand before it, for the ranking
-head to refuse, and may be left out.
-
-Where the persona speaks twice running, the second history ends with the persona's own turn; it is read with a
-`__SILENCE__` between the two, so that every history has the same order. (99 of the 18,445 entries of the English
-Synthetic-Persona-Chat test split come after such a turn, all with an even number of turns.) A history with an even
-number of turns that no earlier entry of its dialogue explains is refused: nobody can tell who speaks.
+Which reader a file needs is told by its content (train/data/readers/files.py), and packed or UTF-16 files are read as
+they are. `train/example_dialogues.json` is an example of Persona-Chat's own layout, which everything is turned into.
 """
 
-import re
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
-
-import ijson
+from typing import IO
 
 from persona_bot.errors import UserError
 from persona_bot.prompt import SILENCE
+from train.data.entry import Dialogue, Findings, Utterance, check_entry
+from train.data.readers import files
+from train.data.readers.json_text import (
+    BadJson,
+    error_position,
+    position,
+    read_json,
+    read_json_lines,
+)
+from train.data.readers.parlai import read_parlai
+from train.data.readers.rows import entries_of
+from train.data.readers.tables import read_csv, read_parquet
 
-MAX_CHARS = 2_000  # of one sentence, turn or candidate; real data stays under 400
-MAX_SENTENCES = 50  # of one persona; real data stays under 6
-MAX_TURNS = 500  # of one history; real data stays under 70
-MAX_CANDIDATES = 200  # of one reply; real data has 20
-MAX_DEPTH = 8  # of nested brackets; the layout needs 6
-SHOWN = 10  # problems printed; all are counted
-
-
-class Utterance(NamedTuple):
-    """One reply of the persona. `history` has an odd number of turns: partner, persona, ..., partner."""
-
-    history: tuple[str, ...]
-    candidates: tuple[str, ...]  # the gold reply is the last
-
-
-class Dialogue(NamedTuple):
-    """One conversation seen from the persona's side."""
-
-    personality: tuple[str, ...]
-    utterances: tuple[Utterance, ...]
+__all__ = ["Dialogue", "Utterance", "NoDialogues", "read_dialogues", "conversations"]
+MAX_LOCATED = 100_000_000  # bytes of a file in which places are looked for
 
 
 class NoDialogues(UserError):
-    """A file that can be read and has nothing for the part that was asked for."""
-
-
-class _Problems:
-    """What is wrong with a file: the first few in words, all of them as a number."""
-
-    def __init__(self, file: str):
-        self.file = file
-        self.count = 0
-        self.lines: list[str] = []
-
-    def add(self, where: str, what: str) -> None:
-        self.count += 1
-        if len(self.lines) < SHOWN:
-            self.lines.append(f"{self.file}: {where}: {what}")
-
-    def raise_if_any(self) -> None:
-        if self.count == 1:
-            raise UserError(self.lines[0])
-        if self.count:
-            shown = "all" if self.count <= SHOWN else f"the first {SHOWN}"
-            raise UserError(
-                "\n".join(
-                    [f"{self.file} has {self.count:,} problems; {shown} of them:", *self.lines]
-                )
-            )
+    """A source that can be read and has nothing for the part that was asked for."""
 
 
 def read_dialogues(path: str | Path, split: str = "train", tolerate: int = 0) -> list[Dialogue]:
     """Every dialogue of a file, checked; of a file with parts, those of the part `split`.
 
     Up to `tolerate` bad entries are left out with a warning (for the public file, which nobody here can mend). Else
-    raises UserError with up to ten problems, one a line, as `file: entry 17, utterance 3: ...` (counted from 1).
+    raises UserError with up to ten problems, one a line, as `file: entry 17, utterance 3 (line 40, column 9): ...`.
+    What is unusual and read all the same is noted on stderr.
     """
-    problems = _Problems(str(path))
-    dialogues: list[Dialogue] = []
-    entry_number = 0
+    path = Path(path)
     try:
-        with open(path, "rb") as file:
-            for entry_number, entry in enumerate(entries(file, split), 1):
-                dialogue = _dialogue(entry, f"entry {entry_number}", problems)
-                if dialogue:
-                    dialogues.append(dialogue)
+        kind, file = files.open_file(path)
+        with file:
+            findings = Findings(str(path))
+            return collect(_rows(kind, file, path, split, findings), findings, split, tolerate)
+    except UnicodeError as error:
+        raise UserError(f"{path} is not text in UTF-8; save it as UTF-8.") from error
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); name a file of dialogues."
         ) from None
-    # the last two: numbers and bytes that Python refuses
-    except (ijson.JSONError, ValueError, ArithmeticError) as error:
-        place = f"after entry {entry_number}" if entry_number else "entry 1"
-        problems.add(place, f"is not valid JSON ({_reason(error)}); mend the file there.")
+
+
+def collect(
+    rows: Iterable[tuple[str, object]], findings: Findings, split: str = "train", tolerate: int = 0
+) -> list[Dialogue]:
+    """Checked dialogues of (place, row) pairs, as `read_dialogues` gives them."""
+    dialogues: list[Dialogue] = []
+    source, found = findings.source, 0
+    where = partial(_position, source, split)
+    try:
+        for place, entry in entries_of(rows, findings):
+            found += 1
+            if dialogue := check_entry(entry, place, findings):
+                dialogues.append(dialogue)
+    except BadJson as error:
+        place, reason = error.args
+        findings.add(place + where(""), f"is not valid JSON ({reason}); mend the file there.")
         tolerate = 0
-    if not entry_number and not problems.count:
+    if not found and not findings.count:
         raise NoDialogues(
-            f'{path} holds no dialogues for {split}; expected a list of entries, or {{"{split}": [entries]}}.'
+            f'{source} holds no dialogues for {split}; expected a list of entries, or {{"{split}": [entries]}}.'
         )
-    if not 0 < entry_number - len(dialogues) <= tolerate:
-        problems.raise_if_any()
-    for line in problems.lines:
+    if not dialogues or not 0 < found - len(dialogues) <= tolerate:
+        findings.raise_if_any(where)
+    for line in findings.lines(where):
         print(f"left out: {line}", file=sys.stderr)
+    for line in findings.noted():
+        print(line, file=sys.stderr)
     return dialogues
 
 
@@ -133,6 +102,57 @@ def conversations(dialogue: Dialogue) -> list[list[str]]:
     return [["" if turn == SILENCE else turn for turn in turns] for turns in merged]
 
 
+def as_text(dialogue: Dialogue) -> str:
+    """A dialogue as it was understood, for people: the persona's sentences, then who says what."""
+    lines = [f"  persona: {' | '.join(dialogue.personality) or '(none)'}"]
+    for turns in conversations(dialogue):
+        for number, turn in enumerate(turns):
+            lines.append(f"  {'    bot' if number % 2 else 'partner'}: {turn or '(says nothing)'}")
+    return "\n".join(lines)
+
+
+def as_entries(dialogues: Sequence[Dialogue]) -> list[dict]:
+    """Dialogues in Persona-Chat's layout, as a JSON file holds them."""
+    return [
+        {
+            "personality": list(dialogue.personality),
+            "utterances": [
+                {"history": list(history), "candidates": list(candidates)}
+                for history, candidates in dialogue.utterances
+            ],
+        }
+        for dialogue in dialogues
+    ]
+
+
+def _rows(
+    kind: str, file: IO[bytes], path: Path, split: str, findings: Findings
+) -> Iterator[tuple[str, object]]:
+    if kind == "json":
+        return read_json(file, split)
+    if kind == "parquet":
+        return read_parquet(path)
+    if kind == "jsonl":
+        return read_json_lines(file)
+    lines = io.TextIOWrapper(file, "utf-8", newline="" if kind == "csv" else None)
+    return read_csv(lines, path) if kind == "csv" else read_parlai(lines, findings)
+
+
+def _position(source: str, split: str, place: str) -> str:
+    """Where a place (or with "" the first error) of a JSON file is; "" for other sources and huge files."""
+    if place.startswith(("line", "row")) or not Path(source).is_file():
+        return ""
+    try:
+        kind, file = files.open_file(Path(source))
+        with file:
+            if kind != "json":
+                return ""
+            text = file.read(MAX_LOCATED).decode("utf-8")
+    except (OSError, UnicodeError, UserError):
+        return ""
+    return position(text, split, place) if place else error_position(text)
+
+
 def _new_turns(turns: list[str], history: tuple[str, ...]) -> tuple[str, ...] | None:
     """What a history adds to the turns so far; None when it does not go on from them."""
     if list(history[: len(turns)]) == turns and len(history) > len(turns):
@@ -141,124 +161,3 @@ def _new_turns(turns: list[str], history: tuple[str, ...]) -> tuple[str, ...] | 
     if 0 < seen < len(turns) and turns[-seen:] == list(history[:-1]):
         return history[-1:]
     return None
-
-
-def entries(file, split: str) -> Iterator[object]:
-    """The entries of an open file as Python objects, each as soon as it is whole; equal strings are one object.
-
-    Built on the parser's plain events: its ready-made `items` needs memory quadratic in the depth of brackets.
-    """
-    if file.read(3) != b"\xef\xbb\xbf":  # the mark that Windows editors put first
-        file.seek(0)
-    open_, keys, shared = [], [], {}
-    for event, value in ijson.basic_parse(file, use_float=True):
-        if event == "map_key":
-            keys[-1] = value
-            continue
-        if event.startswith("start_"):
-            if len(open_) == MAX_DEPTH:
-                raise ValueError(f"brackets nested deeper than {MAX_DEPTH}")
-            open_.append({} if event == "start_map" else [])
-            keys.append(None)
-            continue
-        if event.startswith("end_"):
-            value = open_.pop()
-            keys.pop()
-        elif event == "string":
-            value = shared.setdefault(value, value)
-        # how many brackets stand around an entry
-        level = 1 if open_ and isinstance(open_[0], list) else 2
-        if len(open_) > level and isinstance(open_[-1], dict):
-            open_[-1][keys[-1]] = value
-        elif len(open_) > level:
-            open_[-1].append(value)
-        elif len(open_) == level and keys[0] in (None, split):
-            yield value
-
-
-def _dialogue(entry, where: str, problems: _Problems) -> Dialogue | None:
-    """One entry, checked; None when something is wrong, which is then among the problems."""
-    before = problems.count
-    if not isinstance(entry, dict):
-        problems.add(where, "is not an object with 'personality' and 'utterances'.")
-        return None
-    personality = _texts(entry, "personality", where, problems, MAX_SENTENCES)
-    if not all(sentence.strip() for sentence in personality):
-        problems.add(where, "an empty sentence in 'personality'.")
-    raw_utterances = entry.get("utterances")
-    if not isinstance(raw_utterances, list) or not raw_utterances:
-        problems.add(where, "'utterances' must be a list with at least one utterance.")
-        return None
-    utterances: list[Utterance] = []
-    raw_so_far: list[str] = []
-    for number, raw in enumerate(raw_utterances, 1):
-        place = f"{where}, utterance {number}"
-        if not isinstance(raw, dict):
-            problems.add(place, "is not an object with 'history' and 'candidates'.")
-            continue
-        turns = _texts(raw, "history", place, problems, MAX_TURNS)
-        candidates = _texts(raw, "candidates", place, problems, MAX_CANDIDATES)
-        if not turns or not candidates:
-            continue
-        if not _spoken(candidates[-1]):
-            problems.add(place, "the gold reply (the last of 'candidates') is empty.")
-        history = _partner_first(turns, raw_so_far, utterances)
-        if history is None:
-            problems.add(
-                place,
-                f"'history' has {len(turns)} turns, so the partner is not first; begin with {SILENCE} if the persona does.",
-            )
-            continue
-        if not all(_spoken(turn) for turn in history[1::2]):
-            problems.add(place, "an empty turn of the persona in 'history'.")
-        raw_so_far = [*turns, candidates[-1]]
-        # an empty wrong candidate teaches nothing
-        others = (text for text in candidates[:-1] if text.strip())
-        utterances.append(Utterance(history, (*others, candidates[-1])))
-    return Dialogue(tuple(personality), tuple(utterances)) if problems.count == before else None
-
-
-def _texts(raw: dict, key: str, where: str, problems: _Problems, most: int) -> list[str]:
-    """`raw[key]` when it is a good list of strings, else an empty list and a problem."""
-    value = raw.get(key)
-    if not isinstance(value, list) or not value:
-        problems.add(where, f"'{key}' must be a list with at least one string.")
-    elif not all(isinstance(text, str) for text in value):
-        problems.add(where, f"'{key}' must hold strings only.")
-    elif len(value) > most:
-        problems.add(where, f"'{key}' has {len(value):,} strings; at most {most} are allowed.")
-    elif max(map(len, value)) > MAX_CHARS:
-        problems.add(
-            where,
-            f"'{key}' has a string of {max(map(len, value)):,} characters; at most {MAX_CHARS:,} are allowed.",
-        )
-    else:
-        return value
-    return []
-
-
-def _partner_first(
-    turns: list[str], raw_so_far: list[str], earlier: list[Utterance]
-) -> tuple[str, ...] | None:
-    """A history in the one order, partner, persona, ..., partner; None when it is unclear who speaks.
-
-    `raw_so_far`: the history of the utterance before and its gold, as the file has them; `earlier[-1]` the same, in order.
-    """
-    known: tuple[str, ...] = ()
-    if earlier and turns[: len(raw_so_far)] == raw_so_far:
-        known = (*earlier[-1].history, earlier[-1].candidates[-1])
-        turns = turns[len(raw_so_far) :] or [SILENCE]  # the persona goes on speaking
-    if len(turns) % 2 == 0:
-        return None
-    return (*known, *(turn if k % 2 or _spoken(turn) else SILENCE for k, turn in enumerate(turns)))
-
-
-def _spoken(turn: str) -> bool:
-    """The public file writes silence as `__ SILENCE __`."""
-    return bool(turn.strip()) and not re.fullmatch(r"__ ?SILENCE ?__", turn.strip())
-
-
-def _reason(error: Exception) -> str:
-    """The parser's reason in a few words, without the drawing of the place under it."""
-    text = str(error.args[0] if error.args else error).replace("\\n", "\n")
-    return text.splitlines()[0].removeprefix("b'").strip(" .")[:80] if text else "unknown"

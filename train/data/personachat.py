@@ -17,7 +17,7 @@ import ijson
 from tqdm import tqdm
 
 from persona_bot.errors import UserError
-from train.data.dialogues import entries
+from train.data.readers.json_text import entries
 
 PUBLIC_URL = (
     "https://s3.amazonaws.com/datasets.huggingface.co/personachat/personachat_self_original.json"

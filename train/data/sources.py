@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from persona_bot.errors import UserError
-from train.data.dialogues import Dialogue, NoDialogues, read_dialogues
+from train.data.dialogues import Dialogue, NoDialogues, as_text, collect, read_dialogues
+from train.data.entry import Findings
+from train.data.readers.files import open_file
+from train.data.readers.hub import is_hub_name, read_hub
 
 PUBLIC = "personachat"
 BAD_IN_PUBLIC = 20  # entries of the public file that nobody here can mend, at most
@@ -22,7 +25,10 @@ def training_data(
 
     Without a validation part 5 % are held out; of fewer than 20 dialogues that is none, and a line says so.
     """
-    train = [d for name in names for d in read_source(name, "train")]
+    train = []
+    for name in names:
+        train += (found := read_source(name, "train"))
+        print(f"the first dialogue of {name}, as it was read:\n{as_text(found[0])}", flush=True)
     if valid_name:
         valid = read_source(valid_name, "valid")
     else:
@@ -49,13 +55,15 @@ def read_source(name: str, part: str) -> list[Dialogue]:
         from train.data.personachat import fetch_personachat
 
         return read_dialogues(fetch_personachat(), part, BAD_IN_PUBLIC)[:count]
+    if not Path(name).exists() and is_hub_name(name):
+        return collect(read_hub(name, part), Findings(name), part)[:count]
     return read_dialogues(name, part)[:count]
 
 
 def held_out_part(name: str) -> list[Dialogue]:
     """The validation part that a source brings itself; [] where it has none."""
-    name, count = split_count(name)
-    if name != PUBLIC and not has_parts(Path(name)):
+    path = Path(split_count(name)[0])
+    if path.is_file() and not has_parts(path):
         return []
     try:
         return read_source(name, "valid")
@@ -70,11 +78,13 @@ def split_count(name: str) -> tuple[str, int | None]:
 
 
 def has_parts(file: Path) -> bool:
-    """Whether a file is `{"train": .., "valid": ..}` and not a plain list, by its first character."""
-    with file.open("rb") as opened:
-        return opened.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    """Whether a file is JSON like `{"train": .., "valid": ..}` and not a list or lines."""
+    kind, opened = open_file(file)
+    with opened:
+        return kind == "json" and opened.read(64).lstrip().startswith(b"{")
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 dialogue`, `2,000 dialogues`."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+    """`1 dialogue`, `2,000 dialogues`, `2 replies`."""
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else many}"

@@ -1,0 +1,238 @@
+"""Other people's files and data sets: the same dialogues from every layout, and one sentence for what is none.
+
+Run: `python -m pytest tests/train/test_readers.py`
+"""
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from persona_bot.errors import UserError
+from persona_bot.persona import Persona
+from persona_bot.prompt import system_text
+from train.data.dialogues import as_entries, conversations, read_dialogues
+from train.dialogues import main
+
+PERSONA = ["i keep bees.", "i am afraid of heights."]
+TURNS = ["hello! any hobbies?", "yes, i keep bees.", "on a roof?", "never, too high!"]
+ENTRY = {
+    "personality": PERSONA,
+    "utterances": [{"history": TURNS[:k], "candidates": [TURNS[k]]} for k in (1, 3)],
+}
+ROLES = ["user", "assistant"]
+MESSAGES = {
+    "messages": [
+        {"role": "system", "content": system_text(Persona("", tuple(PERSONA)))},
+        *({"role": ROLES[k % 2], "content": turn} for k, turn in enumerate(TURNS)),
+    ]
+}
+SHAREGPT = {
+    "id": "7",
+    "conversations": [
+        {"from": "system", "value": "\n".join(PERSONA)},
+        *({"from": ["human", "gpt"][k % 2], "value": turn} for k, turn in enumerate(TURNS)),
+    ],
+}
+FLAT = [
+    {"personality": PERSONA, "history": TURNS[:k], "candidates": [TURNS[k]], "conv_id": 0}
+    for k in (1, 3)
+]
+PARLAI = "\n".join(
+    [
+        *(f"{k} your persona: {sentence}" for k, sentence in enumerate(PERSONA, 1)),
+        f"3 {TURNS[0]}\t{TURNS[1]}",
+        f"4 {TURNS[2]}\t{TURNS[3]}",
+    ]
+)
+PARLAI_NAMED = "\n".join(
+    [
+        "text:"
+        + "\\n".join(f"your persona: {s}" for s in PERSONA)
+        + f"\\n{TURNS[0]}\tlabels:{TURNS[1]}\tepisode_done:False",
+        f"text:{TURNS[2]}\tlabels:{TURNS[3]}\tepisode_done:True",
+    ]
+)
+
+
+def lines(*rows: dict) -> str:
+    return "\n".join(map(json.dumps, rows))
+
+
+def table(rows: list[dict], delimiter: str = ",") -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+CELLS = [{k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in FLAT]
+LAYOUTS = {
+    "persona-chat": json.dumps([ENTRY]),
+    "parts": json.dumps({"train": [ENTRY], "valid": [ENTRY]}),
+    "persona-chat lines": lines(ENTRY),
+    "messages": json.dumps([MESSAGES]),
+    "messages lines": lines(MESSAGES),
+    "messages and a persona column": lines(
+        {"persona": " ".join(PERSONA), "messages": MESSAGES["messages"][1:]}
+    ),
+    "messages of parts": lines(
+        {
+            "personas": PERSONA,
+            "messages": [
+                {"role": m["role"], "content": [{"type": "text", "text": m["content"]}]}
+                for m in MESSAGES["messages"][1:]
+            ],
+        }
+    ),
+    "sharegpt": json.dumps([SHAREGPT], indent=2),
+    "sharegpt lines": lines(SHAREGPT),
+    "a reply a row": json.dumps(FLAT),
+    "a reply a row, without numbers": lines(
+        *({k: v for k, v in row.items() if k != "conv_id"} for row in FLAT)
+    ),
+    "csv": table(CELLS),
+    "semicolons": table(CELLS, ";"),
+    "tabs": table(CELLS, "\t"),
+    "parlai": PARLAI,
+    "parlai named": PARLAI_NAMED,
+}
+
+
+def write(tmp_path, content: str | bytes, name: str = "chats") -> Path:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def refusal(path) -> str:
+    with pytest.raises(UserError) as caught:
+        read_dialogues(path)
+    told = str(caught.value)
+    assert "\n" not in told and told.endswith(".")
+    return told.removeprefix(str(path))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_dialogue(tmp_path, layout):
+    assert as_entries(read_dialogues(write(tmp_path, LAYOUTS[layout]))) == [ENTRY]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pack", ["mark", "utf-16", "gzip", "utf-16 in gzip", "crlf"])
+def test_and_however_it_is_packed(tmp_path, layout, pack):
+    text = LAYOUTS[layout]
+    content = text.encode(
+        "utf-16" if "utf-16" in pack else "utf-8-sig" if pack == "mark" else "utf-8"
+    )
+    content = gzip.compress(content) if "gzip" in pack else content
+    content = content.replace(b"\n", b"\r\n") if pack == "crlf" and "\r" not in text else content
+    assert as_entries(read_dialogues(write(tmp_path, content))) == [ENTRY]
+
+
+def test_parquet(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    parquet.write_table(pyarrow.Table.from_pylist(FLAT), tmp_path / "chats")
+    assert as_entries(read_dialogues(tmp_path / "chats")) == [ENTRY]
+    (tmp_path / "chats").write_bytes(b"PAR1 and then nothing")
+    assert refusal(tmp_path / "chats") == " is a damaged Parquet table; get it again."
+
+
+def test_synthetic_persona_chat_is_read_from_both_sides(tmp_path):
+    text = "User 1: Hi!\nUser 2: hello\nthere\nUser 1: I row.\nUser 2: I sail."
+    row = {
+        "user 1 personas": "I row.\nI sing.",
+        "user 2 personas": "I sail.",
+        "Best Generated Conversation": text,
+    }
+    second, first = read_dialogues(write(tmp_path, table([row])))
+    assert (second.personality, first.personality) == (("I sail.",), ("I row.", "I sing."))
+    assert conversations(second) == [["Hi!", "hello\nthere", "I row.", "I sail."]]
+    assert conversations(first) == [["", "Hi!", "hello\nthere", "I row."]]
+
+
+def test_who_speaks_twice_running(tmp_path):
+    said = [
+        ("user", "hi"),
+        ("user", "you?"),
+        ("assistant", "one"),
+        ("assistant", "two"),
+        ("user", "bye"),
+    ]
+    row = {"messages": [{"role": role, "content": text} for role, text in said]}
+    (dialogue,) = read_dialogues(write(tmp_path, lines(row)))
+    assert dialogue.personality == ()
+    assert conversations(dialogue) == [["hi\nyou?", "one", "", "two"]]
+
+
+def test_parlai_conversations_candidates_and_partners_personas(tmp_path):
+    text = "\n".join(
+        [
+            "1 partner's persona: i row.",
+            "2 your persona: i sail.",
+            "3 hi\tahoy !\t\tno .|ahoy !|yes .",
+            "1 your persona: i bake.",
+            "2 __SILENCE__\tbread ?",
+        ]
+    )
+    first, second = read_dialogues(write(tmp_path, text))
+    assert first.utterances[0].candidates == ("no .", "yes .", "ahoy !")
+    assert (first.personality, second.personality) == (("i sail.",), ("i bake.",))
+    assert second.utterances[0].history == ("__SILENCE__",)
+
+
+USER = {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (lines(ENTRY, {"text": "x"}), ": line 2: has 'text'; expected 'personality' with"),
+        (lines(ENTRY) + "\n{\"a\": \n", ": line 2: is not valid JSON (Expecting value, column 1"),
+        (lines({"messages": []}), ": line 1: has an empty conversation, or none."),
+        (lines({"messages": [USER]}), ": line 1: holds no reply of the assistant."),
+        (lines({"messages": [{"role": "user"}]}), ": line 1, message 1: has no 'role' and 'content'"),
+        (lines({"messages": [USER, {"role": "tool", "content": "x"}]}), ": line 1, message 2: the role 'tool' is not known;"),
+        (lines({"messages": [USER, {"role": "system", "content": "x"}]}), ": line 1, message 2: the role 'system' stands behind"),
+        (json.dumps([MESSAGES, {"messages": [USER, 7]}], indent=0), ": entry 2, message 2 (line 32, column 1): has no 'role'"),
+        (json.dumps({"train": [{"text": "x"}]}), ": entry 1 (line 1, column 12): has 'text'; expected"),
+        (b"PK\x03\x04rest", " is a ZIP archive"),
+        (b"\x80\x04pickle", " is a pickle, which can run code when opened"),
+        (b"<!DOCTYPE html>", " is a web page or XML"),
+        (b"version https://git-lfs.github.com/spec/v1\n", " is a pointer of Git LFS"),
+        (b"SQLite format 3\x00", " is an SQLite database"),
+        (b"%PDF-1.7", " is a PDF"),
+        ("[{}]".encode("utf-16-le"), " is not text in UTF-8; save it as UTF-8"),
+        (b"hello, this is a letter.", " is none of JSON, JSON lines, ParlAI's text, CSV or Parquet"),
+        (b"name,age\nbob,7\n", " is none of JSON"),
+        (gzip.compress(lines(ENTRY).encode())[:-9], " is a damaged gzip file"),
+        (b"\xff\xfe\x00\xd8", " is damaged UTF-16"),
+        (PARLAI.encode() + b"\n5 caf\xe9\tx", " is not text in UTF-8"),
+        (lines(ENTRY).encode() + b"\n{\"a\": \"\xe9\"}", ": line 2: is not valid JSON (bytes that are no UTF-8 text)"),
+        (PARLAI + "\nhello", ": line 5: is neither"),
+    ],
+)  # fmt: skip
+def test_what_holds_no_dialogues_is_one_sentence(tmp_path, content, told):
+    assert refusal(write(tmp_path, content)).startswith(told)
+
+
+def test_the_command_converts(tmp_path, capsys):
+    path = write(tmp_path, lines(SHAREGPT, MESSAGES))
+    main([str(path), "--to", str(tmp_path / "out.json")])
+    assert json.loads((tmp_path / "out.json").read_text()) == [ENTRY, ENTRY]
+    assert capsys.readouterr().out.startswith(
+        f"{path}: 2 dialogues, 4 replies, no problems.\nThe first"
+    )
+    with pytest.raises(SystemExit) as ended:
+        main([str(path), "--to", str(tmp_path)])
+    assert ended.value.code == 2
+    assert (
+        capsys.readouterr().err
+        == f"{tmp_path} cannot be written (Is a directory); name another file for --to.\n"
+    )

@@ -1,0 +1,1 @@
+"""Readers, one kind of source each: something with dialogues -> (place, row) pairs, and rows -> Persona-Chat entries."""

@@ -1,0 +1,192 @@
+"""Rows of other people's files and data sets -> entries of Persona-Chat's layout (train/data/entry.py).
+
+{"personality": [..], "utterances": [..]}                      Persona-Chat: as it is
+{"personality": [..], "history": [..], "candidates": [..]}     one reply a row (bavard/personachat_truecased); rows that go on are joined
+{"messages": [{"role": "system", "content": ".."}, ..]}        chat models' conversations; the system turn, or a column
+{"conversations": [{"from": "human", "value": ".."}, ..]}      ShareGPT's                  `persona`, becomes the persona
+{"user 1 personas": "..", "user 2 personas": "..", "Best Generated Conversation": "User 1: ..\\nUser 2: .."}
+                                                               google/Synthetic-Persona-Chat: two entries, one from each side
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from persona_bot.prompt import SILENCE
+from train.data.entry import PERSONA_KEYS, Findings, is_spoken
+
+TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
+REPLIES = ("candidates", "reply", "response")
+SYNTHETIC = ("user 1 personas", "user 2 personas", "best generated conversation")
+PARTNER = {"user", "human", "prompter", "partner"}
+BOT = {"assistant", "gpt", "bot", "chatgpt", "model", "chatbot", "persona"}
+EXPECTED = "'personality' with 'utterances' or with 'history' and 'candidates', 'messages', or 'conversations'"
+
+
+def is_row(columns: object) -> bool:
+    """Whether an object (or a table with these columns) holds a dialogue in one of the ways above."""
+    if not isinstance(columns, Mapping):
+        return False
+    names = {str(name).lower() for name in columns}
+    return bool(
+        "utterances" in names
+        or names & set(TURNS)
+        or ("history" in names and names & set(REPLIES))
+        or names >= set(SYNTHETIC)
+    )
+
+
+def entries_of(
+    rows: Iterable[tuple[str, object]], findings: Findings
+) -> Iterator[tuple[str, object]]:
+    """(place, entry) of (place, row) pairs; what cannot be turned into an entry goes to the findings, or on to their check."""
+    joined: tuple[str, dict] | None = None  # rows of one reply each that go on from one another
+    for where, row in rows:
+        row = _lower(row)
+        if is_row(row) and "history" in row and "utterances" not in row:
+            if joined and _goes_on(joined[1], row):
+                joined[1]["utterances"].append(_utterance(row))
+                continue
+            if joined:
+                yield joined
+            joined = (where, {**row, "utterances": [_utterance(row)]})
+            continue
+        if joined:
+            yield joined
+            joined = None
+        yield from ((where, entry) for entry in _entries(row, where, findings))
+    if joined:
+        yield joined
+
+
+def _entries(row: object, where: str, findings: Findings) -> list[object]:
+    if not isinstance(row, dict) or "utterances" in row:
+        return [row]
+    if set(SYNTHETIC) <= row.keys():
+        return _both_sides(row, where, findings)
+    key = next((key for key in TURNS if key in row), None)
+    if key:
+        return _conversation(row, row[key], where, findings)
+    if row.keys() & {*PERSONA_KEYS, "personality"} or not row:
+        return [row]  # its check says what is missing
+    names = ", ".join(map(repr, sorted(map(str, row))[:6]))
+    findings.add(where, f"has {names}; expected {EXPECTED}.")
+    return []
+
+
+def _conversation(row: dict, turns: object, where: str, findings: Findings) -> list[object]:
+    """The entry of a conversation of role and text."""
+    if not isinstance(turns, list) or not turns:
+        findings.add(where, "has an empty conversation, or none.")
+        return []
+    persona, spoken = [], []  # system texts; (whether the bot speaks, text)
+    for number, turn in enumerate(turns, 1):
+        place = f"{where}, message {number}"
+        role, text = _role_and_text(turn)
+        if role is None or text is None:
+            findings.add(
+                place, "has no 'role' and 'content' (or 'from' and 'value') that are text."
+            )
+            return []
+        if role == "system" and not spoken:
+            persona.append(text)
+        elif role in PARTNER or role in BOT:
+            if is_spoken(text):
+                spoken.append((role in BOT, text))
+        else:
+            told = "stands behind the first turn" if role == "system" else "is not known"
+            findings.add(
+                place, f"the role {role!r} {told}; use one system turn, then user and assistant."
+            )
+            return []
+    entry: dict = {"utterances": utterances_of(spoken)}
+    if not entry["utterances"]:
+        findings.add(where, "holds no reply of the assistant.")
+        return []
+    column = next((key for key in PERSONA_KEYS if row.get(key)), None)
+    return [entry | {"personality": row[column] if column else "\n".join(persona)}]
+
+
+def utterances_of(spoken: Iterable[tuple[bool, str]]) -> list[dict]:
+    """(whether the bot speaks, text) pairs in order -> an utterance for each reply; turns of one speaker running are kept."""
+    turns: list[str] = []  # partner, bot, partner, ..
+    utterances = []
+    for by_bot, text in spoken:
+        if by_bot:
+            turns += [] if len(turns) % 2 else [SILENCE]
+            utterances.append({"history": list(turns), "candidates": [text]})
+            turns.append(text)
+        elif len(turns) % 2:
+            turns[-1] += f"\n{text}"
+        else:
+            turns.append(text)
+    return utterances
+
+
+def _role_and_text(turn: object) -> tuple[str | None, str | None]:
+    turn = _lower(turn)
+    if not isinstance(turn, dict):
+        return None, None
+    role = next((turn[key] for key in ("role", "from", "speaker") if key in turn), None)
+    text = next((turn[key] for key in ("content", "value", "text") if key in turn), None)
+    if isinstance(text, list) and all(
+        isinstance(p, dict) and p.get("type") == "text" for p in text
+    ):
+        text = "".join(str(part.get("text", "")) for part in text)
+    return (
+        role.lower() if isinstance(role, str) else None,
+        text if isinstance(text, str) else None,
+    )
+
+
+def _both_sides(row: dict, where: str, findings: Findings) -> list[object]:
+    """Synthetic-Persona-Chat's text, once from each side."""
+    parts = re.split(
+        r"^\s*user ([12]):", str(row[SYNTHETIC[2]]), flags=re.IGNORECASE | re.MULTILINE
+    )
+    said = [(who, text.strip()) for who, text in zip(parts[1::2], parts[2::2], strict=True)]
+    if not said:
+        findings.add(where, "has no line that begins with 'User 1:'.")
+        return []
+    sides = []
+    for who in "21":
+        utterances = utterances_of((speaker == who, text) for speaker, text in said if text)
+        if utterances:
+            sides.append({"personality": row[f"user {who} personas"], "utterances": utterances})
+    return sides
+
+
+def _utterance(row: dict) -> dict:
+    replies = next(row[key] for key in REPLIES if key in row)
+    return {
+        "history": _listed(row["history"]),
+        "candidates": [replies] if isinstance(replies, str) else replies,
+    }
+
+
+def _goes_on(entry: dict, row: dict) -> bool:
+    """Whether a row of one reply belongs to the dialogue so far: the same conversation by number, or by its words."""
+    if entry.get("conv_id") is not None or row.get("conv_id") is not None:
+        return entry.get("conv_id") == row.get("conv_id")
+    last, history = entry["utterances"][-1], _listed(row["history"])
+    if not all(isinstance(part, list) and part for part in (*last.values(), history)):
+        return False
+    known = [*last["history"], last["candidates"][-1]]
+    return len(history) > len(known) and history[: len(known)] == known
+
+
+def _listed(value: object) -> object:
+    """A list that a table's cell holds as JSON text is a list again."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _lower(row: object) -> object:
+    """The row with its column names in lower case and cells that are JSON lists as lists."""
+    if not isinstance(row, dict):
+        return row
+    return {str(name).lower(): _listed(value) for name, value in row.items()}
