@@ -44,7 +44,7 @@ def check_files(folder: Path) -> None:
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.gguf")]
     if not weights and [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]:
         raise UserError(
-            f"{folder} holds pickled weights only, which can run code when opened; convert them to safetensors first."
+            f"{folder} holds pickled weights only, which can run code when opened; `python -m train.convert {folder}` makes safetensors of them."
         )
     if not weights:
         raise UserError(

@@ -183,7 +183,7 @@ def choose_files(info, repo: str) -> dict[str, str]:
     if not safe and not gguf:
         if any(file.endswith(PICKLED) for file in files):
             raise UserError(
-                f"{repo} has pickled weights only, which can run code when opened; ask its author for safetensors."
+                f"{repo} has pickled weights only, which can run code when opened; download it and run `python -m train.convert FOLDER`."
             )
         raise UserError(
             f"{repo} is no checkpoint: it has no *.safetensors or *.gguf file; choose a repository that holds a model."
