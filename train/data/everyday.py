@@ -33,6 +33,25 @@ ASKED_OFTEN = (
     "compliment bored joke sad iam good gibberish weather meet andyou thanks"
 ).split()
 
+AGREES = [
+    "yes, i do.",
+    "yes, a lot.",
+    "yes, i am.",
+    "sure, i love it.",
+    "yes, all the time.",
+    "yes!",
+]
+AGREES += ["of course i do.", "yes, i have one.", "yes, and you?", "yes, very much."]
+DENIES = [
+    "no, i don't.",
+    "no, never.",
+    "not at all.",
+    "no, i am not.",
+    "no, not me.",
+    "no, i hate it.",
+]
+DENIES += ["no, i don't have one.", "not really.", "no, and you?", "no, i can't."]
+
 
 class Maker:
     """Draws personas and dialogues from one seed; counts replies, so that none is learnt by heart."""
@@ -183,6 +202,10 @@ class Maker:
         if other := re.search(r"{(other_\w+)}", asked):
             value = known.values[other[1]]
             wrong.append(self.draw.choice([f"yes, {value}.", f"{value}, yes.", f"yes. {value}."]))
+        elif re.match(r"(no|nope|not|never|none)\b", answer):
+            wrong.append(self.draw.choice(AGREES))
+        elif re.match(r"(yes|sure|i do|i am)\b", answer):
+            wrong.append(self.draw.choice(DENIES))
         if re.search(r"{(?!other)\w+}", answer):
             swapped = {k.removeprefix("other_"): v for k, v in known.values.items() if "_" in k}
             wrong.append(answer.format(**(known.values | swapped)))

@@ -2,6 +2,7 @@
 
 import random
 import re
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,10 +122,11 @@ def parts(file: str):
 
 
 def read_facts() -> list[Fact]:
+    """The facts of everyday_facts.txt and of yes_no_facts.txt."""
     facts: list[Fact] = []
     topic = ""
     names = {"~": "doing", "+": "more", ":": "why"}
-    for sign, texts in parts("everyday_facts.txt"):
+    for sign, texts in chain(parts("everyday_facts.txt"), parts("yes_no_facts.txt")):
         if sign == "[":
             topic = texts[0]
         elif sign == "=":
