@@ -8,9 +8,13 @@ import random
 import re
 from collections import Counter
 
+import pytest
+
 from persona_bot.persona import load_presets
 from train.data.dialogues import read_dialogues
 from train.data.everyday import Maker, make_dialogues
+from train.data.everyday_contradictions import AGREES, DENIES, contradictions
+from train.data.everyday_speaker import Known
 from train.data.everyday_templates import read_facts, read_messages, read_voices
 from train.data.held_out import held_out_sentences
 from train.data.questions import read_templates
@@ -114,3 +118,20 @@ def test_the_command_writes_what_training_reads(tmp_path, monkeypatch, capsys):
         == f"40 dialogues, {sum(len(d.utterances) for d in dialogues)} replies: {out}\n"
     )
     assert len(dialogues) == 40 and json.loads(out.read_text()) == make_dialogues(40, seed=9)
+
+
+@pytest.mark.parametrize(
+    "asked, answer, wrong",
+    [
+        ("how old are you?", "just {age}.", [{"just 58."}]),
+        ("are you {other_age}?", "no, {age}.", [{"yes, 58.", "58, yes.", "yes. 58."}, {"no, 58."}]),
+        ("are you grown up?", "yes, i am.", [set(DENIES)]),
+        ("are you a child?", "no, i work.", [set(AGREES)]),
+    ],
+)
+def test_wrong_answers_contradict_the_right_one(asked, answer, wrong):
+    fact = next(f for f in read_facts() if f.topic == "age")
+    known = Known(fact, "i am 33.", {"age": "33", "other_age": "58"})
+    made = contradictions(random.Random(1), known, asked, answer, ["i am nine."])
+    assert made[-1] == "i am nine." and len(made) == len(wrong) + 1
+    assert all(text in allowed for text, allowed in zip(made, wrong, strict=False))

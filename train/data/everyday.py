@@ -13,6 +13,7 @@ from collections import Counter
 from persona_bot.persona import random_persona
 from persona_bot.pools import POOLS
 from train.data import questions
+from train.data.everyday_contradictions import contradictions
 from train.data.everyday_speaker import FOLLOW_UPS, Known, Speaker
 from train.data.everyday_templates import (
     ASKS_BACK,
@@ -32,25 +33,6 @@ ASKED_OFTEN = (
     "howareyou day now who work likework notjob isjob human insult family kin nameless ageless hobbyless "
     "compliment bored joke sad iam good gibberish weather meet andyou thanks"
 ).split()
-
-AGREES = [
-    "yes, i do.",
-    "yes, a lot.",
-    "yes, i am.",
-    "sure, i love it.",
-    "yes, all the time.",
-    "yes!",
-]
-AGREES += ["of course i do.", "yes, i have one.", "yes, and you?", "yes, very much."]
-DENIES = [
-    "no, i don't.",
-    "no, never.",
-    "not at all.",
-    "no, i am not.",
-    "no, not me.",
-    "no, i hate it.",
-]
-DENIES += ["no, i don't have one.", "not really.", "no, and you?", "no, i can't."]
 
 
 class Maker:
@@ -192,33 +174,17 @@ class Maker:
             tail = known.fill(draw.choice(known.fact.more))
             speaker.said.add(tail)
             reply = f"{reply} {tail}" if reply[-1] in ".!?" else f"{reply}. {tail}"
-        false = self._contradictions(known, asked, answer)
-        voiced = speaker.speak(reply)
-        return typed(draw, known.fill(asked)), voiced, [speaker.speak(text) for text in false]
-
-    def _contradictions(self, known: Known, asked: str, answer: str) -> list[str]:
-        """Wrong answers: "yes" to a value that is not the persona's, the same words with another value, another fact's."""
-        wrong = []
-        if other := re.search(r"{(other_\w+)}", asked):
-            value = known.values[other[1]]
-            wrong.append(self.draw.choice([f"yes, {value}.", f"{value}, yes.", f"yes. {value}."]))
-        elif re.match(r"(no|nope|not|never|none)\b", answer):
-            wrong.append(self.draw.choice(AGREES))
-        elif re.match(r"(yes|sure|i do|i am)\b", answer):
-            wrong.append(self.draw.choice(DENIES))
-        if re.search(r"{(?!other)\w+}", answer):
-            swapped = {k.removeprefix("other_"): v for k, v in known.values.items() if "_" in k}
-            wrong.append(answer.format(**(known.values | swapped)))
+        siblings = [f for f in self.facts if f.topic == known.fact.topic and f is not known.fact]
         rivals = [
-            text
-            for fact in self.facts
-            if fact.topic == known.fact.topic and fact is not known.fact
+            self._known(fact).fill(text)
+            for fact in siblings
             for block in fact.blocks
             if asked in block.questions
-            for text in [self._known(fact).fill(a) for a in block.answers]
+            for text in block.answers
         ]
-        wrong += self.draw.sample(rivals, min(1, len(rivals)))
-        return wrong
+        false = contradictions(draw, known, asked, answer, rivals)
+        voiced = speaker.speak(reply)
+        return typed(draw, known.fill(asked)), voiced, [speaker.speak(text) for text in false]
 
     def _message(self, speaker: Speaker, message: Message):
         """(message as typed, reply, the same said by others); None when nothing fits."""

@@ -1,0 +1,47 @@
+"""Wrong answers to a question about a persona, which contradict it: what training learns to refuse beside the right one."""
+
+import random
+import re
+from collections.abc import Sequence
+
+from train.data.everyday_speaker import Known
+
+AGREES = [
+    "yes, i do.",
+    "yes, a lot.",
+    "yes, i am.",
+    "sure, i love it.",
+    "yes, all the time.",
+    "yes!",
+]
+AGREES += ["of course i do.", "yes, i have one.", "yes, and you?", "yes, very much."]
+DENIES = [
+    "no, i don't.",
+    "no, never.",
+    "not at all.",
+    "no, i am not.",
+    "no, not me.",
+    "no, i hate it.",
+]
+DENIES += ["no, i don't have one.", "not really.", "no, and you?", "no, i can't."]
+
+
+def contradictions(
+    draw: random.Random, known: Known, asked: str, answer: str, rivals: Sequence[str]
+) -> list[str]:
+    """Up to three: "yes" to a value that is not the persona's or the opposite, the same words with another value, a rival.
+
+    `asked` and `answer` still have their {slots}; `rivals` are answers of other facts to the same question.
+    """
+    wrong = []
+    if other := re.search(r"{(other_\w+)}", asked):
+        value = known.values[other[1]]
+        wrong.append(draw.choice([f"yes, {value}.", f"{value}, yes.", f"yes. {value}."]))
+    elif re.match(r"(no|nope|not|never|none)\b", answer):
+        wrong.append(draw.choice(AGREES))
+    elif re.match(r"(yes|sure|i do|i am)\b", answer):
+        wrong.append(draw.choice(DENIES))
+    if re.search(r"{(?!other)\w+}", answer):
+        swapped = {k.removeprefix("other_"): v for k, v in known.values.items() if "_" in k}
+        wrong.append(answer.format(**(known.values | swapped)))
+    return wrong + draw.sample(rivals, min(1, len(rivals)))
