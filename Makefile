@@ -5,6 +5,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
+# whatever hangs, `make test` ends within 15 minutes (where the system has a `timeout`)
+LIMIT := $(if $(shell command -v timeout),timeout --kill-after=20 900,)
 
 .PHONY: help chat terminal test lint train-setup bench clean
 
@@ -25,7 +27,7 @@ terminal: $(VENV)/chat.done
 
 test: $(VENV)/test.done
 	@sh tests/browser/find_chromium.sh
-	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(LIMIT) $(RUN) -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 lint: $(VENV)/test.done
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -1,6 +1,6 @@
-"""Children of the tests that may be killed at any moment: each a process and a group of its own, and every wait has a limit.
+"""Children of the tests: each a process and a group of its own that is gone at the end of its block; every wait has a limit.
 
-They are made by a server (`multiprocessing`'s forkserver) that was started anew and only imported what the jobs need, so
+`program` runs a command, `child` a function that may be killed at any moment. The latter are made by a server (`multiprocessing`'s forkserver) that was started anew and only imported what the jobs need, so
 they start in an instant and share nothing with the process of the tests: no lock, no file, no thread.
 """
 
@@ -8,9 +8,11 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerProcess
+from typing import Any
 
 LIMIT = 120.0  # seconds that a child may take at most
 
@@ -18,6 +20,21 @@ _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
     ["tests.children", "tests.sft_tiny", "tests.convai_data", "train.recipes.convai"]
 )
+
+
+@contextlib.contextmanager
+def program(command: list[str], **options: Any) -> Iterator[subprocess.Popen]:
+    """A running command; it and all that it started are gone at the end of the block."""
+    process = subprocess.Popen(command, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe:
+                pipe.close()
+        process.wait(LIMIT)
 
 
 @contextlib.contextmanager

@@ -42,6 +42,7 @@ WORTH_RETRYING = {408, 429, 500, 502, 503, 504}
 constants.DOWNLOAD_CHUNK_SIZE = 1 << 16
 
 log = logging.getLogger(__name__)
+_abandoned: set[threading.Thread] = set()  # those of a Hub that did not answer any more
 
 
 def fetch(name: str) -> Path:
@@ -79,7 +80,8 @@ def _refuse(error: Exception, repo: str, revision: str):
 def _patiently(job: Callable[[type], Path]) -> Path:
     """Runs `job(bar)` until it ends or nothing new arrived for PATIENCE seconds.
 
-    A daemon thread, because nothing else can leave a client that hangs: an abandoned one ends with the process.
+    A daemon thread, because nothing else can leave a client that hangs. An abandoned one asks for nothing more, since it
+    shares the client's connections with whatever comes next.
     """
 
     class Bar(hub_bar):
@@ -105,17 +107,29 @@ def _patiently(job: Callable[[type], Path]) -> Path:
         except BaseException as error:
             outcome.append(error)
 
-    hooks = get_session().event_hooks["response"]
+    events = get_session().event_hooks
+    hooks = events["response"]
     hooks.append(note)
+    if _leave not in events["request"]:
+        events["request"].append(_leave)
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     while thread.is_alive() and time.monotonic() - Bar.alive < PATIENCE:
         thread.join(0.05)
     hooks.remove(note)
+    if thread.is_alive():
+        _abandoned.add(thread)
     result = outcome[0] if outcome else Bar.trouble or TimeoutError()
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+def _leave(request: object) -> None:
+    """Ends a thread that was abandoned, before its next request."""
+    if threading.current_thread() in _abandoned:
+        _abandoned.discard(threading.current_thread())
+        raise SystemExit
 
 
 def _download(repo: str, revision: str, bar: type) -> Path:

@@ -10,16 +10,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from gradio_client import Client
 
+from tests.children import program
+
 ROOT = Path(__file__).parents[2]
 
 
-def start(*options: str, port: int) -> subprocess.Popen:
+@contextmanager
+def start(*options: str, port: int) -> Iterator[subprocess.Popen]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MODEL_ID": ""}
     command = [
         sys.executable,
@@ -32,26 +37,20 @@ def start(*options: str, port: int) -> subprocess.Popen:
         str(port),
         *options,
     ]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with program(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
+        yield process
 
 
 def test_a_model_that_cannot_be_used_ends_the_start_with_one_line(free_port):
-    process = start("--model", "tests/data", port=free_port)
-    _, errors = process.communicate(timeout=90)
+    with start("--model", "tests/data", port=free_port) as process:
+        _, errors = process.communicate(timeout=90)
     assert process.returncode == 2
     assert len(errors.strip().splitlines()) == 1 and "Traceback" not in errors
 
 
 def test_sigterm_lets_a_running_reply_finish_and_exits_0(chat_folder, free_port):
-    process = start("--model", str(chat_folder), port=free_port)
-    try:
+    with start("--model", str(chat_folder), port=free_port) as process:
         url = f"http://127.0.0.1:{free_port}/"
         wait_until_ready(url)
         client = Client(url, verbose=False, analytics_enabled=False)
@@ -63,20 +62,18 @@ def test_sigterm_lets_a_running_reply_finish_and_exits_0(chat_folder, free_port)
         process.send_signal(signal.SIGTERM)
         last = list(states)[-1]
         assert len(last) > len(first)
-        assert process.wait(10) == 0
-    finally:
-        process.kill()
-        output, errors = process.communicate()
+        output, errors = process.communicate(timeout=10)
+        assert process.returncode == 0
     assert "hi!" not in output + errors and last not in output + errors
 
 
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
 def test_it_can_be_ended_while_the_model_loads(free_port, told):
-    process = start(port=free_port)
-    # the page is there, the model most likely not
-    assert process.stdout.readline() == f"http://127.0.0.1:{free_port}/\n"
-    process.send_signal(told)
-    output, errors = process.communicate(timeout=30)
+    with start(port=free_port) as process:
+        # the page is there, the model most likely not
+        assert process.stdout.readline() == f"http://127.0.0.1:{free_port}/\n"
+        process.send_signal(told)
+        output, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -84,8 +81,8 @@ def test_a_port_that_is_taken_is_told(free_port):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", free_port))
         taken.listen()
-        process = start(port=free_port)
-        _, errors = process.communicate(timeout=90)
+        with start(port=free_port) as process:
+            _, errors = process.communicate(timeout=90)
     assert process.returncode == 2
     assert errors.splitlines() == [
         f"The page cannot listen at 127.0.0.1, port {free_port}; try another --host or --port."

@@ -5,6 +5,7 @@ Run: python -m pytest tests/test_checkpoint_hub_faults.py
 # ruff: noqa: F811 (the fixture of test_checkpoint_hub.py)
 
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -127,3 +128,17 @@ def test_a_body_that_is_cut_forever_ends(hub):
     hub.put("user/model", {**TINY, "model.safetensors": bytes(200_000)})
     hub.fault("GET /lfs/", times=99, cut="body", status=200, body=bytes(200_000))
     assert "stopped answering" in refusal("user/model")
+
+
+def test_an_abandoned_download_asks_for_nothing_more(hub):
+    """It shares the client's connections with whatever comes next."""
+    hub.put("user/model", TINY)
+    hub.fault("GET /lfs/", times=99, cut="before")
+    before = set(threading.enumerate())
+    assert "stopped answering" in refusal("user/model")
+    asked = len(hub.requests)
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.endswith("(work)"):
+            thread.join(30)
+            assert not thread.is_alive()
+    assert len(hub.requests) == asked

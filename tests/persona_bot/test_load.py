@@ -125,7 +125,11 @@ def test_a_second_start_does_not_wait_for_the_model_class(smollm2_tokenizer, mon
     code = "import sys; from persona_bot.checkpoints.load import load_checkpoint; load_checkpoint(None, 'cpu', for_chat=True); "
     code += "print([name for name in sys.modules if name in ('transformers.models', 'torch._dynamo', 'peft')])"
     ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=120,
     )
     assert ended.stdout == "[]\n", ended.stderr
 

@@ -28,6 +28,7 @@ from persona_bot.persona import Persona
 from persona_bot.replies.openai_protocol import base_address, messages
 from persona_bot.replies.remote import Endpoint, RemoteReply
 from persona_bot.replies.reply import Settings, stream_reply
+from tests.children import program
 from tests.conftest import save
 
 BAKER = Persona("Baker", ("i am a baker .",))
@@ -250,7 +251,7 @@ def test_visitors_are_answered_at_the_same_time(peer):
     all_here = threading.Barrier(16, timeout=10)
     peer.script = [
         lambda body: (
-            all_here.wait()
+            all_here.wait(30)
             and None
             or [event(body["messages"][1]["content"]), event("", "stop"), DONE]
         )
@@ -466,11 +467,9 @@ def test_the_terminal_speaks_through_an_endpoint(peer, monkeypatch, capsys):
 
 def test_the_page_opens_at_once_and_answers_through_the_endpoint(peer):
     peer.script = [[event("i bake"), event(" bread."), event("", "stop"), DONE]]
-    app = subprocess.Popen(
-        [sys.executable, "app.py", "--endpoint", peer.url, "--host", "127.0.0.1"],
-        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
+    command = [sys.executable, "app.py", "--endpoint", peer.url, "--host", "127.0.0.1"]
+    root = Path(__file__).parents[2]
+    with program(command, cwd=root, stdout=subprocess.PIPE, text=True) as app:
         address = app.stdout.readline().strip().rstrip("/")
         assert app.stdout.readline() == "Ready: tiny/baker on another machine.\n"
         assert httpx.get(f"{address}/healthz").json() == {"status": "ready"}
@@ -478,10 +477,8 @@ def test_the_page_opens_at_once_and_answers_through_the_endpoint(peer):
         name = httpx.post(f"{address}/gradio_api/call/chat", json=call).json()["event_id"]
         lines = httpx.get(f"{address}/gradio_api/call/chat/{name}", timeout=30).text
         assert 'data: ["i bake bread."]' in lines
-    finally:
         app.terminate()
         assert app.wait(20) == 0
-        app.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -519,16 +516,15 @@ def served(talker, tmp_path_factory):
         "float32",
     ]
     log = tmp_path_factory.mktemp("serve") / "log"
-    process = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT)
-    try:
+    with (
+        log.open("w") as output,
+        program(command, stdout=output, stderr=subprocess.STDOUT) as process,
+    ):
         until = time.monotonic() + 120
         while socket.socket().connect_ex(("127.0.0.1", port)):
             assert process.poll() is None and time.monotonic() < until, log.read_text()[-2_000:]
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def test_transformers_serve_says_what_the_local_checkpoint_says(served, talker, environmentalist):

@@ -15,6 +15,7 @@ from persona_bot.__main__ import Chat, main
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.persona import load_presets, random_persona
 from persona_bot.replies.reply import Settings, stream_reply
+from tests.children import program
 
 SOLDIER = load_presets()["soldier"]
 
@@ -212,17 +213,14 @@ def test_the_whole_program_in_a_real_terminal(chat_folder):
         "--seed",
         "1",
     ]
-    program = subprocess.Popen(command, stdin=child, stdout=child, stderr=child)
-    os.close(child)
-    try:
+    with program(command, stdin=child, stdout=child, stderr=child) as running:
+        os.close(child)
         assert "i work for greenpeace." in read_until(parent, "you: ")
         os.write(parent, b"hello\n")
         assert "🌱" in read_until(parent, "you: ")
         os.write(parent, b"\x04")  # Ctrl-D
-        assert program.wait(timeout=120) == 0
-    finally:
-        program.kill()
-        os.close(parent)
+        assert running.wait(timeout=120) == 0
+    os.close(parent)
 
 
 def read_until(terminal: int, end: str) -> str:

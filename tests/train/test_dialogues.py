@@ -344,7 +344,10 @@ def test_a_few_bad_entries_are_left_out_where_that_is_asked_for(tmp_path, capsys
 
 def test_the_command_prints_one_line_a_problem_and_exits_2(tmp_path):
     good = subprocess.run(
-        [sys.executable, "-m", "train.dialogues", EXAMPLE], capture_output=True, text=True
+        [sys.executable, "-m", "train.dialogues", EXAMPLE],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     said = good.stdout.splitlines()
     assert (good.returncode, said[0]) == (0, f"{EXAMPLE}: 8 dialogues, 32 replies, no problems.")
@@ -353,7 +356,7 @@ def test_the_command_prints_one_line_a_problem_and_exits_2(tmp_path):
     assert said[4] == "      bot: I am filling honey jars for the market." and len(said) == 11
     path = write(tmp_path, [1])
     bad = subprocess.run(
-        [sys.executable, "-m", "train.dialogues", path], capture_output=True, text=True
+        [sys.executable, "-m", "train.dialogues", path], capture_output=True, text=True, timeout=120
     )
     assert (bad.returncode, bad.stdout) == (2, "")
     assert (

@@ -227,7 +227,7 @@ def test_signals_outside_the_main_thread_are_left_alone():
 
     thread = threading.Thread(target=enter)
     thread.start()
-    thread.join()
+    thread.join(60)
     assert inside == [(before, False)] and signal.getsignal(signal.SIGTERM) is before
 
 
