@@ -20,7 +20,8 @@ if __name__ == "__main__":  # the model loads while Gradio is imported, which ta
     loading = begin_to_load(options)
 
 from page import backend, middleware
-from page.blocks import launch
+from page.blocks import demo
+from page.serving import launch
 from persona_bot.errors import UserError
 from persona_bot.replies.remote import Endpoint
 
@@ -33,7 +34,7 @@ def main() -> None:
         elif loading is None:
             backend.load(options.model, options.device)
         print(
-            *launch(options.host, options.port, options.share, options.waiting),
+            *launch(demo, options.host, options.port, options.share, options.waiting),
             sep="\n",
             flush=True,
         )

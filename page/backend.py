@@ -1,5 +1,7 @@
 """The model behind the page: loaded once, shared by everybody, and one generator that writes a reply with it."""
 
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,6 +29,7 @@ class Progress(NamedTuple):
     text: str  # all of it so far
     tokens: int
     seconds: float
+    drafts: tuple[str, ...] = ()  # of best-of, the best first
 
 
 # a module's variable, so that ZeroGPU's forked processes find it
@@ -48,6 +51,25 @@ def use(loaded: Checkpoint | Endpoint) -> None:
     global checkpoint
     checkpoint = loaded
     ready.set()
+
+
+# set once somebody has said that a model will come: app.py while it loads, tests
+promised = threading.Event()
+
+
+def load_unless_promised() -> None:
+    """Loads the default model in a thread of its own when the page was opened by other means than app.py."""
+    if promised.is_set() or ready.is_set():
+        return
+    promised.set()
+
+    def load_default() -> None:
+        try:
+            load(os.environ.get("MODEL_ID"))
+        except UserError as error:
+            print(error, file=sys.stderr, flush=True)
+
+    threading.Thread(target=load_default, daemon=True).start()
 
 
 def is_remote() -> bool:

@@ -1,16 +1,30 @@
 """One visitor's conversation, owned by the server: who they talk to, what was said, and what is being said.
 
-An exchange is the partner's message and the persona's reply to it. While a reply is being written its exchange is `pending`;
-whoever writes it claims it first, so that a job that waited in the queue in vain finds nothing left to do.
+An exchange is the partner's message and the persona's replies to it, of which one is shown and counts. While a reply is
+being written its exchange is `pending`; whoever writes it claims it first, so that a job that waited in the queue in vain
+finds nothing left to do.
 """
 
 import threading
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from persona_bot.errors import UserError
-from persona_bot.persona import MAX_MESSAGE_CHARS, Persona, parse_persona
+from persona_bot.persona import (
+    MAX_MESSAGE_CHARS,
+    MAX_NAME_CHARS,
+    Persona,
+    parse_persona,
+    persona_text,
+)
+from persona_bot.prompt import SILENCE
 
 MAX_EXCHANGES = 200  # bounds a session's memory; a model forgets far earlier
+MAX_REPLIES = 20  # alternatives of one exchange
+MAX_FACE_CHARS = 16
+MAX_STEPS_BACK = 20  # fresh starts that can be undone
 NAMELESS = Persona("Your persona", (), "🎭")  # name and face of one that has none
 
 _claiming = threading.Lock()  # one for all sessions: it is held for a few instructions only
@@ -22,7 +36,29 @@ class Exchange:
 
     message: str
     persona: Persona
-    reply: str = ""
+    replies: list[str] = field(default_factory=list)
+    shown: int = 0  # the reply that the conversation goes on from
+    growing: str = ""  # the reply that is being written
+    replaced: list["Exchange"] = field(default_factory=list)  # what this edited message superseded
+
+    @property
+    def reply(self) -> str:
+        return self.replies[self.shown] if self.replies else ""
+
+
+class Before(NamedTuple):
+    """What a fresh start put away."""
+
+    id: str
+    persona: Persona
+    own: bool
+    text: str  # of the persona's text box, over a limit or not
+    exchanges: list[Exchange]
+    unsent: str
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
 
 
 @dataclass
@@ -31,35 +67,49 @@ class Conversation:
 
     persona: Persona
     exchanges: list[Exchange] = field(default_factory=list)
+    id: str = field(default_factory=new_id)  # by which the browser keeps it
+    own: bool = False  # somebody wrote this persona; it is no preset and was not drawn
     pending: Exchange | None = None  # always the last of `exchanges`
     claimed: bool = False
     stop: threading.Event | None = None  # ends the reply that is being written
     editing: int | None = None  # the exchange that the next message replaces
     tokens_per_second: float | None = None  # of the last reply
     unsent: str = ""  # a message without an answer, on its way back into the message box
-    before: tuple[Persona, list[Exchange]] | None = None  # what `fresh` put away
-    # what comes back if the pending reply stays empty
-    _replaced: list[Exchange] = field(default_factory=list)
+    returned: str = ""  # the message that `undo` gave back last
+    before: list[Before] = field(default_factory=list)
+    _persona_before: Persona | None = None  # of the exchange that is tried again
+
+    @property
+    def greeting(self) -> str:
+        """What the persona said before anybody else did."""
+        return (self.exchanges[0].persona if self.exchanges else self.persona).greeting
 
     def ask(self, message: str) -> None:
         """Opens an exchange with this message, in place of the one being edited if there is one."""
         message = check_message(message)
-        start = len(self.exchanges) if self.editing is None else self.editing
-        self._open(message, start)
-
-    def retry(self) -> None:
-        """Asks for another reply to the last message."""
-        if not self.exchanges:
-            raise UserError("There is no reply to try again yet; write a message first.")
-        self._open(self.exchanges[-1].message, len(self.exchanges) - 1)
-
-    def _open(self, message: str, start: int) -> None:
         self._refuse_while_pending()
+        start = len(self.exchanges) if self.editing is None else self.editing
         if start >= MAX_EXCHANGES:
             raise UserError(f"This chat has {MAX_EXCHANGES} messages; start a new one.")
-        self._replaced = self.exchanges[start:]
-        self.pending = Exchange(message, self.persona)
-        self.exchanges[start:] = [self.pending]
+        exchange = Exchange(message, self.persona, replaced=self.exchanges[start:])
+        self.exchanges[start:] = [exchange]
+        self._open(exchange)
+
+    def retry(self) -> None:
+        """Asks for one more reply to the last message."""
+        self._refuse_while_pending()
+        if not self.exchanges:
+            raise UserError("There is no reply to try again yet; write a message first.")
+        exchange = self.exchanges[-1]
+        if len(exchange.replies) >= MAX_REPLIES:
+            raise UserError(
+                f"This message has {MAX_REPLIES} replies; choose one of them, or edit the message."
+            )
+        self._persona_before, exchange.persona = exchange.persona, self.persona
+        self._open(exchange)
+
+    def _open(self, exchange: Exchange) -> None:
+        self.pending, exchange.growing = exchange, ""
         self.claimed, self.editing, self.stop = False, None, threading.Event()
 
     def _refuse_while_pending(self) -> None:
@@ -74,17 +124,24 @@ class Conversation:
             self.claimed = True
             return self.pending
 
-    def finish(self, exchange: Exchange) -> None:
-        """Closes the exchange; one without a reply is taken back, and what it replaced returns."""
+    def finish(self, exchange: Exchange, drafts: Sequence[str] = ()) -> None:
+        """Closes the exchange: what has grown becomes its shown reply, other `drafts` its alternatives.
+
+        Without a reply the exchange is taken back, and what it replaced returns; one that was tried again stays as it was.
+        """
         if exchange is not self.pending:  # a new chat was started meanwhile
             return
         self.pending = None
-        if exchange.reply:
-            return
-        # a retry still shows its message
-        if not (self._replaced and self._replaced[0].message == exchange.message):
+        others = [draft for draft in drafts if draft and draft != exchange.growing]
+        if exchange.growing:
+            exchange.shown = len(exchange.replies)
+            exchange.replies = [*exchange.replies, exchange.growing, *others][:MAX_REPLIES]
+        elif exchange.replies:
+            exchange.persona = self._persona_before
+        else:
             self.unsent = exchange.message
-        self.exchanges[-1:] = self._replaced
+            self.exchanges[-1:] = exchange.replaced
+        exchange.growing = ""
 
     def halt(self) -> None:
         """Ends the reply that is being written, or takes back the message that still waits for its turn."""
@@ -94,41 +151,87 @@ class Conversation:
         if waiting:
             self.finish(waiting)
 
-    def undo(self) -> str:
-        """Takes back the last exchange and returns its message; right after a fresh start, brings back what was before."""
+    def undo(self) -> tuple[str, str | None]:
+        """Takes back the last exchange, or the last fresh start.
+
+        Returns the message that goes back into its box, and the persona's text when that changes.
+        """
         self._refuse_while_pending()
         self.editing = None
-        if not self.exchanges and self.before:
-            self.persona, self.exchanges = self.before
-            self.before = None
-            return ""
-        if not self.exchanges:
+        if self.exchanges:
+            exchange = self.exchanges.pop()
+            self.exchanges += exchange.replaced
+            return exchange.message, None
+        if not self.before:
             raise UserError("There is nothing to undo.")
-        return self.exchanges.pop().message
+        self.id, self.persona, self.own, text, self.exchanges, message = self.before.pop()
+        return message, text
 
     def edit(self, index: object) -> str:
         """Makes the next message replace the one at `index` and all that follows; returns its text."""
-        if not isinstance(index, int) or not 0 <= index < len(self.exchanges):
-            raise UserError("That message is no longer there; edit another one.")
         self._refuse_while_pending()
-        self.editing = index
-        return self.exchanges[index].message
+        self.editing = self._checked(index)
+        return self.exchanges[self.editing].message
 
-    def fresh(self, persona: Persona | None = None) -> None:
-        """Starts a new chat, with `persona` if given; one `undo` brings the old one back."""
-        self.halt()
-        if self.exchanges:
-            self.before = (self.persona, self.exchanges)
-        self.exchanges, self.pending, self.editing = [], None, None
-        self.persona = persona or self.persona
+    def show(self, index: object, step: object) -> None:
+        """Moves to the next (1) or the former (-1) reply of the last exchange."""
+        self._refuse_while_pending()
+        if self._checked(index) != len(self.exchanges) - 1 or step not in (1, -1):
+            raise UserError("Only the replies to the last message can be chosen from.")
+        exchange = self.exchanges[-1]
+        exchange.shown = (exchange.shown + step) % len(exchange.replies)
+
+    def _checked(self, index: object) -> int:
+        if not isinstance(index, int) or not 0 <= index < len(self.exchanges):
+            raise UserError("That message is no longer there; choose another one.")
+        return index
+
+    def fresh(self, persona: Persona | None = None, text: str | None = None) -> None:
+        """Starts a new chat, with `persona` if given; one `undo` brings the old one back, with the `text` of its text box."""
+        self.put_away(text)
+        if persona:
+            self.persona, self.own = persona, False
+        self.exchanges, self.id = [], new_id()
+
+    def open(self, other: "Conversation", text: str | None = None) -> None:
+        """Goes on with another conversation; one `undo` brings the present one back."""
+        self.put_away(text)
+        self.persona, self.exchanges, self.id = other.persona, other.exchanges, other.id
+        self.own, self.unsent = other.own, other.unsent
+
+    def put_away(self, text: str | None) -> None:
+        """Ends what is being written and remembers all of it for `undo`."""
+        if self.stop:
+            self.stop.set()
+        if self.pending:
+            self.finish(self.pending)
+        text = persona_text(self.persona) if text is None else text
+        self.before.append(
+            Before(self.id, self.persona, self.own, text, self.exchanges, self.unsent)
+        )
+        del self.before[:-MAX_STEPS_BACK]
+        self.editing, self.unsent, self.tokens_per_second = None, "", None
 
     def rewrite(self, text: str, presets: dict[str, Persona]) -> None:
         """Reads the persona text box: counts from the next reply. Raises UserError naming a line over the limit."""
-        self.persona = recognise(parse_persona(text), self.persona, presets)
+        persona = recognise(parse_persona(text), self.persona, presets)
+        if persona != self.persona:
+            self.persona, self.own = persona, persona not in presets.values()
+
+    def rename(self, name: object = None, face: object = None) -> None:
+        """Gives the persona another name or face."""
+        before = self.persona
+        if isinstance(name, str):
+            plain = parse_persona("", name[:MAX_NAME_CHARS]).name
+            self.persona = self.persona._replace(name=plain or NAMELESS.name)
+        if isinstance(face, str):
+            self.persona = self.persona._replace(face=face[:MAX_FACE_CHARS])
+        self.own = self.own or self.persona != before
 
     def turns(self) -> list[str]:
         """Alternating plain texts, the partner's first, up to the reply that is wanted next."""
-        return [
+        opening = [SILENCE, self.greeting] if self.greeting else []
+        return opening + [
             text
             for e in self.exchanges
             for text in ([e.message] if e is self.pending else [e.message, e.reply])
@@ -150,11 +253,13 @@ def check_message(message: object) -> str:
 
 
 def recognise(persona: Persona, before: Persona, presets: dict[str, Persona]) -> Persona:
-    """Name and face for sentences from the text box: a preset's, else those of the persona they were edited from."""
+    """Name, face and greeting for sentences from the text box: a preset's, else those of the persona they were edited from."""
+    if persona.sentences == before.sentences:
+        return before._replace(name=persona.name, face=persona.face) if persona.name else before
     for preset in presets.values():
         if preset.sentences == persona.sentences:
             return preset
     if persona.name:
         return persona
     known = before if set(before.sentences) & set(persona.sentences) else NAMELESS
-    return persona._replace(name=known.name, face=known.face)
+    return known._replace(sentences=persona.sentences)

@@ -2,14 +2,17 @@
 
 import random
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import backend, render
+from page import backend, browser_store, render
 from page.conversation import NAMELESS, Conversation, check_message
+from page.names import SETTINGS
 from persona_bot.errors import UserError
-from persona_bot.persona import load_presets, persona_text, random_persona
+from persona_bot.persona import Persona, load_presets, persona_text, random_persona
 from persona_bot.replies.reply import Settings
 
 PRESETS = load_presets()
@@ -19,89 +22,173 @@ FRAME_SECONDS = 0.05  # a growing reply is redrawn at most this often ..
 CROWD = 4
 
 
+class Shown(NamedTuple):
+    """Everything that is derived from the conversation: in `blocks.py` the components, here their values."""
+
+    cards: Any
+    header: Any
+    transcript: Any
+    growing: Any
+    status: Any
+    send: Any
+    stop: Any
+    retry: Any
+    undo: Any
+    editing: Any
+    own_face: Any
+    record: Any
+
+
+class ShownPersona(NamedTuple):
+    """The persona's name, its text and what is said about it."""
+
+    name: Any
+    text: Any
+    counter: Any
+
+
 @contextmanager
-def toast():
+def toast() -> Iterator[None]:
     """Shows an error that a visitor can cause as a hint, and ends the chain of events."""
     try:
         yield
     except UserError as error:
-        gr.Warning(str(error))
+        gr.Info(str(error), title="")
         raise gr.Error(str(error), visible=False, print_exception=False) from None
 
 
-def shown(chat: Conversation) -> list:
-    """Values for the components in SHOWN, all of them derived from the conversation."""
+def shown(chat: Conversation) -> Shown:
     writing, something = chat.pending is not None, bool(chat.exchanges)
-    return [
-        render.cards(PRESETS, chat.persona),
-        render.header(chat.persona, PRESETS),
-        render.transcript(chat),
-        render.status(chat, *backend.room(chat.persona, chat.turns())),
-        gr.update(visible=not writing),
-        gr.update(visible=writing),
-        gr.update(interactive=something and not writing),
-        gr.update(interactive=(something or chat.before is not None) and not writing),
-        gr.update(visible=chat.editing is not None),
-    ]
-
-
-def shown_with_persona(chat: Conversation) -> list:
-    """Values for SHOWN_WITH_PERSONA: the text box follows the conversation's persona."""
-    text = persona_text(chat.persona)
-    return [text, render.counter(text), *shown(chat)]
-
-
-def opened(chat: Conversation, request: gr.Request):
-    """A visit begins, perhaps by a link that brings a persona; ends when the model is there."""
-    wanted = request.query_params.get("persona", "")
-    text = (
-        persona_text(PRESETS.get(wanted.strip().lower(), FIRST))
-        if not wanted or wanted.strip().lower() in PRESETS
-        else wanted
+    return Shown(
+        cards=render.cards(PRESETS, chat.persona),
+        header=render.header(chat.persona, PRESETS),
+        transcript=render.transcript(chat),
+        growing=render.growing(chat),
+        status=render.status(chat, *backend.room(chat.persona, chat.turns())),
+        send=gr.update(visible=not writing),
+        stop=gr.update(visible=writing),
+        retry=gr.update(interactive=something and not writing),
+        undo=gr.update(interactive=(something or bool(chat.before)) and not writing),
+        editing=gr.update(visible=chat.editing is not None),
+        own_face=render.own_face(chat.persona),
+        record=render.record(browser_store.chat_to_json(chat)),
     )
+
+
+def shown_persona(persona: Persona, text: str | None = None) -> ShownPersona:
+    text = persona_text(persona) if text is None else text
+    return ShownPersona("" if persona.name == NAMELESS.name else persona.name, text, render.counter(text))
+
+
+def opened(kept: str, chat: Conversation, request: gr.Request) -> list:
+    """A visit begins: with what the browser kept, else with the persona that a link brings, else with the first preset."""
+    back = browser_store.kept_from_json(kept)
+    text = back.text
+    if back.problem:
+        gr.Info(back.problem, title="")
+    if back.chat:
+        chat.persona, chat.exchanges, chat.id = back.chat.persona, back.chat.exchanges, back.chat.id
+        chat.own, chat.before = back.chat.own, []
+    elif request.query_params.get("persona", "").strip():
+        text = _from_link(request.query_params["persona"], chat)
+    if text is not None:
+        with_what_was_good(chat, text)
+    unsent = back.chat.unsent if back.chat else ""
+    draft = " ".join(filter(None, [unsent, back.draft]))
+    settings = [kept_setting(name, back.settings) for name in SETTINGS]
+    return [draft, *shown_persona(chat.persona, text), *shown(chat), *settings]
+
+
+def kept_setting(name: str, kept: dict[str, Any]) -> Any:
+    """The value that the browser kept of a setting, when it is in its range."""
     try:
-        chat.rewrite(text, PRESETS)
-        text = persona_text(chat.persona)
-    except UserError as error:
+        return getattr(Settings(**{name: kept[name]}), name)
+    except (KeyError, UserError):
+        return gr.skip()
+
+
+def _from_link(wanted: str, chat: Conversation) -> str | None:
+    """Takes the persona that a link names or holds; returns its text where it is over a limit."""
+    slug = wanted.strip().lower()
+    if slug in PRESETS or slug == "random":
+        chat.persona = PRESETS.get(slug) or random_persona(random.randrange(2**32))
+        return None
+    try:
         chat.persona = NAMELESS
-        gr.Warning(str(error))
-    while not backend.ready.is_set():
-        yield [render.model_line(None, ""), text, render.counter(text), *shown(chat)]
-        backend.ready.wait(1)
-    yield [
-        render.model_line(backend.checkpoint.name, backend.place()),
-        text,
-        render.counter(text),
-        *shown(chat),
-    ]
+        chat.rewrite(wanted, PRESETS)
+    except UserError as error:
+        gr.Info(str(error), title="")
+        return wanted
+    return None
 
 
-def pick(chat: Conversation, event: gr.EventData):
-    """A card was pressed: a new chat with that persona, drawn afresh unless it is a preset."""
-    preset = PRESETS.get(str(event.who))
-    chat.fresh(preset or random_persona(random.randrange(2**32)))
-    return shown_with_persona(chat)
-
-
-def rewrite(text: str, chat: Conversation):
-    """The persona's text was edited; over a limit the counter says which line, and the last good text stays in force."""
+def with_what_was_good(chat: Conversation, text: str) -> None:
+    """Reads the persona's text; over a limit the last good text stays in force, and the counter says which line."""
     try:
         chat.rewrite(text, PRESETS)
     except UserError:
         pass
-    return [render.counter(text), *shown(chat)]
 
 
-def send(message: str, text: str, chat: Conversation):
-    """Opens an exchange with the message; an error leaves both text boxes as they are."""
+def model_arrives(chat: Conversation) -> Iterator[list]:
+    """Ends when the model is there."""
+    while not backend.ready.wait(1):
+        yield [render.model_line(None, ""), gr.skip()]
+    yield [render.model_line(backend.checkpoint.name, backend.place()), shown(chat).status]
+
+
+def pick(text: str, chat: Conversation, event: gr.EventData) -> list:
+    """A card was pressed: a new chat with that persona, drawn afresh unless it is a preset."""
+    preset = PRESETS.get(str(event.who))
+    chat.fresh(preset or random_persona(random.randrange(2**32)), text)
+    return [*shown_persona(chat.persona), *shown(chat)]
+
+
+def open_chat(text: str, chat: Conversation, event: gr.EventData) -> list:
+    """An earlier chat was chosen; the browser brings it."""
+    with toast():
+        chat.open(browser_store.chat_from_json(event.text), text)
+    unsent, chat.unsent = chat.unsent, ""
+    return [unsent or gr.skip(), *shown_persona(chat.persona), *shown(chat)]
+
+
+def open_persona(text: str, chat: Conversation, event: gr.EventData) -> list:
+    """The card of a persona that somebody wrote was pressed; the browser brings it."""
+    with toast():
+        persona = browser_store.persona_from_dict(browser_store.parse_json(event.text))
+        chat.fresh(persona, text)
+        chat.own = True
+    return [*shown_persona(chat.persona), *shown(chat)]
+
+
+def rewrite(text: str, chat: Conversation) -> list:
+    """The persona's text was edited."""
+    name = chat.persona.name
+    with_what_was_good(chat, text)
+    new_name = gr.skip() if chat.persona.name == name else shown_persona(chat.persona).name
+    return [new_name, render.counter(text), *shown(chat)]
+
+
+def rename(name: str, chat: Conversation) -> Shown:
+    chat.rename(name=name)
+    return shown(chat)
+
+
+def choose_face(chat: Conversation, event: gr.EventData) -> Shown:
+    chat.rename(face=event.face)
+    return shown(chat)
+
+
+def send(message: str, text: str, chat: Conversation) -> Shown:
+    """Opens an exchange with the message; an error leaves everything as it was."""
     with toast():
         check_message(message)
         chat.rewrite(text, PRESETS)
         chat.ask(message)
-    return ["", *shown(chat)]
+    return shown(chat)
 
 
-def send_starter(text: str, chat: Conversation, event: gr.EventData):
+def send_starter(text: str, chat: Conversation, event: gr.EventData) -> Shown:
     """Opens an exchange with the conversation starter that was pressed."""
     with toast():
         chat.rewrite(text, PRESETS)
@@ -109,47 +196,66 @@ def send_starter(text: str, chat: Conversation, event: gr.EventData):
     return shown(chat)
 
 
-def retry(text: str, chat: Conversation):
-    """Asks for another reply to the last message."""
+def retry(text: str, chat: Conversation) -> Shown:
+    """Asks for one more reply to the last message."""
     with toast():
         chat.rewrite(text, PRESETS)
         chat.retry()
     return shown(chat)
 
 
-def edit(chat: Conversation, event: gr.EventData):
-    """Puts an earlier message into the message box; the next send replaces it and all that followed."""
+def show(chat: Conversation, event: gr.EventData) -> Shown:
+    """Moves to another reply of the last exchange."""
     with toast():
-        number = str(event.number)
-        message = chat.edit(int(number) if number.isdecimal() else None)
-    return [message, *shown(chat)]
-
-
-def stop_editing(chat: Conversation):
-    chat.editing = None
-    return ["", *shown(chat)]
-
-
-def undo(message: str, chat: Conversation):
-    """Takes back the last exchange; its message returns to the box, unless something else is being written there."""
-    with toast():
-        taken_back = chat.undo()
-    return [message or taken_back, *shown_with_persona(chat)]
-
-
-def fresh(chat: Conversation):
-    chat.fresh()
+        step = {"1": 1, "-1": -1}.get(str(event.step))
+        chat.show(_number(event.number), step)
     return shown(chat)
 
 
-def halt(message: str, chat: Conversation):
+def edit(chat: Conversation, event: gr.EventData) -> list:
+    """Puts an earlier message into the message box; the next send replaces it and all that followed."""
+    with toast():
+        message = chat.edit(_number(event.number))
+    return [message, *shown(chat)]
+
+
+def _number(value: object) -> int | None:
+    digits = str(value)
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 9 else None
+
+
+def stop_editing(chat: Conversation) -> Shown:
+    chat.editing = None
+    return shown(chat)
+
+
+def undo(message: str, text: str, chat: Conversation) -> list:
+    """Takes back the last exchange or the last fresh start; its message returns to the box, in front of a draft."""
+    with toast():
+        taken_back, former_text = chat.undo()
+    if taken_back and message not in ("", chat.returned):
+        taken_back = f"{taken_back} {message}"
+    chat.returned = taken_back
+    return [
+        taken_back or gr.skip(),
+        *shown_persona(chat.persona, text if former_text is None else former_text),
+        *shown(chat),
+    ]
+
+
+def fresh(text: str, chat: Conversation) -> Shown:
+    chat.fresh(text=text)
+    return shown(chat)
+
+
+def halt(message: str, chat: Conversation) -> list:
     """Ends the reply, or takes back the message that still waits for its turn."""
     chat.halt()
     return settle(message, chat)
 
 
-def link_copied():
-    gr.Info("Whoever opens it meets this persona.", title="Link copied", duration=4)
+def link_copied() -> None:
+    gr.Info("Link copied. Whoever opens it meets this persona.", title="", duration=4)
 
 
 def frame_seconds() -> float:
@@ -157,33 +263,33 @@ def frame_seconds() -> float:
     return FRAME_SECONDS * max(1, len(backend.running) / CROWD)
 
 
-def reply(chat: Conversation, *values):
+def reply(chat: Conversation, *values: Any) -> Iterator[str]:
     """Writes the open exchange, piece by piece; waits for the model if need be."""
     exchange = chat.claim()
     if exchange is None:  # stopped while it waited in the queue
         return
-    stop, turns = chat.stop, chat.turns()
+    stop, turns, drafts = chat.stop, chat.turns(), ()
     try:
-        settings = Settings(*values)
+        settings = Settings(**dict(zip(SETTINGS, values, strict=True)))
         while not backend.ready.wait(1) and not stop.is_set():
-            yield render.transcript(chat)
+            yield render.growing(chat)
         if stop.is_set():
             return
         drawn = 0.0
         for progress in backend.write(exchange.persona, turns, settings, stop):
-            exchange.reply = progress.text
+            exchange.growing, drafts = progress.text, progress.drafts
             if time.monotonic() - drawn >= frame_seconds():
-                yield render.transcript(chat)
+                yield render.growing(chat)
                 drawn = time.monotonic()
         chat.tokens_per_second = progress.tokens / progress.seconds if progress.seconds else None
     except UserError as error:
-        gr.Warning(str(error))
+        gr.Warning(str(error), title="")
     finally:  # also when the visitor leaves
         stop.set()
-        chat.finish(exchange)
+        chat.finish(exchange, drafts)
 
 
-def settle(message: str, chat: Conversation):
+def settle(message: str, chat: Conversation) -> list:
     """After a reply: what could not be sent goes back into the message box, in front of what was typed meanwhile."""
     unsent, chat.unsent = chat.unsent, ""
-    return [" ".join(filter(None, [unsent, message])), *shown(chat)]
+    return [f"{unsent} {message}".strip() if unsent else gr.skip(), *shown(chat)]

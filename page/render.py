@@ -3,135 +3,215 @@
 from html import escape
 from urllib.parse import quote
 
+from page import faces, names
 from page.conversation import MAX_EXCHANGES, NAMELESS, Conversation, Exchange
 from persona_bot.errors import UserError
-from persona_bot.persona import MAX_SENTENCES, Persona, parse_persona, persona_text
+from persona_bot.persona import MAX_SENTENCES, Persona, hint, parse_persona, persona_file
 
 STARTERS = (
     "Who are you?",
     "Where do you work?",
     "What do you do all day?",
-    "Do you have a car?",
     "What can you not stand?",
 )
-TITLE = "<h1>Persona bot <span>describe someone, then talk to them</span></h1>"
-ICON = (
-    "<link rel='icon' href=\"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 100 100'>"
-    "<text y='.9em' font-size='90'>🎭</text></svg>\">"
-)
-TO_PERSONA = '<button type="button" class="quiet" data-scroll="persona" aria-label="Edit persona">Edit</button>'
-FOR_PROGRAMS = '<button type="button" class="for-programs" data-press="footer .show-api">Use this page from a program</button>'
 PEN = (
     '<svg viewBox="0 0 24 24" width="16" height="16" fill="none" stroke="currentColor" stroke-width="1.8" stroke-linejoin="round" '
     'aria-hidden="true"><path d="M4 20l1-5L16.5 3.5l4 4L9 19z"/></svg>'
 )
+TITLE = "<h1>Persona bot <span>describe someone, then talk to them</span></h1>"
+TO_PERSONA = '<button type="button" class="quiet" data-scroll="persona" aria-label="Edit persona">Edit</button>'
+TO_CHAT = (
+    '<button type="button" class="quiet" data-scroll="talk">Back to the chat</button>'
+)
+FOR_PROGRAMS = '<button type="button" class="for-programs" data-press="footer .show-api">Use this page from a program</button>'
+CHATS = (
+    '<button type="button" class="quiet" popovertarget="earlier">Chats</button>'
+    '<div id="earlier" popover role="dialog" aria-label="Earlier chats"><h3>Earlier chats</h3><ul></ul>'
+    "<p>Kept in this browser only: the last 20 chats, your personas and settings. The server keeps nothing.</p>"
+    '<button type="button" class="quiet forget">Forget everything</button></div>'
+)
+MEMORY_MATTERS = 30  # per cent left, from which on the page speaks of it
+
+
+def event(name: str, **data: object) -> str:
+    """The attributes of a button that triggers one of names.py's events."""
+    values = "".join(f' data-{key}="{escape(str(value))}"' for key, value in data.items())
+    return f'type="button" data-event="{name}"{values}'
 
 
 def cards(presets: dict[str, Persona], persona: Persona) -> str:
-    """One button a preset, and one for a random persona; the one that is spoken to is pressed."""
+    """One button for somebody random, then one a preset; the one that is spoken to is pressed."""
     buttons = [
-        _card(slug, p.face, p.name, (p.name, p.face) == (persona.name, persona.face))
-        for slug, p in presets.items()
+        _card(slug, preset.face, preset.name, (preset.name, preset.face) == (persona.name, persona.face))
+        for slug, preset in presets.items()
     ]
-    return f'<div class="cards" role="group" aria-label="Presets">{"".join(buttons)}{_card("random", "🎲", "Someone new", False)}</div>'
+    return f'<div class="cards" role="group" aria-label="Personas">{"".join(buttons)}</div>'
+
+
+def random_card() -> str:
+    return _card("random", "🎲", "Random, somebody new", False)
 
 
 def _card(who: str, face: str, name: str, pressed: bool) -> str:
+    called, _, title = name.partition(",")
     return (
-        f'<button type="button" class="card" data-event="select" data-who="{escape(who)}" aria-pressed="{str(pressed).lower()}">'
-        f'{_face(face)}<span class="name">{escape(name)}</span></button>'
+        f'<button class="card" {event(names.PICK, who=who)} aria-pressed="{str(pressed).lower()}">{faces.face(face)}'
+        f'<span class="name">{escape(called)}<span class="unseen">, </span><small>{escape(title.strip())}</small></span></button>'
     )
 
 
-def _face(face: str) -> str:
-    return f'<span class="face" aria-hidden="true">{escape(face or NAMELESS.face)}</span>'
+def own_face(persona: Persona) -> str:
+    """The button beside the persona's name that opens the choice of faces."""
+    return (
+        '<button type="button" class="own-face" popovertarget="faces" aria-label="Change the face">'
+        f"{faces.face(persona.face or NAMELESS.face)}</button>"
+    )
+
+
+def face_choice() -> str:
+    buttons = "".join(
+        f'<button {event(names.FACE, face=emoji)} aria-label="{emoji}">{faces.face(emoji)}</button>'
+        for emoji in faces.PICTURES
+    )
+    return (
+        f'<div id="faces" popover role="dialog" aria-label="Choose a face"><div>{buttons}</div></div>'
+    )
 
 
 def header(persona: Persona, presets: dict[str, Persona]) -> str:
     """Who is spoken to; `data-link` is the query that opens the page with this persona."""
-    slug = next(
-        (slug for slug, preset in presets.items() if preset.sentences == persona.sentences), None
-    )
-    title = "" if persona.name in ("", NAMELESS.name) else f"# {persona.face} {persona.name}\n"
-    link = "?persona=" + quote(slug or title + persona_text(persona))
+    slug = next((slug for slug, preset in presets.items() if preset == persona), None)
+    shared = persona if persona.name != NAMELESS.name else persona._replace(name="", face="")
+    link = "?persona=" + quote(slug or persona_file(shared))
     about = persona.sentences[0] if persona.sentences else "no sentence about them yet"
-    edited = slug is None and any(
-        (p.name, p.face) == (persona.name, persona.face) for p in presets.values()
-    )
+    edited = slug is None and any(preset.name == persona.name for preset in presets.values())
     name = (persona.name or NAMELESS.name) + (", edited" if edited else "")
-    return f'<div class="who" data-link="{escape(link)}">{_face(persona.face)}<div><h2>{escape(name)}</h2><p>{escape(about)}</p></div></div>'
+    return (
+        f'<div class="who" data-link="{escape(link)}">{faces.face(persona.face or NAMELESS.face)}'
+        f"<div><h2>{escape(name)}</h2><p>{escape(about)}</p></div></div>"
+    )
 
 
 def transcript(chat: Conversation) -> str:
     """All that was said, oldest first, with a line wherever the persona changed; an invitation when nothing was."""
+    lines = [_greeting(chat)] if chat.greeting else []
     if not chat.exchanges:
-        return _invitation(chat.persona) + _announcement("")
-    lines, persona = [], chat.exchanges[0].persona
+        return _invitation(chat.persona, lines)
+    persona = chat.exchanges[0].persona
     for number, exchange in enumerate(chat.exchanges):
-        if exchange.persona != persona:
+        if _differ(exchange.persona, persona):
             lines.append(_notice("The persona changed here."))
             persona = exchange.persona
-        lines += [_yours(exchange, number, chat), _theirs(exchange, exchange is chat.pending)]
-    if chat.persona != persona:
+        lines.append(_yours(exchange, number, chat))
+        if exchange is not chat.pending:
+            lines.append(_theirs(exchange, number, exchange is chat.exchanges[-1]))
+    if _differ(chat.persona, persona):
         lines.append(_notice("The persona changed. It counts from the next reply."))
     if len(chat.exchanges) >= MAX_EXCHANGES:
         lines.append(_notice("This chat is full. Start a new one."))
-    said = "" if chat.pending else chat.exchanges[-1].reply
-    return f'<ol class="talk" aria-label="Conversation">{"".join(lines)}</ol>' + _announcement(said)
+    return _talk("".join(lines))
 
 
-def _invitation(persona: Persona) -> str:
-    facts = "".join(f"<li>{escape(sentence)}</li>" for sentence in persona.sentences[:4])
+def growing(chat: Conversation) -> str:
+    """The reply that is being written, alone, or nothing: what a frame carries."""
+    exchange = chat.pending
+    if exchange is None:
+        return ""
+    if exchange.growing:
+        words = f'<p dir="auto" data-writing>{escape(exchange.growing)}</p>'
+    else:
+        words = (
+            '<p class="dots" role="img" aria-label="is about to answer"><i></i><i></i><i></i></p>'
+        )
+    return _talk(_bubble(exchange.persona, words, len(chat.exchanges) - 1))
+
+
+def _talk(items: str) -> str:
+    return f'<ol class="talk">{items}</ol>'
+
+
+def _differ(one: Persona, other: Persona) -> bool:
+    return one[:3] != other[:3]  # a starter or a greeting changes nothing that is said
+
+
+def _invitation(persona: Persona, opening: list[str]) -> str:
     starters = "".join(
-        f'<button type="button" class="starter" data-event="example_select" data-message="{text}">{text}</button>'
-        for text in STARTERS
+        f'<button class="starter" {event(names.STARTER, message=text)}>{escape(text)}</button>'
+        for text in persona.starters or STARTERS
     )
+    facts = "".join(f"<li>{escape(sentence)}</li>" for sentence in persona.sentences[:4])
     return (
-        f'<div class="invitation">{_face(persona.face)}<h3>Say hello to {escape(_called(persona))}</h3>'
-        f'<ul class="facts">{facts}</ul><div class="starters" role="group" aria-label="Conversation starters">{starters}</div></div>'
+        f'<div class="invitation">{faces.face(persona.face or NAMELESS.face)}<h3>Say hello to {escape(_called(persona))}</h3>'
+        f'<ul class="facts">{facts}</ul></div>{_talk("".join(opening)) if opening else ""}'
+        f'<div class="starters" role="group" aria-label="Conversation starters">{starters}</div>'
     )
 
 
 def _called(persona: Persona) -> str:
-    """`the soldier`, but `Maja, baker` and `your persona`."""
-    name = persona.name or NAMELESS.name
-    if name == NAMELESS.name:
+    """`Willow`, but `the soldier` who has no name, and `your persona`."""
+    if persona.name in ("", NAMELESS.name):
         return "your persona"
-    return name if "," in name else f"the {name[0].lower()}{name[1:]}"
+    return persona.called or persona.name
+
+
+def _by(persona: Persona) -> str:
+    name = persona.called if persona.name not in ("", NAMELESS.name) else NAMELESS.name
+    return f'<span class="by">{escape(name)}</span>'
+
+
+def _bubble(persona: Persona, words: str, number: int, below: str = "") -> str:
+    return (
+        f'<li class="them" data-number="{number}">{faces.face(persona.face or NAMELESS.face)}'
+        f'<div class="said">{_by(persona)}{words}{below}</div></li>'
+    )
+
+
+def _greeting(chat: Conversation) -> str:
+    persona = chat.exchanges[0].persona if chat.exchanges else chat.persona
+    return _bubble(persona, f'<p dir="auto">{escape(persona.greeting)}</p>', -1)
 
 
 def _yours(exchange: Exchange, number: int, chat: Conversation) -> str:
     edited = ' data-editing="true"' if chat.editing == number else ""
-    name = f'aria-label="Edit message {number + 1}" title="Edit and ask again"'
-    pen = f'<button type="button" class="pen" data-event="edit" data-number="{number}" {name}>{PEN}</button>'
-    return f'<li class="you"{edited}>{"" if chat.pending else pen}<p dir="auto">{escape(exchange.message)}</p></li>'
+    pen = (
+        f'<button class="pen" {event(names.EDIT, number=number)} aria-label="Edit message {number + 1}" '
+        f'title="Edit and ask again">{PEN}</button>'
+    )
+    return (
+        f'<li class="you"{edited}>{"" if chat.pending else pen}<div class="said"><span class="by">You</span>'
+        f'<p dir="auto">{escape(exchange.message)}</p></div></li>'
+    )
 
 
-def _theirs(exchange: Exchange, writing: bool) -> str:
-    if writing and not exchange.reply:
-        words = (
-            '<p class="dots" role="img" aria-label="is about to answer"><i></i><i></i><i></i></p>'
-        )
-    else:
-        words = f"<p dir='auto'{' data-writing' if writing else ''}>{escape(exchange.reply)}</p>"
-    return f'<li class="them">{_face(exchange.persona.face)}{words}</li>'
+def _theirs(exchange: Exchange, number: int, last: bool) -> str:
+    words = f'<p dir="auto">{escape(exchange.reply)}</p>'
+    below = _alternatives(exchange, number) if last and len(exchange.replies) > 1 else ""
+    return _bubble(exchange.persona, words, number, below)
+
+
+def _alternatives(exchange: Exchange, number: int) -> str:
+    """`‹ 2/3 ›`: the reply that is shown, and the ways to the others."""
+    former, later = (
+        f'<button {event(names.SHOW, number=number, step=step)} aria-label="{label}">{sign}</button>'
+        for step, label, sign in ((-1, "Former reply", "‹"), (1, "Next reply", "›"))
+    )
+    place = f"{exchange.shown + 1}/{len(exchange.replies)}"
+    return f'<div class="alternatives" role="group" aria-label="Other replies">{former}<span>{place}</span>{later}</div>'
 
 
 def _notice(text: str) -> str:
     return f'<li class="notice"><span>{escape(text)}</span></li>'
 
 
-def _announcement(text: str) -> str:
-    """Read out by screen readers, once a reply is complete."""
-    return f'<div class="unseen" aria-live="polite">{escape(text)}</div>'
-
-
 def counter(text: str) -> str:
-    """How many of the persona's lines are used, or which one is over the limit."""
+    """How many of the persona's lines are used, which one is over the limit, or how to write one better."""
     try:
-        used = len(parse_persona(text).sentences)
+        persona = parse_persona(text)
     except UserError as error:
         return f'<p class="counter" data-over="true" aria-live="polite">{escape(str(error))}</p>'
+    used, advice = len(persona.sentences), hint(persona)
+    if advice:
+        return f'<p class="counter" aria-live="polite">{escape(advice)}</p>'
     full = ' data-full="true"' if used == MAX_SENTENCES else ""
     return f'<p class="counter"{full} aria-live="polite"><b>{used}</b>/{MAX_SENTENCES} sentences, one a line</p>'
 
@@ -144,15 +224,25 @@ def model_line(name: str | None, device: str) -> str:
 
 
 def status(chat: Conversation, used: int, room: int) -> str:
-    """Speed of the last reply, and how much of the model's memory the conversation leaves."""
-    if not room:
-        return '<p class="status"></p>'
-    speed = f"<span>{chat.tokens_per_second:.0f} tokens/s</span>" if chat.tokens_per_second else ""
-    left = max(0, 100 - round(100 * used / room))
-    meter = f'<span class="room"><i style="width:{left}%"></i></span>'
-    words = (
-        f'{left} %<span class="long"> memory</span> left'
-        if left
-        else "the oldest messages are forgotten"
+    """How much of the model's memory is left, once little is; the last reply's speed, which shows while Settings are open."""
+    speed = (
+        f'<span class="speed">{chat.tokens_per_second:.0f} tokens/s</span>'
+        if chat.tokens_per_second
+        else ""
     )
-    return f'<p class="status">{speed}<span title="{used} of {room} tokens of memory are used">{meter}{words}</span></p>'
+    left = max(0, 100 - round(100 * used / room)) if room else 100
+    memory = (
+        ""
+        if left > MEMORY_MATTERS
+        else f'<span title="{used} of {room} tokens are used">{_memory(left)}</span>'
+    )
+    return f'<p class="status">{speed}{memory}</p>'
+
+
+def _memory(left: int) -> str:
+    return f"{left} % of its memory left" if left else "it forgets the oldest messages"
+
+
+def record(text: str) -> str:
+    """What the visitor's browser is to keep of the chat, as JSON, for the script to take."""
+    return f'<data hidden value="{escape(text)}"></data>'

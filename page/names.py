@@ -1,0 +1,34 @@
+"""The names that Python, HTML and JavaScript must agree on.
+
+`gr.HTML` passes on events of fixed names only, so each of ours borrows one: the markup carries it as `data-event`, the
+script triggers it, and `blocks.py` listens to it.
+"""
+
+PICK = "select"  # a card: a preset, or somebody random
+EDIT = "edit"  # the pen at a message
+STARTER = "example_select"  # a conversation starter
+SHOW = "like"  # ‹ and › at a reply with alternatives
+FACE = "option_select"  # a face for the persona
+OPEN_CHAT = "upload"  # a conversation that the browser kept
+OPEN_PERSONA = "apply"  # a persona that the browser kept
+EVENTS = {
+    "pick": PICK,
+    "edit": EDIT,
+    "starter": STARTER,
+    "show": SHOW,
+    "face": FACE,
+    "openChat": OPEN_CHAT,
+    "openPersona": OPEN_PERSONA,
+}  # for the script
+
+SLIDERS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_tokens",
+    "max_tokens",
+    "repetition_penalty",
+    "no_repeat_ngram",
+    "best_of",
+)
+SETTINGS = (*SLIDERS, "seed")  # in the order in which the page shows them

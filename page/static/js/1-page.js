@@ -1,0 +1,142 @@
+// What the browser does on its own: pass clicks in our HTML on as events, send at once, keep the newest message in view
+// and the focus where it was.
+window.personaPage = {
+	sending: null, // the message that the server has not taken yet
+	draft: null, // what stood in the message box before an earlier message was edited
+
+	clicks(element, trigger) {
+		element.addEventListener("click", (event) => {
+			const button = event.target.closest("button[data-event]");
+			if (!button) return;
+			button.closest("[popover]")?.hidePopover();
+			trigger(button.dataset.event, { ...button.dataset });
+		});
+		// A button that is drawn anew keeps the focus; when it is gone, the message box has it.
+		let focused = null;
+		element.addEventListener("focusin", (event) => (focused = event.target.closest("button[data-event]")));
+		element.addEventListener("focusout", (event) => {
+			if (event.target.isConnected && event.relatedTarget) focused = null;
+		});
+		new MutationObserver(() => {
+			if (!focused || focused.isConnected) return;
+			const { event, who, number, step } = focused.dataset;
+			focused = null;
+			const same = (b) => b.dataset.event === event && b.dataset.who === who && b.dataset.number === number && b.dataset.step === step;
+			const again = [...element.querySelectorAll("button[data-event]")].find(same);
+			again ? again.focus({ preventScroll: true }) : personaPage.focusMessage();
+		}).observe(element, { childList: true, subtree: true });
+	},
+
+	// Scrolls along while the reader is at the end, and always when a message was added; tells screen readers a finished reply.
+	follow(element) {
+		const box = element.closest("#scroll");
+		let atEnd = true;
+		let messages = 0;
+		let writing = false;
+		box.addEventListener("scroll", () => (atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 48));
+		new MutationObserver(() => {
+			const count = box.querySelectorAll(".you").length;
+			if (atEnd || count > messages) box.scrollTop = count ? box.scrollHeight : 0;
+			messages = count;
+			const stillWriting = element.querySelector(".them") !== null;
+			personaStore.growing(element.querySelector("[data-writing]")?.textContent);
+			if (writing && !stillWriting) personaPage.announce([...box.querySelectorAll(".them .said")].at(-1));
+			writing = stillWriting;
+		}).observe(box, { childList: true, subtree: true, characterData: true });
+		const transcript = document.getElementById("transcript");
+		new MutationObserver(() => personaPage.taken()).observe(transcript, { childList: true, subtree: true });
+	},
+
+	announce(said) {
+		const region = document.querySelector("#announcer [aria-live]");
+		const [by, words] = [said?.querySelector(".by"), said?.querySelector("p")];
+		if (!words) return;
+		region.textContent = `${by.textContent}: ${words.textContent}`;
+		setTimeout(() => (region.textContent = ""), 5000); // else it would be found a second time when reading through the page
+	},
+
+	start() {
+		document.addEventListener("click", (event) => {
+			const { scroll, press } = event.target.closest("button")?.dataset ?? {};
+			if (scroll) document.getElementById(scroll).scrollIntoView({ behavior: "smooth" });
+			if (press) document.querySelector(press).click(); // Gradio's own button, in the footer that we hide
+		});
+		personaPage.box().addEventListener("input", () => personaStore.draft());
+		personaPage.focusMessage();
+	},
+
+	box() {
+		return document.querySelector("#composer textarea");
+	},
+
+	setBox(text) {
+		const box = personaPage.box();
+		if (box.value === text) return;
+		box.value = text;
+		box.dispatchEvent(new Event("input", { bubbles: true })); // Gradio's component follows
+	},
+
+	focusMessage() {
+		if (matchMedia("(pointer: fine)").matches) personaPage.box().focus({ preventScroll: true }); // a phone would open its keyboard
+	},
+
+	// The box clears and the message stands in the chat before the server has answered; what it would refuse stays in the box.
+	sent(message, ...others) {
+		const editing = document.querySelector("[data-editing]");
+		const writing = document.querySelector("#growing .them");
+		if (personaPage.sending === null && !writing && message.trim() && message.length <= 1000) {
+			personaPage.sending = message;
+			const typedSince = personaPage.box().value.slice(message.length);
+			personaPage.setBox(editing ? (personaPage.draft ?? "") : typedSince);
+			if (!editing) document.getElementById("just-sent").firstElementChild.replaceChildren(personaPage.bubble(message.trim()));
+		}
+		return [message, ...others];
+	},
+
+	bubble(message) {
+		const list = document.createElement("ol");
+		list.className = "talk";
+		list.innerHTML = '<li class="you"><div class="said"><span class="by">You</span><p dir="auto"></p></div></li>';
+		list.querySelector("p").textContent = message;
+		return list;
+	},
+
+	// The server has drawn the chat anew.
+	taken() {
+		document.getElementById("just-sent").firstElementChild.replaceChildren();
+		if (personaPage.sending === null) return;
+		personaPage.sending = null;
+		personaPage.draft = null;
+		personaStore.draft();
+	},
+
+	// The server did not take the message: it is back in the box, in front of what was typed since.
+	refused() {
+		if (personaPage.sending === null) return;
+		const text = [personaPage.sending, personaPage.box().value].filter(Boolean).join(" ");
+		personaPage.sending = null;
+		personaPage.taken();
+		personaPage.setBox(text);
+	},
+
+	beforeEdit(...inputs) {
+		if (!document.querySelector("[data-editing]")) personaPage.draft = personaPage.box().value;
+		return inputs;
+	},
+
+	afterEdit() {
+		personaPage.setBox(personaPage.draft ?? "");
+		personaPage.draft = null;
+		personaPage.focusMessage();
+	},
+
+	async copyLink() {
+		const query = document.querySelector("#header .who").dataset.link;
+		const link = location.origin + location.pathname + query;
+		try {
+			await navigator.clipboard.writeText(link);
+		} catch {
+			window.prompt("Copy this link:", link); // no clipboard outside https and localhost
+		}
+	},
+};

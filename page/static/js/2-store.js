@@ -1,0 +1,136 @@
+// What this browser keeps: the chat of each tab, the last 20 chats, the personas that somebody wrote, the settings.
+// The server keeps none of it and checks all that comes back.
+window.personaStore = (() => {
+	const PREFIX = "persona-bot:";
+	const MOST = 20; // chats, and personas; the oldest goes first
+	const open = (name) => {
+		const of = () => window[name]; // reading it throws where the browser forbids storage
+		return {
+			get(key) {
+				try {
+					return JSON.parse(of().getItem(PREFIX + key));
+				} catch {
+					return null;
+				}
+			},
+			set(key, value) {
+				try {
+					of().setItem(PREFIX + key, JSON.stringify(value));
+					return true;
+				} catch {
+					return false;
+				}
+			},
+			remove(key) {
+				try {
+					of().removeItem(PREFIX + key);
+				} catch {}
+			},
+			clear() {
+				try {
+					Object.keys(of()).filter((key) => key.startsWith(PREFIX)).forEach((key) => of().removeItem(key));
+				} catch {}
+			},
+		};
+	};
+	const tab = open("sessionStorage");
+	const all = open("localStorage");
+	const now = { set: (key, value) => [tab, all].forEach((storage) => storage.set(`now:${key}`, value)) };
+	let current = null; // the record of the chat on the screen
+	let opened = null; // what was said in it when the page opened
+	let forgotten = false;
+
+	const link = () => new URLSearchParams(location.search).get("persona") ?? "";
+	const list = (name) => (Array.isArray(all.get(name)) ? all.get(name) : []);
+
+	function take(text) {
+		if (!text || forgotten) return;
+		const record = JSON.parse(text);
+		if (record.exchanges.every((exchange) => exchange.replies.length)) tab.remove("growing");
+		current = record;
+		now.set("record", record);
+		tab.set("now:link", link());
+		keepChat(record);
+		if (record.own && record.persona.sentences.length) keepPersona(record);
+		document.dispatchEvent(new Event("persona-store"));
+	}
+
+	function keepChat(record) {
+		const said = JSON.stringify(record.exchanges);
+		const known = list("chats");
+		if (!record.exchanges.length || (said === opened && !known.some((chat) => chat.id === record.id))) return;
+		const { name, face } = record.persona;
+		const entry = { id: record.id, at: Date.now(), title: record.exchanges[0].message.slice(0, 80), name, face };
+		const chats = [entry, ...known.filter((chat) => chat.id !== record.id)];
+		chats.splice(MOST).forEach((chat) => all.remove(`chat:${chat.id}`));
+		while (!all.set(`chat:${record.id}`, record) && chats.length > 1) all.remove(`chat:${chats.pop().id}`);
+		all.set("chats", chats);
+	}
+
+	function keepPersona({ id, persona }) {
+		const same = (other) => other.id === id || JSON.stringify(other.persona.sentences) === JSON.stringify(persona.sentences);
+		all.set("personas", [{ id, persona }, ...list("personas").filter((other) => !same(other))].slice(0, MOST));
+	}
+
+	// A reply that was cut off with the connection counts as far as it came.
+	function withGrowing(record) {
+		const growing = tab.get("growing");
+		const last = record?.exchanges?.at(-1);
+		if (!growing?.text || !last || growing.id !== record.id || growing.count !== record.exchanges.length) return record;
+		last.shown = last.replies.push(growing.text) - 1;
+		return record;
+	}
+
+	return {
+		all,
+		list,
+
+		// The hidden element in which the server writes the record.
+		keep(element) {
+			const read = () => take(element.querySelector("data")?.value);
+			new MutationObserver(read).observe(element, { childList: true, subtree: true, attributes: true });
+		},
+
+		growing(text) {
+			if (text && current) tab.set("growing", { id: current.id, count: current.exchanges.length, text });
+		},
+
+		draft() {
+			if (forgotten) return;
+			const box = personaPage.box().value;
+			now.set("draft", [personaPage.draft, personaPage.sending, box].filter(Boolean).join(" "));
+		},
+
+		keepSettings(...values) {
+			if (!forgotten) all.set("settings", Object.fromEntries(personaNames.settings.map((name, k) => [name, values[k]])));
+		},
+
+		// What the page opens with: this tab's chat, in a new tab the latest; a link to a persona begins afresh.
+		brought(_kept, ...others) {
+			const settings = all.get("settings") ?? {};
+			const again = tab.get("now:link") === link() && tab.get("now:record");
+			const storage = again ? tab : link() ? null : all;
+			const kept = { settings };
+			if (storage) {
+				const record = again ? withGrowing(tab.get("now:record")) : all.get("now:record");
+				if (record && !again) delete record.id; // the other tab may go on with its own
+				if (record) opened = JSON.stringify(record.exchanges);
+				Object.assign(kept, { chat: record && JSON.stringify(record), text: storage.get("now:text"), draft: storage.get("now:draft") });
+			}
+			tab.remove("growing");
+			const text = document.querySelector("#persona-text textarea");
+			text.addEventListener("input", () => forgotten || now.set("text", text.value));
+			return [JSON.stringify(kept), ...others];
+		},
+
+		forgetText() {
+			now.set("text", null);
+		},
+
+		forget() {
+			forgotten = true;
+			[tab, all].forEach((storage) => storage.clear());
+			location.replace(location.pathname);
+		},
+	};
+})();
