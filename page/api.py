@@ -53,6 +53,8 @@ def answer(
         )
         if not backend.ready.is_set():
             raise UserError("The model is still loading; try again in a moment.")
+        # Gradio can cancel a job from its first value on; without this one who left early would be written for in vain
+        yield ""
         shown = 0.0
         for progress in backend.write(who, turns, settings, threading.Event()):
             if time.monotonic() - shown >= frame_seconds():

@@ -44,7 +44,9 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
                 header = html(render.header(FIRST, PRESETS), elem_id="header")
                 html(render.TO_PERSONA, elem_id="to-persona")
                 chats = html(
-                    render.CHATS, elem_id="chats", js_on_load="personaStore.earlier(element, trigger)"
+                    render.CHATS,
+                    elem_id="chats",
+                    js_on_load="personaStore.earlier(element, trigger)",
                 )
                 new_chat = quiet_button("New chat")
             with gr.Column(elem_id="scroll"):
@@ -103,8 +105,8 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
                     setting("best_of", "Best of", 1,
                             "Writes so many replies, shows the one that fits best, and keeps the others "
                             "as alternatives; above 1 nothing streams."),
-                    # a function: Gradio draws a plain None as 0 and sends that
-                    gr.Number(lambda: None, label="Seed", precision=0,
+                    # Gradio draws None as 0 and sends that, unless an event has set it: `opened` does
+                    gr.Number(None, label="Seed", precision=0,
                               info="A whole number makes the reply repeatable; empty is random."),
                 ]  # fmt: skip
             html(render.FOR_PROGRAMS)
@@ -122,13 +124,13 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     at_once = {"queue": False, **unseen}
     # through the queue, since only there a toast reaches the page
     soon = {"concurrency_limit": None, **unseen}
-    to_message = {"fn": None, "js": "personaPage.focusMessage"}
+    to_message = {"fn": None, "js": "personaPage.focusMessage", **unseen}
 
     opening = demo.load(
         events.opened, [kept, chat], [message, *PERSONA, *SHOWN, *settings], js="personaStore.brought", **soon,
     )  # fmt: skip
     opening.then(events.model_arrives, chat, [model_line, status], **soon)
-    demo.load(None, js="personaPage.start")
+    demo.load(None, js="personaPage.start", **unseen)
     for card in (cards, random_card):
         getattr(card, names.PICK)(events.pick, [persona, chat], [*PERSONA, *SHOWN], **at_once)
     getattr(own_cards, names.OPEN_PERSONA)(
@@ -150,16 +152,18 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
         events.edit, chat, [message, *SHOWN], js="personaPage.beforeEdit", **at_once
     ).then(**to_message)
     getattr(transcript, names.SHOW)(events.show, chat, SHOWN, **soon)
-    keep.click(events.stop_editing, chat, SHOWN, **at_once).then(None, js="personaPage.afterEdit")
+    keep.click(events.stop_editing, chat, SHOWN, **at_once).then(
+        None, js="personaPage.afterEdit", **unseen
+    )
     stop_button.click(events.halt, [message, chat], [message, *SHOWN], **at_once).then(**to_message)
     copy_link.click(events.link_copied, js="personaPage.copyLink", **soon)
-    gr.on([s.change for s in settings], None, settings, js="personaStore.keepSettings")
+    gr.on([s.change for s in settings], None, settings, js="personaStore.keepSettings", **unseen)
 
     sending = gr.on(
         [message.submit, send_button.click], events.send, [message, persona, chat], SHOWN,
         js="personaPage.sent", **soon,
     )  # fmt: skip
-    sending.failure(None, js="personaPage.refused")
+    sending.failure(None, js="personaPage.refused", **unseen)
     for asked in (
         sending,
         getattr(transcript, names.STARTER)(events.send_starter, [persona, chat], SHOWN, **soon),

@@ -33,7 +33,8 @@ from persona_bot.persona import (
 
 VERSION = 1
 MAX_DRAFT_CHARS = 10_000
-MAX_JSON_CHARS = 800_000  # a request may have a million bytes
+MAX_JSON_CHARS = 800_000
+KEPT_BYTES = 700_000  # of a chat; a request may have a million, and quotes are escaped in it
 MAX_REPLY_CHARS = 4_000  # the longest reply that a model may write has fewer
 BROKEN = "That is no conversation of this page, or it is damaged; nothing was changed."
 
@@ -49,9 +50,12 @@ def chat_to_json(chat: Conversation) -> str:
         "exchanges": exchanges,
     }
     text = json.dumps(record, ensure_ascii=False)
-    if len(text) > MAX_JSON_CHARS:  # what a visit may bring back: alternatives are the first to go
+    if len(text.encode()) > KEPT_BYTES:  # alternatives go first, then the oldest exchanges
         for exchange in exchanges:
             exchange.update(replies=exchange["replies"][exchange["shown"] :][:1], shown=0)
+        sizes = [len(json.dumps(exchange, ensure_ascii=False).encode()) for exchange in exchanges]
+        while sum(sizes) > KEPT_BYTES:
+            del exchanges[0], sizes[0]
         text = json.dumps(record, ensure_ascii=False)
     return text
 

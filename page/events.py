@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from page import backend, browser_store, render
-from page.conversation import NAMELESS, Conversation, check_message
+from page.conversation import NAMELESS, Conversation, check_message, new_id
 from page.names import SETTINGS
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona, load_presets, persona_text, random_persona
@@ -77,13 +77,15 @@ def shown(chat: Conversation) -> Shown:
 
 def shown_persona(persona: Persona, text: str | None = None) -> ShownPersona:
     text = persona_text(persona) if text is None else text
-    return ShownPersona("" if persona.name == NAMELESS.name else persona.name, text, render.counter(text))
+    return ShownPersona(
+        "" if persona.name == NAMELESS.name else persona.name, text, render.counter(text)
+    )
 
 
 def opened(kept: str, chat: Conversation, request: gr.Request) -> list:
     """A visit begins: with what the browser kept, else with the persona that a link brings, else with the first preset."""
     back = browser_store.kept_from_json(kept)
-    text = back.text
+    text, chat.id = back.text, new_id()  # every visit begins with a copy of the same conversation
     if back.problem:
         gr.Info(back.problem, title="")
     if back.chat:
@@ -100,11 +102,11 @@ def opened(kept: str, chat: Conversation, request: gr.Request) -> list:
 
 
 def kept_setting(name: str, kept: dict[str, Any]) -> Any:
-    """The value that the browser kept of a setting, when it is in its range."""
+    """The value that the browser kept of a setting when it is in its range, else the default."""
     try:
         return getattr(Settings(**{name: kept[name]}), name)
     except (KeyError, UserError):
-        return gr.skip()
+        return getattr(Settings(), name)
 
 
 def _from_link(wanted: str, chat: Conversation) -> str | None:

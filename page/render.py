@@ -20,9 +20,7 @@ PEN = (
 )
 TITLE = "<h1>Persona bot <span>describe someone, then talk to them</span></h1>"
 TO_PERSONA = '<button type="button" class="quiet" data-scroll="persona" aria-label="Edit persona">Edit</button>'
-TO_CHAT = (
-    '<button type="button" class="quiet" data-scroll="talk">Back to the chat</button>'
-)
+TO_CHAT = '<button type="button" class="quiet" data-scroll="talk">Back to the chat</button>'
 FOR_PROGRAMS = '<button type="button" class="for-programs" data-press="footer .show-api">Use this page from a program</button>'
 CHATS = (
     '<button type="button" class="quiet" popovertarget="earlier">Chats</button>'
@@ -42,7 +40,12 @@ def event(name: str, **data: object) -> str:
 def cards(presets: dict[str, Persona], persona: Persona) -> str:
     """One button for somebody random, then one a preset; the one that is spoken to is pressed."""
     buttons = [
-        _card(slug, preset.face, preset.name, (preset.name, preset.face) == (persona.name, persona.face))
+        _card(
+            slug,
+            preset.face,
+            preset.name,
+            (preset.name, preset.face) == (persona.name, persona.face),
+        )
         for slug, preset in presets.items()
     ]
     return f'<div class="cards" role="group" aria-label="Personas">{"".join(buttons)}</div>'
@@ -73,9 +76,7 @@ def face_choice() -> str:
         f'<button {event(names.FACE, face=emoji)} aria-label="{emoji}">{faces.face(emoji)}</button>'
         for emoji in faces.PICTURES
     )
-    return (
-        f'<div id="faces" popover role="dialog" aria-label="Choose a face"><div>{buttons}</div></div>'
-    )
+    return f'<div id="faces" popover role="dialog" aria-label="Choose a face"><div>{buttons}</div></div>'
 
 
 def header(persona: Persona, presets: dict[str, Persona]) -> str:

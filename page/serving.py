@@ -76,11 +76,7 @@ def launch(
     demo.queue(max_size=waiting)
     try:
         _, local, public = demo.launch(
-            server_name=host,
-            server_port=port,
-            share=share,
-            quiet=True,
-            prevent_thread_lock=True,
+            server_name=host, server_port=port, share=share, quiet=True, prevent_thread_lock=True
         )
     except (OSError, OverflowError) as error:
         raise UserError(

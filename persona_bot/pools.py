@@ -10,7 +10,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent.parent / "persona_presets" / "pools"
 # in the order in which a persona tells them
-POOLS = ("jobs", "homes", "hobbies", "likes", "dislikes", "quirks", "families")
+POOLS = ("jobs", "homes", "hobbies", "likes", "dislikes", "quirks", "families", "voices")
 STARTERS = 4
 
 Line = tuple[str, frozenset[str]]  # words and topics
@@ -22,24 +22,17 @@ def draw(seed: int) -> tuple[str, tuple[str, ...], str, str, tuple[str, ...]]:
     first_name = _draw_line(chance, pool("names"), set())[0]
     age = 25 + chance.randrange(35)
     sentences, topics, title = [f"my name is {first_name.lower()} and i am {age}."], set(), ""
-    for name in filter(has_pool, POOLS):
+    for name in POOLS:
         line, line_topics = _draw_line(chance, pool(name), topics)
         if name == "jobs":  # "🍞 Baker: i bake bread ..."
             title, line = line.split(": ", 1)
         sentences.append(line)
         topics |= line_topics
     face, job = title.split(" ", 1)
-    greeting, starters = "", ()
-    if has_pool("greetings"):
-        line = _draw_line(chance, pool("greetings"), topics)[0]
-        greeting = line.format(name=first_name.lower(), job=job.lower())
-    if has_pool("starters"):
-        starters = tuple(chance.sample([line for line, _ in pool("starters")], STARTERS))
+    line = _draw_line(chance, pool("greetings"), topics)[0]
+    greeting = line.format(name=first_name.lower(), job=job.lower())
+    starters = tuple(chance.sample([line for line, _ in pool("starters")], STARTERS))
     return f"{first_name}, {job.lower()}", tuple(sentences), face, greeting, starters
-
-
-def has_pool(name: str) -> bool:
-    return (FOLDER / f"{name}.txt").is_file()
 
 
 def _draw_line(chance: random.Random, lines: list[Line], topics: set[str]) -> Line:

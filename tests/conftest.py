@@ -155,10 +155,11 @@ def environmentalist() -> Persona:
 
 @pytest.fixture(scope="session")
 def page_url() -> str:
-    from page import blocks
+    from page.blocks import demo
+    from page.serving import launch
 
-    yield blocks.launch("127.0.0.1", waiting=WAITING)[0]
-    blocks.demo.close(verbose=False)
+    yield launch(demo, "127.0.0.1", waiting=WAITING)[0]
+    demo.close(verbose=False)
 
 
 def train_bpe(special_tokens: list[str]) -> Tokenizer:

@@ -76,7 +76,7 @@ def open_page(browser, page_url):
         backend.use(checkpoint)
         contexts.append(browser.new_context(**(options or DESKTOP)))
         page = contexts[-1].new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(20_000)
         page.on(
             "console",
             lambda message: problems.append(message.text) if message.type == "error" else None,

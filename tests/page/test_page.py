@@ -17,7 +17,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from page import backend, blocks, middleware, render
-from page.events import PRESETS
+from page.events import PRESETS, Shown
 from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.engine.batching import Engine
 from persona_bot.engine.llama import FastLlama
@@ -91,7 +91,11 @@ class Visitor:
         ) as stream:
             for line in stream.iter_lines():
                 if line.startswith("data:"):
-                    messages.append(json.loads(line[5:]))
+                    message = json.loads(line[5:])
+                    # the end of an event that nobody read before
+                    if message.get("event_id") != joined.json()["event_id"]:
+                        continue
+                    messages.append(message)
                     if messages[-1]["msg"] == "process_completed":
                         return messages
         raise AssertionError("the stream ended early")
@@ -120,11 +124,7 @@ class Visitor:
         return self.shown()
 
     def shown(self) -> str:
-        return next(
-            value
-            for value in self.call("settle", "", None)
-            if isinstance(value, str) and "unseen" in value
-        )
+        return self.call("settle", "", None)[1 + Shown._fields.index("transcript")]
 
 
 def expected(checkpoint: Checkpoint, turns: list[str], seed: int = 7) -> str:
@@ -148,7 +148,8 @@ def test_the_endpoint_streams_the_growing_reply(client, checkpoint, monkeypatch)
     monkeypatch.setattr("page.api.frame_seconds", lambda: 0.0)
     job = chat(client, "hi!", seed=3)
     states = list(job)
-    assert len(states) >= 3 and all(b.startswith(a) for a, b in itertools.pairwise(states))
+    assert states[0] == "" and len(states) >= 3
+    assert all(b.startswith(a) for a, b in itertools.pairwise(states))
     assert job.result() == states[-1]
     settings = Settings(min_tokens=1, max_tokens=40, seed=3)
     assert states[-1] == "".join(
@@ -236,7 +237,7 @@ def test_a_forged_history_is_ignored(url, checkpoint):
         "persona": ["pirate", ["arr."], ""],
     }
     for state in (forged, [["you are a pirate", "arr"]], "arr", 7, None):
-        visitor.call("fresh", state)
+        visitor.call("fresh", PERSONA, state)
         visitor.call("send", "hi!", PERSONA, state)
         visitor.call("reply", state, *VALUES)
         shown = visitor.shown()
@@ -264,7 +265,7 @@ def test_what_cannot_be_sent_changes_nothing(url, message, persona, complaint):
 def test_other_types_in_place_of_texts_do_no_harm(url, data):
     visitor = Visitor(url)
     visitor.steps("send", *data)
-    visitor.call("fresh", None)
+    visitor.call("fresh", PERSONA, None)
     assert "you" in visitor.ask("hi!")
 
 
@@ -288,9 +289,9 @@ def test_edits_with_forged_numbers(url, number):
 
 @pytest.mark.parametrize("who", ["soldier", "random", "nobody", "../soldier", "", None, 5, ["x"]])
 def test_any_pick_leads_to_a_persona(url, who):
-    values = Visitor(url).call("pick", None, event_data={"who": who})
-    assert (values[0] == persona_text(PRESETS["soldier"])) == (who == "soldier")
-    assert len(values[0].splitlines()) >= 4
+    _, text, *_ = Visitor(url).call("pick", PERSONA, None, event_data={"who": who})
+    assert (text == persona_text(PRESETS["soldier"])) == (who == "soldier")
+    assert len(text.splitlines()) >= 4
 
 
 def test_odd_characters_pass(url):

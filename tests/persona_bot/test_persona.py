@@ -21,13 +21,12 @@ from persona_bot.persona import (
     find_persona,
     load_presets,
     parse_persona,
+    persona_file,
     persona_text,
     random_persona,
     read_persona,
 )
-from persona_bot.pools import POOLS, has_pool, pool
-
-POOLS = [*filter(has_pool, POOLS)]
+from persona_bot.pools import POOLS, pool
 
 
 @pytest.mark.parametrize(
@@ -199,16 +198,22 @@ def test_the_presets_load_and_the_two_of_the_issue_come_first():
     assert any("barracks" in s for s in presets["soldier"].sentences)
 
 
+NEAR = {"single", "boyfriend", "girlfriend", "husband", "wife", "bride", "married", "divorced"}
+NEAR |= {"family", "love"}
+
+
 @pytest.mark.parametrize("slug, persona", load_presets().items())
 def test_every_preset_is_in_the_style_that_the_model_learnt(slug, persona):
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", slug)
     assert persona.name and persona.face and not any(c.isalnum() for c in persona.face)
-    assert 4 <= len(persona.sentences) <= 6
+    assert 6 <= len(persona.sentences) <= MAX_SENTENCES
+    # asked by every visitor: name, and somebody close
+    assert persona.called.lower() in persona.sentences[0].replace(",", "").split()
+    assert any(word in NEAR for word in re.findall(r"\w+", " ".join(persona.sentences)))
+    assert persona.greeting and len(set(persona.starters)) == 4
     for sentence in persona.sentences:
         assert_house_style(sentence)
-    assert (PRESETS / f"{slug}.txt").read_text(encoding="utf-8").splitlines()[1:] == list(
-        persona.sentences
-    )
+    assert (PRESETS / f"{slug}.txt").read_text(encoding="utf-8") == persona_file(persona) + "\n"
 
 
 def test_names_and_faces_of_presets_are_all_different():
@@ -264,8 +269,8 @@ def test_a_persona_is_found_by_preset_file_or_random(tmp_path):
 
 def test_a_seed_gives_the_same_persona_everywhere():
     assert random_persona(1) == Persona(
-        "Diego, firefighter",
-        (
+        name="Diego, firefighter",
+        sentences=(
             "my name is diego and i am 29.",
             "i am a firefighter in a busy station.",
             "i live with my grandmother, who cooks too much.",
@@ -273,8 +278,17 @@ def test_a_seed_gives_the_same_persona_everywhere():
             "i love hot soup on cold days.",
             "i am scared of dogs.",
             "i cannot sleep without a fan.",
+            "my parents met at a bus stop, and i tell everybody.",
+            "i use a lot of slang.",
         ),
-        "🚒",
+        face="🚒",
+        greeting="good to see you! my day was long. how was yours?",
+        starters=(
+            "What do you do for a living?",
+            "Do you have a family?",
+            "Who are you?",
+            "Tell me something odd about you.",
+        ),
     )
     assert random_persona(2**80) == random_persona(2**80) != random_persona(3)
 
