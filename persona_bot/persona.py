@@ -191,4 +191,6 @@ def _read_title(line: str) -> tuple[str, str]:
 
 
 def _place(slug: str) -> int:
+    if slug.startswith("0-"):  # somebody's own, as train.publish --persona puts it first
+        return -1
     return FIRST_PRESETS.index(slug) if slug in FIRST_PRESETS else len(FIRST_PRESETS)

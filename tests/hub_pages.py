@@ -35,12 +35,15 @@ class Repo:
     gated: bool = False
     sdk: str = ""
     variables: dict[str, str] = field(default_factory=dict)
-    commits: list[Commit] = field(default_factory=list)
+    commits: list[Commit] = field(default_factory=list)  # of the branch main
+    branches: dict[str, list[Commit]] = field(default_factory=dict)  # the others
+    tags: dict[str, Commit] = field(default_factory=dict)
 
-    def commit(self, title: str, files: dict[str, Blob]) -> Commit:
-        oid = hashlib.sha1(f"{title} {len(self.commits)} {sorted(files)}".encode()).hexdigest()
-        self.commits.append(Commit(oid, title, files))
-        return self.commits[-1]
+    def commit(self, title: str, files: dict[str, Blob], branch: str = "main") -> Commit:
+        commits = self.branches.get(branch, self.commits)
+        oid = hashlib.sha1(f"{title} {len(commits)} {sorted(files)}".encode()).hexdigest()
+        commits.append(Commit(oid, title, files))
+        return commits[-1]
 
 
 class Refused(Exception):
@@ -86,7 +89,11 @@ class Pages:
         return repo
 
     def at(self, repo: Repo, revision: str | None) -> Commit:
-        for commit in reversed(repo.commits):
+        if revision in repo.tags:
+            return repo.tags[revision]
+        if revision in repo.branches:
+            return repo.branches[revision][-1]
+        for commit in reversed([*sum(repo.branches.values(), []), *repo.commits]):
             if revision in (None, "main", commit.oid):
                 return commit
         raise Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
@@ -169,6 +176,20 @@ class Pages:
             for key, value in repo.variables.items()
         }
 
+    def branch(self, kind, name, revision):
+        repo = self.repo(kind, name, write=True)
+        if revision in repo.branches or revision == "main":
+            raise Refused(409, "", "Reference already exists")
+        repo.branches[revision] = list(repo.commits)
+        return {}
+
+    def tag(self, kind, name, revision):
+        repo, wanted = self.repo(kind, name, write=True), json.loads(self.body)["tag"]
+        if wanted in repo.tags:
+            raise Refused(409, "", "Reference already exists")
+        repo.tags[wanted] = self.at(repo, revision)
+        return {}
+
     # -- uploads
 
     def validate_yaml(self):
@@ -231,7 +252,7 @@ class Pages:
                 files[path] = Blob(self.hub.objects[value["oid"]], True)
             else:
                 del files[path]
-        new = repo.commit(header["summary"], files)
+        new = repo.commit(header["summary"], files, revision)
         return {
             "success": True,
             "commitOid": new.oid,
@@ -289,6 +310,8 @@ ROUTES = [
     ("GET", REPO + r"/auth-check(?P<write>/write)?", "auth_check"),
     ("GET", REPO + r"/tree/(?P<revision>[^/]+)/?", "tree"),
     ("GET POST", REPO + r"/variables", "variables"),
+    ("POST", REPO + r"/branch/(?P<revision>.+)", "branch"),
+    ("POST", REPO + r"/tag/(?P<revision>.+)", "tag"),
     ("POST", REPO + r"/preupload/(?P<revision>.+)", "preupload"),
     ("POST", REPO + r"/commit/(?P<revision>.+)", "commit"),
     ("POST", r"/((?P<kind>space)s/)?(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),

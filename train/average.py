@@ -26,7 +26,7 @@ from persona_bot.checkpoints.files import (
     sha256,
 )
 from persona_bot.errors import UserError
-from train.hub.model_card import all_data
+from train.hub.sources import all_data
 from train.run.checkpoints import MANIFEST, write_folder_atomically
 from train.run.facts import earlier_facts, machine, public_command, write_json
 

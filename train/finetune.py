@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(options: argparse.Namespace) -> None:
     """Checks access, reads, trains, scores, writes the card, publishes: in this order, each step's failure said at once."""
     if options.publish:
-        from train.publish import check_access
+        from train.hub.access import check_access
 
         check_access(options.publish)
         if options.space:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.errors import UserError
-from train.hub.model_card import model_card, read_json
+from train.hub.model_card import model_card
+from train.run.facts import read_facts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         facts, report = (
-            read_json(options.folder / "training.json"),
-            read_json(options.folder / "scores.json"),
+            read_facts(options.folder / "training.json"),
+            read_facts(options.folder / "scores.json"),
         )
         if not facts:
             raise UserError(

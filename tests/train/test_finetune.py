@@ -24,7 +24,7 @@ from persona_bot.prompt import build_prompt, system_text
 from persona_bot.replies.reply import Settings, stream_reply
 from tests.hub_server import Hub, use
 from train import evaluate, finetune, publish
-from train.hub import model_card
+from train.hub import access, model_card
 from train.recipes import pipelines
 from train.run.log import read_log
 
@@ -38,7 +38,7 @@ def hub(monkeypatch, tmp_path):
     with Hub() as hub:
         use(hub, monkeypatch, tmp_path / "home")
         monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(publish, "PAUSES", (0.01,))
+        monkeypatch.setattr(access, "PAUSES", (0.01,))
         hub.users[TOKEN] = {"name": "user", "role": "write"}
         yield hub
 

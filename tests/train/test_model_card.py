@@ -237,3 +237,42 @@ def test_a_folder_without_facts_is_one_line_and_exit_2(content, message, tmp_pat
         main([str(tmp_path)])
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and message in error and error.count("\n") == 1
+
+
+# ---- cards claim what this run did, and no more
+
+
+@pytest.mark.parametrize(
+    "data, title, tags, language",
+    [
+        (["personachat"], "Persona-Chat", True, "en"),
+        (["example_dialogues.json"], "this project's example dialogues", False, "en"),
+        (["mine.json"], "own dialogues", False, None),
+        (["mine.json", "personachat"], "own dialogues, Persona-Chat", True, None),
+    ],
+)
+def test_title_tags_language_and_risks_follow_the_data(data, title, tags, language):
+    text = card({"data": data}, repo_id=None)
+    made = ModelCard(text).data
+    assert f"# SmolLM2-135M-Instruct, fine-tuned on {title}\n" in text
+    assert ("persona-chat" in made.tags) == tags == ("paid strangers typed" in text)
+    assert made.language == language
+
+
+def test_a_base_in_a_folder_is_no_claim_about_the_hubs():
+    local = {"base_model": "gpt2", "base_is_folder": True}
+    made = ModelCard(card(local)).data
+    assert (made.base_model, made.license) == (None, "other")
+    made = ModelCard(card({**local, "goes_on_from": FACTS})).data
+    assert (made.base_model, made.license) == (FACTS["base_model"], "apache-2.0")
+
+
+@pytest.mark.parametrize("replies, claimed", [(4, False), (99, False), (100, True)])
+def test_a_handful_of_replies_is_no_claim(replies, claimed):
+    assert bool(ModelCard(card(report={**REPORT, "replies": replies})).data.eval_results) == claimed
+
+
+def test_one_of_a_thing_is_one():
+    one = {"train_dialogues": 1, "tokens": 1, "steps": 1}
+    text = card(one, {**REPORT, "dialogues": 1, "replies": 1})
+    assert "1 dialogue, 1 token an epoch, 1 step\n" in text and "1 dialogue, 1 reply" in text

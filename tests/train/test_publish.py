@@ -23,7 +23,7 @@ from persona_bot.errors import UserError
 from persona_bot.prompt import find_layout
 from tests.hub_server import Hub, use
 from train import publish as publishing
-from train.hub import space
+from train.hub import access, space
 from train.publish import publish
 
 TOKEN = "hf_canaryCanaryCanary"
@@ -43,8 +43,8 @@ def hub(monkeypatch, tmp_path):
     with Hub() as hub:
         use(hub, monkeypatch, tmp_path / "home")
         monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(publishing, "PAUSES", (0.01, 0.01))
-        monkeypatch.setattr(publishing, "TIMEOUT", httpx2.Timeout(0.4))
+        monkeypatch.setattr(access, "PAUSES", (0.01, 0.01))
+        monkeypatch.setattr(access, "TIMEOUT", httpx2.Timeout(0.4))
         hub.users[TOKEN] = {
             "name": "user",
             "role": "write",

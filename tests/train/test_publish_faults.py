@@ -10,7 +10,8 @@ import pytest
 from huggingface_hub import constants
 
 from tests.train.test_publish import TOKEN, UPLOADED, adapter, commits, hub, refusal, trained  # noqa: F401
-from train.publish import check_access, publish
+from train.hub.access import check_access
+from train.publish import publish
 
 # -- before training
 
@@ -71,9 +72,10 @@ def test_the_check_changes_nothing(hub):
     assert hub.repos == {} and {request.method for request in hub.requests} == {"GET"}
 
 
-@pytest.mark.parametrize("name", ["mine", "", "a/b/c", "user/", "user/na me", "../x"])
+@pytest.mark.parametrize("name", ["mine", "", "a/b/c", "user/", "user/na me", "../x", "user/x@v1"])
 def test_a_name_that_is_none(hub, name):
-    assert "is no name on the Hub" in refusal(check_access, name)
+    told = refusal(check_access, name)
+    assert "is no name on the Hub" in told and ("--revision" in told) == ("@" in name)
 
 
 def test_offline(hub, monkeypatch):
@@ -88,7 +90,6 @@ def test_offline(hub, monkeypatch):
     "name",
     [
         "optimizer.pt",
-        "training_args.bin",
         "pytorch_model.bin",
         "rng_state.pth",
         "optimizer.safetensors",
@@ -101,13 +102,12 @@ def test_training_state_and_pickles_are_refused(hub, trained, name):
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "persona_layout.json", "README.md"])
-def test_a_folder_that_lacks_something(hub, trained, name):
-    (trained / name).unlink()
-    sentence = refusal(publish, trained, "user/mine")
-    assert (
-        "is no checkpoint" if name == "model.safetensors" else f"has no {name}"
-    ) in sentence and hub.requests == []
+def test_a_folder_without_weights(hub, trained):
+    (trained / "model.safetensors").unlink()
+    assert "is no checkpoint" in refusal(publish, trained, "user/mine")
+    (trained / "pytorch_model.bin").write_bytes(b"x")
+    assert f"`python -m train.convert {trained}` makes" in refusal(publish, trained, "user/mine")
+    assert hub.requests == []
 
 
 def test_no_folder(hub, tmp_path):

@@ -7,9 +7,7 @@ scores.json, after `python -m train.evaluate --model FOLDER --data FILE --json F
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Mapping
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -18,6 +16,17 @@ from persona_bot.errors import UserError
 from persona_bot.persona import Persona, load_presets
 from persona_bot.prompt import system_text
 from persona_bot.replies.reply import Settings
+from train.data.sources import plural
+from train.hub.sources import (
+    DATA,
+    PERSONA_CHAT,
+    all_data,
+    base_source,
+    find_source,
+    hub_base,
+    known_data,
+    licence_lines,
+)
 from train.metrics.generation_eval import transcripts
 from train.metrics.table import MEANINGS, markdown_table
 
@@ -26,38 +35,7 @@ IN_MODEL_INDEX = ("nats_per_reply", "bits_per_character", "recall_probes")
 IN_MODEL_INDEX += ("hits_over_anything", "hits_over_nothing", "hits_per_token", "hits_ranking_head")
 
 
-class Source(NamedTuple):
-    """Something that went into a checkpoint, and on what terms."""
-
-    part: str  # of the name it is recognised by, lower case
-    title: str
-    licence: str
-    hub: str | None = None  # where the Hub has it, or the nearest to it
-
-
-BASES = (
-    Source("smollm2", "SmolLM2", "apache-2.0"),
-    Source("openai-gpt", "GPT", "mit"),
-    Source("gpt2", "GPT-2", "mit"),
-    Source("dialogpt", "DialoGPT", "mit"),
-)
-DATA = (  # the first that fits is it
-    Source(
-        "synthetic", "Synthetic-Persona-Chat (Google)", "CC-BY 4.0", "google/Synthetic-Persona-Chat"
-    ),
-    Source(
-        "personachat",
-        "Persona-Chat (ParlAI; XPersona's English part)",
-        "MIT",
-        "bavard/personachat_truecased",
-    ),
-    Source("example_dialogues", "this project's example dialogues", "as this project"),
-    Source(
-        "questions",
-        "questions made from this project's own templates (train/questions.py)",
-        "as this project",
-    ),
-)
+ENOUGH = 100  # replies, below which scores are no claim for the Hub's model-index
 
 
 def model_card(
@@ -65,7 +43,12 @@ def model_card(
 ) -> str:
     """The card of a loaded checkpoint; `facts` as training.json and `report` as scores.json hold them (or {})."""
     presets = list(load_presets().values())
-    samples = transcripts(checkpoint, SAMPLES, Settings(), 0)
+    try:
+        samples = transcripts(checkpoint, SAMPLES, Settings(), 0)
+    except UserError:  # a context in which no preset and its questions have room
+        samples = (
+            f"It reads {checkpoint.max_positions} tokens, too few for a preset and six questions."
+        )
     return card_text(
         facts, report, rendered_example(checkpoint, presets[0]), samples, repo_id, presets[0]
     )
@@ -80,12 +63,11 @@ def card_text(
     persona: Persona,
 ) -> str:
     """The whole README.md: metadata between dashes, then the text. `persona` appears in the example of use."""
-    base = facts["base_model"].rstrip("/").split("/")[-1]
-    title = repo_id.split("/")[-1] if repo_id else f"{base}, fine-tuned on Persona-Chat"
+    title = repo_id.split("/")[-1] if repo_id else default_title(facts)
     name = repo_id or "FOLDER"
     sections = [
         f"# {title}",
-        f"A small chatbot that speaks as whoever a few sentences describe: {base}, fine-tuned with the recipe `{facts['recipe']}`.",
+        f"A small chatbot that speaks as whoever a few sentences describe{made_from(facts)}.",
         "## Chat",
         chat_section(facts, name, persona),
         "## What it reads",
@@ -97,9 +79,9 @@ def card_text(
         "## What it says",
         samples,
         "## Limits and risks",
-        LIMITS,
+        limits_section(facts),
         "## Licences",
-        licence_section(facts),
+        "\n".join(licence_lines(facts)),
     ]
     return (
         f"---\n{metadata(facts, report, title).to_yaml()}\n---\n\n"
@@ -108,24 +90,41 @@ def card_text(
     )
 
 
+def default_title(facts: Mapping) -> str:
+    """`SmolLM2-135M-Instruct, fine-tuned on Persona-Chat`, as far as the facts tell."""
+    base = (hub_base(facts) or facts.get("base_model") or "A persona chatbot").split("/")[-1]
+    names = [
+        source.title.split(" (")[0] if source else "own dialogues" for source in known_data(facts)
+    ]
+    return f"{base}, fine-tuned on {', '.join(dict.fromkeys(names))}" if names else base
+
+
+def made_from(facts: Mapping) -> str:
+    """How it came about, in half a sentence."""
+    base = (hub_base(facts) or facts.get("base_model") or "").split("/")[-1]
+    recipe = f"with the recipe `{facts['recipe']}`" if facts.get("recipe") else ""
+    made = f"fine-tuned {recipe}".strip() if recipe or all_data(facts) else ""
+    return f": {', '.join(filter(None, [base, made]))}" if base or made else ""
+
+
 def metadata(facts: Mapping, report: Mapping, title: str) -> ModelCardData:
-    """What the Hub reads."""
-    base = find_source(BASES, facts["base_model"])
-    sources = [find_source(DATA, name) for name in all_data(facts)]
+    """What the Hub reads; nothing that the facts do not say."""
+    base, sources = base_source(facts), known_data(facts)
     adapter = bool(facts.get("adapter_only"))
+    known = [source for source in sources if source]
+    is_persona_chat = any(source.title == PERSONA_CHAT.title for source in known)
     return ModelCardData(
         model_name=title,
         license=base.licence if base else "other",
         license_name=None if base else "that-of-the-base-model",
-        language="en",
+        language="en" if sources and all(sources) else None,
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
-        base_model=facts["base_model"],
-        datasets=sorted({source.hub for source in sources if source and source.hub}) or None,
+        base_model=hub_base(facts),
+        datasets=sorted({source.hub for source in known if source.hub}) or None,
         tags=[
-            "conversational",
-            "persona",
-            "persona-chat",
+            *("conversational", "persona"),
+            *(["persona-chat"] if is_persona_chat else []),
             f"{facts['layout']}-layout",
             *(["lora"] if adapter else []),
         ],
@@ -134,7 +133,9 @@ def metadata(facts: Mapping, report: Mapping, title: str) -> ModelCardData:
 
 
 def model_index(report: Mapping) -> list[EvalResult]:
-    """The main scores, as the Hub's model-index wants them."""
+    """The main scores, as the Hub's model-index wants them; none from a handful of replies."""
+    if report.get("replies", 0) < ENOUGH:
+        return []
     data = report.get("data") or "own dialogues"
     source = find_source(DATA, data)
     return [
@@ -142,7 +143,7 @@ def model_index(report: Mapping) -> list[EvalResult]:
             task_type="text-generation",
             task_name="Persona-grounded dialogue",
             dataset_type=source.hub if source and source.hub else "own",
-            dataset_name=f"{data}, {report['dialogues']:,} dialogues",
+            dataset_name=f"{data}, {plural(report['dialogues'], 'dialogue')}",
             metric_type=name,
             metric_name=MEANINGS[name].title,
             metric_value=round(report["scores"][name], 4),
@@ -179,16 +180,22 @@ def layout_section(layout: str, example: str) -> str:
 
 def training_section(facts: Mapping) -> str:
     """Command, time, machine, data and settings; then the same of the training that it goes on from, if any."""
+    if not facts.get("command"):
+        return (
+            "Not known here: the folder held weights and no record of their training. Whoever trained it may say so "
+            "here: base model, data, time, settings."
+        )
     earlier = facts.get("goes_on_from")
     data = ", ".join(f"`{name}`" for name in facts["data"])
-    units = {"train_dialogues": "dialogues", "tokens": "tokens an epoch", "steps": "steps"}
-    counts = [f"{facts[key]:,} {unit}" for key, unit in units.items() if key in facts]
+    units = {"train_dialogues": "dialogue", "tokens": "token", "steps": "step"}
+    counts = [plural(facts[key], unit) for key, unit in units.items() if key in facts]
+    counts = [count + " an epoch" * ("token" in count) for count in counts]
     settings = ", ".join(f"{name} {value}" for name, value in facts.get("settings", {}).items())
     return "\n".join(
         [
             f"```\n{facts['command']}\n```",
             "",
-            f"- data: {data}; {', '.join(counts)}",
+            f"- data: {data}{'; ' * bool(counts)}{', '.join(counts)}",
             f"- time: {facts['minutes']:g} minutes on {facts['machine']}",
             *([f"- settings: {settings}"] if settings else []),
             *(["", "It goes on from:", "", training_section(earlier)] if earlier else []),
@@ -201,7 +208,7 @@ def score_section(report: Mapping) -> str:
     if not report.get("scores"):
         return "Not scored yet; `python -m train.evaluate --model FOLDER --data FILE` does."
     about = [
-        f"On `{report.get('data') or 'held-out dialogues'}`: {report['dialogues']:,} dialogues, {report['replies']:,} replies"
+        f"On `{report.get('data') or 'held-out dialogues'}`: {plural(report['dialogues'], 'dialogue')}, {plural(report['replies'], 'reply')}"
     ]
     about += (
         [f"{report['generated']:,} of them answered by sampling with the app's settings"]
@@ -218,33 +225,6 @@ def score_section(report: Mapping) -> str:
     )
 
 
-def licence_section(facts: Mapping) -> str:
-    """One line for the base and for each kind of data."""
-    base = find_source(BASES, facts["base_model"])
-    lines = [
-        f"- {facts['base_model']}: {base.licence if base else 'see its own card; the same terms bind this checkpoint'}"
-    ]
-    for name in all_data(facts):
-        source = find_source(DATA, name)
-        line = (
-            f"- {source.title}: {source.licence}"
-            if source
-            else f"- {name}: not known here; ask whoever published this checkpoint"
-        )
-        lines += [line] if line not in lines else []
-    return "\n".join(lines)
-
-
-def all_data(facts: Mapping) -> list[str]:
-    """The files of this training and of those it went on from."""
-    earlier = facts.get("goes_on_from")
-    return [*facts["data"], *(all_data(earlier) if earlier else [])]
-
-
-def find_source(sources: Sequence[Source], name: str) -> Source | None:
-    return next((source for source in sources if source.part in name.lower()), None)
-
-
 def rendered_example(checkpoint: Checkpoint, persona: Persona) -> str:
     """One prompt of the checkpoint's layout as text, control tokens shown, up to where the reply begins."""
     turns = ["hello!", "hi, how are you?", "where do you work?"]
@@ -256,21 +236,16 @@ def rendered_example(checkpoint: Checkpoint, persona: Persona) -> str:
     ).strip()
 
 
+def limits_section(facts: Mapping) -> str:
+    learnt = "It has the habits and prejudices of the text that it learnt from"
+    if any(source and source.title == PERSONA_CHAT.title for source in known_data(facts)):
+        learnt = "It learnt small talk from English that paid strangers typed, with their habits and prejudices"
+    return LIMITS.format(learnt=learnt)
+
+
 LIMITS = """
 - It makes things up. What the persona does not say is invented anew each time, and what it says is sometimes contradicted.
 - It knows next to nothing, reads a few hundred words at most, and its facts, dates and advice are worthless.
-- It learnt small talk from English that paid strangers typed, with their habits and prejudices; it can say rude or hurtful things.
+- {learnt}; it can say rude or hurtful things.
 - Do not let it pass for a human being, and do not write a persona of a real person who has not agreed.
 """
-
-
-def read_json(path: Path) -> dict:
-    """The file's object, {} where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"{path} is not valid JSON; make it again with train.finetune or train.evaluate."
-        ) from error

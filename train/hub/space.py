@@ -3,31 +3,49 @@
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 from huggingface_hub import SpaceCard, constants
 
 ROOT = Path(__file__).parents[2]
-APP = (
-    "app.py",
-    "requirements.txt",
-    "constraints.txt",
-    "packages.txt",
-    "page",
-    "persona_bot",
-    "persona_presets",
-)
+PRESETS = "persona_presets"
+APP = ("app.py", "requirements.txt", "constraints.txt", "page", "persona_bot", PRESETS)
 
 
-def space_files(repo_id: str, private: bool, folder: Path) -> dict[str, Path]:
-    """The files by their name in the Space; the README is written into `folder`."""
+class SpaceSettings(NamedTuple):
+    """What makes a Space one's own."""
+
+    persona: Path | None = None  # a persona file that comes first in the cast
+    title: str | None = None
+    extra_index: str | None = None  # a package index that pip looks into as well
+
+
+def space_files(
+    repo_id: str, private: bool, folder: Path, settings: SpaceSettings | None = None
+) -> dict[str, Path]:
+    """The files by their name in the Space; those that differ from this repository's are written into `folder`."""
+    settings = settings or SpaceSettings()
+    files = app_files()
     card = folder / "README.md"
-    card.write_text(space_card(repo_id, private), encoding="utf-8")
-    return {**app_files(), "README.md": card}
+    card.write_text(space_card(repo_id, private, settings.title), encoding="utf-8")
+    files["README.md"] = card
+    if settings.persona:
+        # the page's cast begins with what begins with 0-
+        files[f"{PRESETS}/0-{settings.persona.stem}.txt"] = settings.persona
+    if settings.extra_index:
+        requirements = folder / "requirements.txt"
+        text = files["requirements.txt"].read_text(encoding="utf-8")
+        requirements.write_text(
+            f"--extra-index-url {settings.extra_index}\n{text}", encoding="utf-8"
+        )
+        files["requirements.txt"] = requirements
+    return files
 
 
-def space_card(repo_id: str, private: bool) -> str:
+def space_card(repo_id: str, private: bool, title: str | None = None) -> str:
     """This repository's front matter with the published model in place of the default one, and one sentence."""
     card = SpaceCard((ROOT / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    card.data.title = title or card.data.title
     card.data.models = [repo_id]
     card.data.preload_from_hub = None if private else [repo_id]  # a build has no token
     card.text = f"\nA persona chatbot that runs [{repo_id}]({constants.ENDPOINT}/{repo_id}).\n"
@@ -35,12 +53,18 @@ def space_card(repo_id: str, private: bool) -> str:
 
 
 def app_files() -> dict[str, Path]:
-    """What git tracks of the app, or all of it outside a clone; without tests, training and the default model."""
+    """What git tracks of the app and the presets that it does not yet, or all of it outside a clone.
+
+    Without tests, training and the default model.
+    """
     names = []
     if shutil.which("git"):
-        names = subprocess.run(
-            ["git", "ls-files", "--", *APP], cwd=ROOT, capture_output=True, text=True
-        ).stdout.splitlines()
+        tracked = ["--", *APP]
+        own = ["--others", "--exclude-standard", "--", PRESETS]
+        for which in (tracked, own):
+            names += subprocess.run(
+                ["git", "ls-files", *which], cwd=ROOT, capture_output=True, text=True
+            ).stdout.splitlines()
     if not names:
         found = [
             file
