@@ -339,7 +339,7 @@ def test_repeats_are_found_as_a_reply_grows():
         start = [7] if len(reply) == 1 else []
         found.append(index.repeating(reply, start))
         reply.append(token)
-    assert [*found, index.repeating(reply)] == [[], [], [6], [], [], [3]]
+    assert [*found, index.repeating(reply)] == [[], [], [6], [7], [], [3]]
 
 
 def test_the_penalty_is_that_of_transformers():
