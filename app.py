@@ -23,16 +23,13 @@ from page import backend, middleware
 from page.blocks import demo
 from page.serving import launch
 from persona_bot.errors import UserError
-from persona_bot.replies.remote import Endpoint
 
 
 def main() -> None:
     signal.signal(signal.SIGTERM, middleware.close)
     try:
-        if options.endpoint:
-            backend.use(Endpoint(options.endpoint, options.model))
-        elif loading is None:
-            backend.load(options.model, options.device)
+        if loading is None:
+            backend.load(options.model, options.device, options.endpoint)
         print(
             *launch(demo, options.host, options.port, options.share, options.waiting),
             sep="\n",
@@ -42,9 +39,9 @@ def main() -> None:
             backend.use(loading.result())
         gc.freeze()
         gc.enable()
-        print(f"Ready: {backend.checkpoint.name} on {backend.place()}.", flush=True)
+        print(f"Ready: {backend.model.name} on {backend.model.device_label}.", flush=True)
         if backend.state() == "unreachable":
-            print(backend.checkpoint.problem, file=sys.stderr, flush=True)
+            print(backend.model.problem, file=sys.stderr, flush=True)
         middleware.wait_for_the_end()
     except UserError as error:
         print(error, file=sys.stderr)

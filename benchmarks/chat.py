@@ -139,25 +139,24 @@ def measure(engine: str, threads: int) -> dict:
 
 def ours(before: int = 0):
     """Each of these returns a function from a question to an iterator with one item a token; what it does at once is not timed."""
-    from persona_bot.checkpoints.load import load_checkpoint
+    from persona_bot import Settings, load_model
     from persona_bot.persona import Persona
-    from persona_bot.replies.reply import Settings, stream_reply
 
-    checkpoint = load_checkpoint(None, "cpu", for_chat=True)
+    model = load_model(None, "cpu")
     settings = Settings(seed=0, min_tokens=TOKENS, max_tokens=3 * TOKENS)
     persona = Persona("", tuple(PERSONA))
 
     def reply(question: str) -> Iterator[None]:
-        checkpoint.prefixes.clear()
+        model.backend.prefixes.clear()
         if before:
-            list(stream_reply(checkpoint, persona, TURNS[:before], settings))
+            list(model.reply(persona, TURNS[:before], settings))
         return stream(question)
 
     def stream(question: str) -> Iterator[None]:
-        written = stream_reply(checkpoint, persona, [*TURNS, question], settings)
+        written = model.reply(persona, [*TURNS, question], settings)
         for _ in written:
             yield None
-            if written.tokens >= TOKENS:
+            if written.num_tokens >= TOKENS:
                 return
 
     return reply

@@ -97,28 +97,23 @@ def measure(engine: str, threads: int) -> dict:
 
 def ours(threads: int):
     """Each of these returns what asks for all replies and waits for them, and what ends the engine."""
-    from persona_bot.checkpoints.load import load_checkpoint
+    from persona_bot import Settings, load_model
     from persona_bot.persona import Persona
-    from persona_bot.replies.reply import Settings, stream_reply
 
-    checkpoint, persona = load_checkpoint(None, "cpu", for_chat=True), Persona("", tuple(PERSONA))
+    model, persona = load_model(None, "cpu"), Persona("", tuple(PERSONA))
 
     def write(number: int) -> list[float]:
         settings = Settings(seed=number, min_tokens=TOKENS, max_tokens=3 * TOKENS)
-        reply, times = (
-            stream_reply(
-                checkpoint, persona, [*TURNS, QUESTIONS[number % len(QUESTIONS)]], settings
-            ),
-            [],
-        )
+        question, times = QUESTIONS[number % len(QUESTIONS)], []
+        reply = model.reply(persona, [*TURNS, question], settings)
         with closing(reply):
             for _ in reply:
                 times.append(time.monotonic())
-                if reply.tokens >= TOKENS:
+                if reply.num_tokens >= TOKENS:
                     return times
 
     def ask() -> list[list[float]]:
-        checkpoint.prefixes.clear()
+        model.backend.prefixes.clear()
         with ThreadPoolExecutor(COUNT) as visitors:
             return list(visitors.map(write, range(COUNT)))
 

@@ -10,7 +10,7 @@ from page.conversation import check_message
 from page.events import frame_seconds
 from persona_bot.errors import UserError
 from persona_bot.persona import parse_persona
-from persona_bot.replies.reply import Settings
+from persona_bot.settings import API_FIELDS, Settings
 
 MAX_TURNS = 199
 DEFAULTS = Settings()
@@ -29,6 +29,7 @@ def answer(
     best_of: int = DEFAULTS.best_of,
 ) -> str:  # of one streamed value; gr.api documents it
     """Streams the persona's reply as it grows. `persona` holds one sentence an item; `turns` alternate, yours first and last."""
+    chosen = locals()
     try:
         lists_of_text = all(
             isinstance(texts, list) and all(isinstance(text, str) for text in texts)
@@ -41,16 +42,7 @@ def answer(
         for turn in turns:
             check_message(turn)
         who = parse_persona("\n".join(persona))
-        settings = Settings(
-            temperature,
-            top_p,
-            top_k,
-            min_tokens,
-            max_tokens,
-            repetition_penalty,
-            best_of=best_of,
-            seed=seed,
-        )
+        settings = Settings(**{name: chosen[name] for name in API_FIELDS})
         if not backend.ready.is_set():
             raise UserError("The model is still loading; try again in a moment.")
         # Gradio can cancel a job from its first value on; without this one who left early would be written for in vain

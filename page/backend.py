@@ -16,11 +16,11 @@ except ImportError:
 
 import gradio as gr
 
-from persona_bot.checkpoints.load import Checkpoint, load_checkpoint
+from persona_bot import load_model
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
-from persona_bot.replies.remote import Endpoint, begin_reply
-from persona_bot.replies.reply import Settings, context_use
+from persona_bot.replies.reply import Model
+from persona_bot.settings import Settings
 
 
 class Progress(NamedTuple):
@@ -33,23 +33,21 @@ class Progress(NamedTuple):
 
 
 # a module's variable, so that ZeroGPU's forked processes find it
-checkpoint: Checkpoint | Endpoint | None = None
+model: Model | None = None
 ready = threading.Event()
-# replies at once where visitors do not share passes; more would only slow each other down
-ALONE = threading.Semaphore(2)
 # the stop of every reply that is being written, for all visitors
 running: set[threading.Event] = set()
 
 
-def load(name: str | None, device: str | None = None) -> None:
-    """Loads the checkpoint for all that follows; raises UserError."""
-    use(load_checkpoint(name, device, for_chat=spaces is None))
+def load(name: str | None, device: str | None = None, endpoint: str | None = None) -> None:
+    """Loads the model for all that follows, or takes a server's; raises UserError."""
+    use(load_model(name, device, endpoint))
 
 
-def use(loaded: Checkpoint | Endpoint) -> None:
-    """Speaks with this checkpoint, or with a server's, from now on."""
-    global checkpoint
-    checkpoint = loaded
+def use(loaded: Model) -> None:
+    """Speaks with this model from now on."""
+    global model
+    model = loaded
     ready.set()
 
 
@@ -72,20 +70,11 @@ def load_unless_promised() -> None:
     threading.Thread(target=load_default, daemon=True).start()
 
 
-def is_remote() -> bool:
-    return isinstance(checkpoint, Endpoint)
-
-
-def place() -> str:
-    """Where the model runs, in the page's words."""
-    return "another machine" if is_remote() else "CPU" if checkpoint.device.type == "cpu" else "GPU"
-
-
 def state() -> str:
     """ "ready", "loading", or "unreachable" while an endpoint has not answered yet; asks nobody."""
     if not ready.is_set():
         return "loading"
-    return "unreachable" if is_remote() and checkpoint.problem else "ready"
+    return "unreachable" if model.problem else "ready"
 
 
 def write(
@@ -97,8 +86,9 @@ def write(
     """
     running.add(stop)
     try:
-        if spaces is None or is_remote():
-            yield from _write_in_turn(persona, turns, settings, stop)
+        # only what stands on a GPU needs to borrow one
+        if spaces is None or model.device_label != "GPU":
+            yield from _write(persona, turns, settings, stop)
             return
         for progress in _write_on_borrowed_gpu(persona, turns, settings):
             if isinstance(progress, str):
@@ -120,31 +110,14 @@ def write(
         running.discard(stop)
 
 
-def _write_in_turn(
-    persona: Persona, turns: list[str], settings: Settings, stop: threading.Event
-) -> Iterator[Progress]:
-    """`_write`, at once where passes are shared or run elsewhere; else when there is room, and the visitor may stop or leave before."""
-    if is_remote() or checkpoint.engine:
-        yield from _write(persona, turns, settings, stop)
-        return
-    while not ALONE.acquire(timeout=0.25):
-        yield Progress("", 0, 0.0)
-        if stop.is_set():
-            return
-    try:
-        yield from _write(persona, turns, settings, stop)
-    finally:
-        ALONE.release()
-
-
 def _write(
     persona: Persona, turns: list[str], settings: Settings, stop: threading.Event | None = None
 ) -> Iterator[Progress]:
     # a visitor who leaves ends it at once
-    with closing(begin_reply(checkpoint, persona, turns, settings, stop)) as reply:
+    with closing(model.reply(persona, turns, settings, stop)) as reply:
         for _ in reply:
-            yield Progress(reply.text, reply.tokens, reply.seconds)
-        yield Progress(reply.text, reply.tokens, reply.seconds)
+            yield Progress(reply.text, reply.num_tokens, reply.seconds)
+        yield Progress(reply.text, reply.num_tokens, reply.seconds, tuple(reply.drafts))
 
 
 def _write_apart(
@@ -161,6 +134,8 @@ def _write_apart(
 _write_on_borrowed_gpu = spaces.GPU(duration=30)(_write_apart) if spaces else None
 
 
-def room(persona: Persona, turns: list[str]) -> tuple[int, int]:
+def room(
+    persona: Persona, turns: list[str], settings: Settings | None = None
+) -> tuple[int, int]:
     """(tokens used, tokens there are); (0, 0) while the model is loading, or where only its server can count."""
-    return (0, 0) if checkpoint is None or is_remote() else context_use(checkpoint, persona, turns)
+    return (0, 0) if model is None else model.context_usage(persona, turns, settings)

@@ -1,5 +1,6 @@
 """The page's components, top to bottom, and what each of them starts."""
 
+from dataclasses import Field, fields
 from functools import partial
 
 import gradio as gr
@@ -9,7 +10,7 @@ from page.conversation import Conversation
 from page.events import FIRST, PRESETS, Shown, ShownPersona
 from page.serving import Page
 from persona_bot.persona import MAX_NAME_CHARS, persona_text
-from persona_bot.replies.reply import LIMITS, Settings
+from persona_bot.settings import Settings
 
 # replies that are written at the same time, in shared passes; further ones wait in the queue
 AT_ONCE = 16
@@ -19,11 +20,17 @@ buttons = partial(html, js_on_load="personaPage.clicks(element, trigger)")  # HT
 quiet_button = partial(gr.Button, size="sm", elem_classes="quiet")
 
 
-def setting(name: str, label: str, step: float, info: str, high: float | None = None) -> gr.Slider:
-    low, highest = LIMITS[name]
-    return gr.Slider(
-        low, high or highest, getattr(Settings(), name), step=step, label=label, info=info
-    )
+def slider(field: Field) -> gr.Slider:
+    """A setting as a slider, with all that stands beside its field."""
+    low, high = field.metadata["slider"]
+    facts = {name: field.metadata[name] for name in ("step", "label")}
+    return gr.Slider(low, high, field.default, info=field.metadata["help"], **facts)
+
+
+def number(field: Field) -> gr.Number:
+    """A whole number that may be left out. Gradio draws None as 0 and sends that, unless an event has set it: `opened` does."""
+    label, info = field.metadata["label"], field.metadata["help"]
+    return gr.Number(field.default, label=label, info=info, precision=0)
 
 
 with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo:
@@ -89,26 +96,10 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
                 copy_link = quiet_button("Copy link")
             with gr.Accordion("Settings", open=False, elem_id="settings"):
                 settings = [
-                    setting("temperature", "Temperature", 0.05,
-                            "Higher is more surprising; 0 always takes the likeliest word.", 1.3),
-                    setting("top_p", "Top-p", 0.01,
-                            "Draw from the likeliest words that together have this share."),
-                    setting("top_k", "Top-k", 1, "Draw from so many words at most; 0 is off."),
-                    setting("min_tokens", "Shortest reply", 1,
-                            "In tokens; a word has one or two.", 15),
-                    setting("max_tokens", "Longest reply", 1,
-                            "In tokens; it ends with a sentence if it can."),
-                    setting("repetition_penalty", "Repetition penalty", 0.01,
-                            "Above 1 avoids words that the reply has already."),
-                    setting("no_repeat_ngram", "No run of words twice", 1,
-                            "Of so many tokens, in the whole chat; 0 is off."),
-                    setting("best_of", "Best of", 1,
-                            "Writes so many replies, shows the one that fits best, and keeps the others "
-                            "as alternatives; above 1 nothing streams."),
-                    # Gradio draws None as 0 and sends that, unless an event has set it: `opened` does
-                    gr.Number(None, label="Seed", precision=0,
-                              info="A whole number makes the reply repeatable; empty is random."),
-                ]  # fmt: skip
+                    *(slider(field) for field in fields(Settings) if field.metadata["slider"]),
+                    number(Settings.__dataclass_fields__["seed"]),
+                ]
+
             html(render.FOR_PROGRAMS)
     record = html(render.record(""), elem_id="record", js_on_load="personaStore.keep(element)")
     html('<div class="unseen" aria-live="polite"></div>', elem_id="announcer")

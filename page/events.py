@@ -13,7 +13,7 @@ from page.conversation import NAMELESS, Conversation, check_message, new_id
 from page.names import SETTINGS
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona, load_presets, persona_text, random_persona
-from persona_bot.replies.reply import Settings
+from persona_bot.settings import Settings
 
 PRESETS = load_presets()
 FIRST = next(iter(PRESETS.values()))
@@ -136,7 +136,7 @@ def model_arrives(chat: Conversation) -> Iterator[list]:
     """Ends when the model is there."""
     while not backend.ready.wait(1):
         yield [render.model_line(None, ""), gr.skip()]
-    yield [render.model_line(backend.checkpoint.name, backend.place()), shown(chat).status]
+    yield [render.model_line(backend.model.name, backend.model.device_label), shown(chat).status]
 
 
 def pick(text: str, chat: Conversation, event: gr.EventData) -> list:

@@ -4,6 +4,8 @@
 script triggers it, and `blocks.py` listens to it.
 """
 
+from persona_bot.settings import SLIDERS
+
 PICK = "select"  # a card: a preset, or somebody random
 EDIT = "edit"  # the pen at a message
 STARTER = "example_select"  # a conversation starter
@@ -21,14 +23,4 @@ EVENTS = {
     "openPersona": OPEN_PERSONA,
 }  # for the script
 
-SLIDERS = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_tokens",
-    "max_tokens",
-    "repetition_penalty",
-    "no_repeat_ngram",
-    "best_of",
-)
 SETTINGS = (*SLIDERS, "seed")  # in the order in which the page shows them

@@ -39,9 +39,10 @@ def begin_to_load(options: argparse.Namespace) -> Future | None:
     """
     if options.endpoint or importlib.util.find_spec("spaces"):
         return None
-    from persona_bot.checkpoints.load import load_checkpoint
+    from persona_bot import load_model
     from persona_bot.device import pick_device
     from persona_bot.errors import UserError
+    from persona_bot.replies import local  # noqa: F401
 
     try:
         if pick_device(options.device).type != "cpu":
@@ -52,7 +53,7 @@ def begin_to_load(options: argparse.Namespace) -> Future | None:
 
     def load() -> None:
         try:
-            loading.set_result(load_checkpoint(options.model, options.device, for_chat=True))
+            loading.set_result(load_model(options.model, options.device))
         except BaseException as error:
             loading.set_exception(error)
 

@@ -9,9 +9,16 @@ import os
 import random
 import sys
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+# torch takes seconds to import: not for --help or a mistyped persona, so the front door imports it late
+from persona_bot import load_model
 from persona_bot.errors import UserError
 from persona_bot.persona import MAX_MESSAGE_CHARS, Persona, find_persona, load_presets, persona_text
+from persona_bot.settings import FLAGS, Settings, add_flags, given
+
+if TYPE_CHECKING:
+    from persona_bot.replies.reply import Model
 
 HELP = """/retry            another reply to your last message
 /new              forget the conversation, keep the persona
@@ -27,13 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = read_arguments(arguments)
         persona = find_persona(options.persona, options.seed)
-        checkpoint, settings = load(options)
-        place = "another machine" if options.endpoint else checkpoint.device.type
+        model, settings = load(options)
         print(
-            f"{checkpoint.name} on {place}, seed {options.seed}. /help shows what you can type.",
+            f"{model.name} on {model.device_label}, seed {options.seed}. /help shows what you can type.",
             file=sys.stderr,
         )
-        Chat(checkpoint, settings, persona, options.seed).run()
+        Chat(model, settings, persona, options.seed).run()
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -64,69 +70,29 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--seed", type=int, help="makes a random persona and the replies come out the same again"
     )
     sampling = parser.add_argument_group("how a reply is sampled (the defaults are good)")
-    sampling.add_argument(
-        "--temperature", type=float, help="0 always takes the likeliest word, above 1 gets wild"
-    )
-    sampling.add_argument(
-        "--top-p",
-        type=float,
-        help="draw from the likeliest words that hold this share of probability",
-    )
-    sampling.add_argument(
-        "--top-k", type=int, help="draw from this many of the likeliest words; 0: no limit"
-    )
-    sampling.add_argument("--min-tokens", type=int, help="no reply ends before")
-    sampling.add_argument("--max-tokens", type=int, help="every reply ends there")
-    sampling.add_argument(
-        "--repetition-penalty", type=float, help="above 1 avoids words that the reply already has"
-    )
-    sampling.add_argument(
-        "--best-of",
-        type=int,
-        help="write so many replies and show the one that fits best; nothing streams then",
-    )
+    add_flags(sampling, Settings, FLAGS)
     options = parser.parse_args(arguments)
     if options.seed is None:
         options.seed = random.randrange(1_000_000)
     return options
 
 
-def load(options: argparse.Namespace):
-    """(checkpoint, settings); the settings are checked before the model is loaded."""
-    # torch takes seconds to import: not for --help or a mistyped persona
-    from persona_bot.checkpoints.load import load_checkpoint
-    from persona_bot.replies.reply import Settings
-
-    names = (
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_tokens",
-        "max_tokens",
-        "repetition_penalty",
-        "best_of",
-        "seed",
-    )
-    settings = Settings(
-        **{name: value for name in names if (value := getattr(options, name)) is not None}
-    )
-    if options.endpoint:
-        from persona_bot.replies.remote import Endpoint
-
-        endpoint = Endpoint(options.endpoint, options.model)
-        if endpoint.problem:
-            raise UserError(endpoint.problem)
-        return endpoint, settings
-    if sys.stderr.isatty():
+def load(options: argparse.Namespace) -> tuple["Model", Settings]:
+    """The model and the settings, which are checked first."""
+    settings = Settings(**given(options, Settings))
+    if sys.stderr.isatty() and not options.endpoint:
         print("Loading the model ...", file=sys.stderr)
-    return load_checkpoint(options.model, options.device, for_chat=True), settings
+    model = load_model(options.model, options.device, options.endpoint)
+    if model.problem:
+        raise UserError(model.problem)
+    return model, settings
 
 
 class Chat:
     """The conversation at the terminal; replies go to stdout, everything else to stderr."""
 
-    def __init__(self, checkpoint, settings, persona: Persona, seed: int):
-        self.checkpoint = checkpoint
+    def __init__(self, model: "Model", settings: Settings, persona: Persona, seed: int):
+        self.model = model
         self.settings = settings
         self.seed = seed  # of the next random persona; each reply gets its own from the settings'
         self.persona = persona
@@ -181,12 +147,10 @@ class Chat:
 
     def print_reply(self, turns: list[str]) -> str:
         """The reply's text, also when Ctrl-C ended it."""
-        from persona_bot.replies.remote import begin_reply
-
         # a retry must differ, and a second run must not
         seed = (self.settings.seed + self.replies) % 2**32
         self.replies += 1
-        reply = begin_reply(self.checkpoint, self.persona, turns, replace(self.settings, seed=seed))
+        reply = self.model.reply(self.persona, turns, replace(self.settings, seed=seed))
         print(f"{self.persona.face} ".lstrip(), end="", flush=True)
         try:
             for piece in reply:

@@ -13,6 +13,7 @@ can come out of it.
 import re
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from persona_bot.errors import UserError
@@ -22,7 +23,12 @@ SILENCE = "__SILENCE__"  # Persona-Chat's word for a partner who has not spoken 
 CONVAI_TOKENS = ("<bos>", "<eos>", "<speaker1>", "<speaker2>", "<pad>")
 # whether control tokens are read as text is a switch inside the tokenizer, which all threads share
 ENCODING = threading.Lock()
+KNOWN_TEXTS = 1024  # whose ids a layout keeps: a turn is read again with every later one
+NOBODY = Persona("", ())
 INSTRUCTION = "Chat casually and stay in character, in one or two short sentences."
+
+# what looks like a control token: <think>, </s>, <|end|>, [INST]
+TAG = re.compile(r"<[|/\w][^<>\s]*>|\[/?[A-Z_]+\]")
 
 
 class Segment(NamedTuple):
@@ -58,6 +64,7 @@ class ConvaiLayout:
         )
         self.stop_ids = {self.bos, self.end_id, self.speaker1, self.speaker2, self.pad}
         self.control_ids = set(tokenizer.all_special_ids) | self.stop_ids
+        self._known = known_texts(tokenizer, self.control_ids)
         # GPT's tokenizer splits punctuation off by itself, so text for people may be joined again;
         # GPT-2's does not
         self._spacing_matters = self.encode("hello , you .") != self.encode("hello, you.")
@@ -76,11 +83,16 @@ class ConvaiLayout:
         return parts + [Segment([self.speaker1], True)] if open_reply else parts
 
     def encode(self, text: str) -> list[int]:
-        return encode_text(self.tokenizer, text, self.control_ids)
+        return list(self._known(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         text = decode_text(self.tokenizer, ids)
         return text if self._spacing_matters else tidy(text)
+
+    def decode_settled(self, ids: Sequence[int]) -> str:
+        """The beginning of `decode(ids)` that no further id changes."""
+        text = decode_text(self.tokenizer, ids)
+        return settled(text) if self._spacing_matters else tidy(text[: untidy_tail(text)])
 
     def token_types(self, parts: Sequence[Segment]) -> list[int]:
         return [self.speaker1 if part.by_bot else self.speaker2 for part in parts for _ in part.ids]
@@ -98,7 +110,12 @@ class ChatLayout:
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
-        self.control_ids = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+        added = tokenizer.added_tokens_decoder.items()
+        # words that were added are words; a tag is none, whether or not it is called special
+        self.control_ids = set(tokenizer.all_special_ids) | {
+            id for id, token in added if token.special or TAG.fullmatch(str(token))
+        }
+        self._known = known_texts(tokenizer, self.control_ids)
         self._system_turn = self._template_has_a_system_turn()
         parts = self._render(["S", "U", "B"], open_reply=False)
         after_reply = parts[-1]
@@ -127,10 +144,14 @@ class ChatLayout:
         return parts
 
     def encode(self, text: str) -> list[int]:
-        return encode_text(self.tokenizer, text, self.control_ids)
+        return list(self._known(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         return decode_text(self.tokenizer, ids)
+
+    def decode_settled(self, ids: Sequence[int]) -> str:
+        """The beginning of `decode(ids)` that no further id changes."""
+        return settled(decode_text(self.tokenizer, ids))
 
     def _encode_literal(self, text: str) -> list[int]:
         with ENCODING:
@@ -228,6 +249,23 @@ def system_text(persona: Persona) -> str:
     return "\n".join([INSTRUCTION, "Your persona:", *lines]) if lines else INSTRUCTION
 
 
+def unconditional_prompt(layout: Layout, room: int) -> Prompt:
+    """No persona and no turns: behind it, a reply is as likely as it is at all."""
+    return build_prompt(layout, NOBODY, [""], room)
+
+
+def reply_ids(layout: Layout, text: str) -> list[int]:
+    """A reply's ids with its end token, as a training example supervises them."""
+    parts = layout.segments(NOBODY, ["", text], open_reply=False)
+    ids = next(part.ids for part in reversed(parts) if part.is_reply)
+    return ids if ids[-1:] == [layout.end_id] else [*ids, layout.end_id]
+
+
+def known_texts(tokenizer, banned: set[int]):
+    """`encode_text` that remembers the ids of the texts that were asked for lately."""
+    return lru_cache(KNOWN_TEXTS)(lambda text: tuple(encode_text(tokenizer, text, banned)))
+
+
 def encode_text(tokenizer, text: str, banned: set[int]) -> list[int]:
     """Ids of a user's text. Special tokens written in it are split into ordinary ones; what is left of them is dropped."""
     clean = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates crash the tokenizer
@@ -243,13 +281,32 @@ def decode_text(tokenizer, ids: Sequence[int]) -> str:
     ).lstrip()
 
 
+def settled(text: str) -> str:
+    """The text without what a next token may complete or take back: half a character, and white space at its end."""
+    while text and (text[-1] == "\ufffd" or text[-1].isspace()):
+        text = text.rstrip().rstrip("\ufffd")
+    return text
+
+
 # not before .5 or .net, and not before a smiley: "fine :)" keeps its space, and "fine : )" becomes
 # that
 _SPACE_BEFORE = re.compile(
     r"\s+([?!,%)\]]|\.(?!\w)|[:;](?!\s*-?\s*[()DP])|'(?:s|m|re|ve|d|ll|t)\b|n't\b)"
 )
 
+HALF_A_FACE = re.compile(r"\s+[:;]\s*-?$")
+
 
 def tidy(text: str) -> str:
     """Text as people type it: Persona-Chat's `hi , i 'm fine !` becomes `hi, i'm fine!`. Idempotent."""
     return re.sub(r"\s+", " ", _SPACE_BEFORE.sub(r"\1", text)).strip()
+
+
+def untidy_tail(text: str) -> int:
+    """Where the end of a growing text begins that `tidy` may yet join to what follows: its last word, and a `:` or `: -`
+    before it, which may become a face."""
+    end = len(text) - len(text.split()[-1]) if text.split() and not text[-1].isspace() else len(text)
+    end = len(text[:end].rstrip())
+    while face := HALF_A_FACE.search(text, 0, end):
+        end = face.start()
+    return end

@@ -24,9 +24,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from persona_bot.checkpoints.load import Checkpoint, load_checkpoint, with_engine
+from persona_bot.checkpoints.load import Checkpoint, load_checkpoint
 from persona_bot.errors import UserError
-from persona_bot.replies.reply import Settings
+from persona_bot.replies.local import LocalModel
+from persona_bot.settings import FLAGS, Settings
 from train.data.dialogues import Dialogue, read_dialogues
 from train.metrics import generation_eval, likelihood, ranking_eval, text
 from train.metrics.convai import convai_scores
@@ -77,10 +78,11 @@ def evaluate(
         "scores": {},
         "seconds": {},
     }
-    speaker = with_engine(checkpoint) if set(wanted.groups) & set(AS_SERVED) else checkpoint
+    served = set(wanted.groups) & set(AS_SERVED)
+    model = LocalModel.served(checkpoint) if served else LocalModel.plain(checkpoint)
     for group in wanted.groups:
         started = time.monotonic()
-        GROUPS[group](speaker if group in AS_SERVED else checkpoint, dialogues, wanted, report)
+        GROUPS[group](checkpoint, model, dialogues, wanted, report)
         report["seconds"][group] = round(time.monotonic() - started, 1)
     if wanted.baselines:
         report["baselines"] = text.baselines(dialogues)
@@ -98,7 +100,11 @@ def evaluate_folder(folder: Path | str, dialogues: Sequence[Dialogue]) -> dict:
 
 
 def score_nats(
-    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+    checkpoint: Checkpoint,
+    model: LocalModel,
+    dialogues: Sequence[Dialogue],
+    wanted: Wanted,
+    report: dict,
 ) -> None:
     golds = text.gold_replies(dialogues)
     nats = likelihood.gold_nats(checkpoint, dialogues, text.own_personas(dialogues), bar("nats"))
@@ -119,21 +125,26 @@ def score_nats(
 
 
 def score_served(
-    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+    checkpoint: Checkpoint,
+    model: LocalModel,
+    dialogues: Sequence[Dialogue],
+    wanted: Wanted,
+    report: dict,
 ) -> None:
-    """Nats of the weights as they chat, where that is not the same: what int8 costs."""
-    if checkpoint.engine:
-        nats = likelihood.gold_nats(
-            checkpoint, dialogues, text.own_personas(dialogues), bar("nats, as served")
-        )
-        report["scores"]["nats_per_reply_served"] = text.mean(nats)
+    """Nats of the weights as they chat: beside `nats`, what int8 costs."""
+    nats = likelihood.served_nats(model, dialogues, bar("nats, as served"))
+    report["scores"]["nats_per_reply_served"] = text.mean(nats)
 
 
 def score_swap(
-    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+    checkpoint: Checkpoint,
+    model: LocalModel,
+    dialogues: Sequence[Dialogue],
+    wanted: Wanted,
+    report: dict,
 ) -> None:
     if "nats_per_reply" not in report["scores"]:
-        score_nats(checkpoint, dialogues, wanted, report)
+        score_nats(checkpoint, model, dialogues, wanted, report)
     nats = likelihood.gold_nats(
         checkpoint, dialogues, text.other_personas(dialogues), bar("nats, persona swapped")
     )
@@ -141,21 +152,29 @@ def score_swap(
 
 
 def score_hits(
-    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+    checkpoint: Checkpoint,
+    model: LocalModel,
+    dialogues: Sequence[Dialogue],
+    wanted: Wanted,
+    report: dict,
 ) -> None:
     if text.max_candidates(dialogues) < 2:
         raise UserError(
             "The file has a single candidate for each reply, so nothing can be ranked; leave hits out of --only."
         )
-    hits = ranking_eval.candidate_hits(checkpoint, dialogues, bar("hits@1"))
+    hits = ranking_eval.candidate_hits(checkpoint, model.backend, dialogues, bar("hits@1"))
     report["scores"] |= {f"hits_{name}": value for name, value in hits.items()}
 
 
 def score_replies(
-    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+    checkpoint: Checkpoint,
+    model: LocalModel,
+    dialogues: Sequence[Dialogue],
+    wanted: Wanted,
+    report: dict,
 ) -> None:
     replies = generation_eval.reply_to_file(
-        checkpoint, dialogues, wanted.replies, wanted.settings, wanted.seed, bar("replies")
+        model, dialogues, wanted.replies, wanted.settings, wanted.seed, bar("replies")
     )
     report["generated"] = len(replies)
     report["scores"] |= text.text_scores(dialogues, [(r.dialogue, r.text, r.gold) for r in replies])
@@ -169,10 +188,14 @@ def score_replies(
 
 
 def score_selfchat(
-    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+    checkpoint: Checkpoint,
+    model: LocalModel,
+    dialogues: Sequence[Dialogue],
+    wanted: Wanted,
+    report: dict,
 ) -> None:
     chats = generation_eval.self_chats(
-        checkpoint,
+        model,
         dialogues,
         wanted.self_chats,
         SELF_CHAT_TURNS,
@@ -187,10 +210,14 @@ def score_selfchat(
 
 
 def score_probes(
-    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+    checkpoint: Checkpoint,
+    model: LocalModel,
+    dialogues: Sequence[Dialogue],
+    wanted: Wanted,
+    report: dict,
 ) -> None:
     answers = generation_eval.ask_probes(
-        checkpoint,
+        model,
         generation_eval.read_probes(),
         wanted.probe_times,
         wanted.settings,
@@ -206,7 +233,11 @@ def score_probes(
 
 
 def score_convai(
-    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], wanted: Wanted, report: dict
+    checkpoint: Checkpoint,
+    model: LocalModel,
+    dialogues: Sequence[Dialogue],
+    wanted: Wanted,
+    report: dict,
 ) -> None:
     if checkpoint.ranking_head:
         report["scores"] |= convai_scores(checkpoint, dialogues, bar("as ConvAIModel"))
@@ -345,13 +376,12 @@ def check(options: argparse.Namespace) -> None:
 
 def read_settings(pairs: Sequence[str]) -> Settings:
     """`["temperature=0.8", "top_k=40"]` -> Settings; raises UserError for unknown names and bad numbers."""
-    names = [field.name for field in fields(Settings) if field.name not in ("seed", "deadline")]
     values = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
-        if name not in names:
+        if name not in FLAGS:
             raise UserError(
-                f"--set knows {', '.join(names)}, not {name!r}; write it like --set temperature=0.8."
+                f"--set knows {', '.join(FLAGS)}, not {name!r}; write it like --set temperature=0.8."
             )
         try:
             values[name] = float(value)
@@ -380,7 +410,7 @@ def run(options: argparse.Namespace) -> None:
             )
     if options.transcripts:
         text = generation_eval.transcripts(
-            with_engine(checkpoint),
+            LocalModel.served(checkpoint),
             options.presets,
             options.wanted.settings,
             options.seed,

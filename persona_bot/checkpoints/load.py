@@ -9,7 +9,7 @@ Only safetensors and GGUF are read; pickled weights and code that comes with a c
 
 import importlib.util
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,6 @@ import torch
 import transformers
 from transformers import PreTrainedTokenizerFast
 
-from persona_bot import silence_libraries
 from persona_bot.checkpoints.files import (
     BASE_MODEL,
     BASE_WHEEL,
@@ -29,18 +28,14 @@ from persona_bot.checkpoints.files import (
     gguf_file,
     load_model,
     load_prepared,
-    load_tensors,
     prepared_folder,
     read_json,
     read_layout_file,
 )
 from persona_bot.checkpoints.hub import fetch
-from persona_bot.device import best_dtype, give_memory_back, pick_device, use_half_the_cores
-from persona_bot.engine.batching import Engine
-from persona_bot.engine.int8_linear import has_fast_int8
-from persona_bot.engine.llama import FastLlama, can_run
-from persona_bot.engine.prefix_cache import PrefixCache
+from persona_bot.device import best_dtype, pick_device
 from persona_bot.errors import UserError
+from persona_bot.library_warnings import silence_libraries
 from persona_bot.prompt import Layout, find_layout
 
 DEFAULT_FOLDER = Path(__file__).parents[2] / "default_model"
@@ -48,98 +43,75 @@ DEFAULT_FOLDER = Path(__file__).parents[2] / "default_model"
 MAX_CONTEXT = 1024
 
 
-class Outline(NamedTuple):
-    """What is left of a model whose weights the engine has."""
+class Source(NamedTuple):
+    """Where a checkpoint's parts are, found and checked; no weights yet."""
 
-    config: object
+    name: str  # what the page shows
+    folder: Path
+    base: Path  # an adapter's base model; else the folder itself
+    weights: Path  # what is read: the folder, or where its dense or merged weights are kept
+    tokenizer: object
+    layout: Layout
+    device: torch.device
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model that is ready to speak."""
+    """A checkpoint as transformers has it."""
 
-    model: torch.nn.Module | Outline
+    model: torch.nn.Module
     tokenizer: object
     layout: Layout
     name: str  # what the page shows
     device: torch.device
     max_positions: int  # prompt and reply together, in tokens
     ranking_head: bool = False  # the model also returns mc_logits
-    # in a chat `model` then is an outline only
-    engine: Engine | None = field(default=None, repr=False, compare=False)
-    prefixes: PrefixCache = field(default_factory=PrefixCache, repr=False, compare=False)
-
-    @property
-    def has_cache(self) -> bool:
-        """Whether the architecture keeps keys and values between tokens; openai-gpt does not."""
-        return self.model.config.model_type != "openai-gpt"
 
 
 def load_checkpoint(
-    name: str | None = None,
-    device: str | None = None,
-    double_heads: bool = False,
-    for_chat: bool = False,
+    name: str | None = None, device: str | None = None, double_heads: bool = False
 ) -> Checkpoint:
     """Loads a checkpoint in evaluation mode; with `double_heads` also the ranking head, where it has one.
 
-    `for_chat`: on a CPU a Llama is turned into what answers fastest, int8 weights and passes that visitors share.
-
-    Raises UserError with one sentence for anything that is not a usable checkpoint.
+    For training and scores; what chats is persona_bot.load_model. Raises UserError with one sentence for anything that
+    is not a usable checkpoint.
     """
+    source = find_checkpoint(name, device)
+    model = load_module(source, double_heads)
+    has_head = type(model).__name__ in DOUBLE_HEADS
+    limit = max_positions(model.config)
+    return Checkpoint(
+        model, source.tokenizer, source.layout, source.name, source.device, limit, has_head
+    )
+
+
+def find_checkpoint(name: str | None = None, device: str | None = None) -> Source:
+    """Finds or downloads a checkpoint, reads its tokenizer and layout, and picks device and precision."""
     folder = find_folder(name)
     place = pick_device(device)
     quiet_libraries()
-    if for_chat:
-        give_memory_back()
-        if place.type == "cpu":
-            use_half_the_cores()
     check_files(folder)
     marker = read_layout_file(folder)
     adapter = read_json(folder / "adapter_config.json")
     base = find_base(adapter["base_model_name_or_path"]) if adapter else folder
-    tokenizer = _guard(folder, load_tokenizer, folder, base)
+    tokenizer = guard(folder, load_tokenizer, folder, base)
     layout = find_layout(tokenizer, marker.get("layout"), marker.get("max_turns"))
-    dtype, kept = best_dtype(place), prepared_folder(folder, base)
-    if for_chat and place.type == "cpu" and (plain := _guard(folder, load_tensors, kept, dtype)):
-        config, tensors = plain
-        limit = room(config)
-        engine = Engine(_guard(folder, FastLlama, config, tensors, limit, has_fast_int8()))
-        return Checkpoint(
-            Outline(config),
-            tokenizer,
-            layout,
-            display_name(name, folder),
-            place,
-            limit,
-            engine=engine,
-        )
-    if kept != folder:
-        model = _guard(folder, load_prepared, folder, base, layout, dtype)
+    shown, weights = display_name(name, folder), prepared_folder(folder, base)
+    return Source(shown, folder, base, weights, tokenizer, layout, place, best_dtype(place))
+
+
+def load_module(source: Source, double_heads: bool = False) -> torch.nn.Module:
+    """The transformers module of a checkpoint, on its device, in evaluation mode."""
+    if source.weights != source.folder:
+        arguments = source.folder, source.base, source.layout, source.dtype
+        model = guard(source.folder, load_prepared, *arguments)
     else:
-        model = _guard(folder, load_model, base, double_heads, dtype)
-    model = model.to(place).eval().requires_grad_(False)
-    has_head = type(model).__name__ in DOUBLE_HEADS
-    checkpoint = Checkpoint(
-        model, tokenizer, layout, display_name(name, folder), place, room(model.config), has_head
-    )
-    if for_chat and (checkpoint := with_engine(checkpoint)).engine:
-        checkpoint = replace(checkpoint, model=Outline(model.config))
-    return checkpoint
+        model = guard(source.folder, load_model, source.base, double_heads, source.dtype)
+    return model.to(source.device).eval().requires_grad_(False)
 
 
-def with_engine(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint as it chats: with an engine where there is one for its architecture and device, else as it is."""
-    model = checkpoint.model
-    if checkpoint.engine or checkpoint.device.type != "cpu" or not can_run(model.config):
-        return checkpoint
-    engine = Engine(
-        FastLlama(model.config, model.state_dict(), checkpoint.max_positions, int8=has_fast_int8())
-    )
-    return replace(checkpoint, engine=engine, prefixes=PrefixCache())
-
-
-def room(config) -> int:
+def max_positions(config) -> int:
     """Tokens that fit in one conversation."""
     return min(getattr(config, "max_position_embeddings", MAX_CONTEXT), MAX_CONTEXT)
 
@@ -191,7 +163,7 @@ def display_name(name: str | None, folder: Path) -> str:
     )
 
 
-def _guard(folder: Path, step, *arguments):
+def guard(folder: Path, step, *arguments):
     """Runs one loading step; whatever the libraries raise becomes one sentence about the folder."""
     try:
         return step(*arguments)

@@ -9,110 +9,85 @@ Run: `python -m persona_bot --best-of 4`.
 The second term counts against what fits everywhere ("i love it. how about you?"). Nothing streams: the reply appears whole.
 """
 
+import queue
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from persona_bot.checkpoints.load import Checkpoint
-from persona_bot.engine.prefix_cache import Cache, PrefixCache
-from persona_bot.engine.sampler import Sampler
-from persona_bot.persona import Persona
-from persona_bot.prompt import Prompt, build_prompt
-from persona_bot.replies.reply import Settings, new_cache, next_tokens, stream_reply
-from persona_bot.replies.scoring import Judge, prompt_of_nothing, reply_ids
+from persona_bot.prompt import Prompt
+from persona_bot.replies.reply import Reply
+from persona_bot.settings import Settings
 
 APART = 1_000_003  # between the seeds of drafts, so that they are not those of the next reply
 TICK = 0.05  # seconds between looks at whether the visitor has left
 
 
-class BestReply:
-    """Like generation.ReplyStream; a look at whether anybody still waits is an empty piece, and the reply the last one."""
+def write_best(
+    model,
+    prompt: Prompt,
+    settings: Settings,
+    stop: threading.Event,
+    history: list[int],
+    reply: Reply,
+) -> Iterator[str]:
+    """The whole reply as one piece, behind empty ones. `model`: local.LocalModel.
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        persona: Persona,
-        turns: Sequence[str],
-        settings: Settings,
-        stop: threading.Event | None = None,
-    ):
-        self.text = ""
-        self.tokens = 0
-        self.seconds = 0.0
-        self.first_text_seconds: float | None = None
-        self.finish: str | None = None  # of the draft that is shown
-        self.drafts: list[str] = []  # the texts, in the order of their seeds
-        prompt = build_prompt(
-            checkpoint.layout, persona, turns, checkpoint.max_positions - settings.max_tokens
-        )
-        self.prompt_tokens, self.dropped_turns = len(prompt.ids), prompt.dropped
-        self._halt = threading.Event()
-        shared = replace(checkpoint, prefixes=PrefixCache())
-        seed = random.randrange(2**32) if settings.seed is None else settings.seed
-        one = [
+    Nothing is joined here: whoever closes this (the page's event loop, the garbage collector) goes on at once, and the
+    drafts end at their next token.
+    """
+    started, halt = time.monotonic(), threading.Event()
+    seed = random.randrange(2**32) if settings.seed is None else settings.seed
+    drafts = [
+        Reply(partial(model.write, prompt, one, halt, history, keep=False))
+        for one in (
             replace(settings, best_of=1, seed=(seed + APART * k) % 2**32)
             for k in range(settings.best_of)
-        ]
-        drafts = [stream_reply(shared, persona, turns, each, self._halt) for each in one]
-        self._pieces = self._run(checkpoint, shared, prompt, drafts, stop or threading.Event())
-
-    def __iter__(self) -> Iterator[str]:
-        return self._pieces
-
-    def close(self) -> None:
-        """Ends the drafts at once."""
-        self._pieces.close()
-
-    def _run(
-        self,
-        checkpoint: Checkpoint,
-        shared: Checkpoint,
-        prompt: Prompt,
-        drafts: list,
-        stop: threading.Event,
-    ) -> Iterator[str]:
-        started = time.monotonic()
-        with ThreadPoolExecutor(len(drafts) if checkpoint.engine else 1) as writers:
-            try:
-                read = self._read(checkpoint, prompt)
-                shared.prefixes.give_back(*read)
-                written = [writers.submit("".join, draft) for draft in drafts]
-                while wait(written, TICK).not_done:
-                    yield ""
-                    if stop.is_set():
-                        self._halt.set()
-            finally:
-                self._halt.set()
-        checkpoint.prefixes.give_back(*read)  # for the next turn
-        self.drafts = [future.result() for future in written]  # raises what a draft raised
-        best = drafts[0] if stop.is_set() else drafts[best_of(checkpoint, prompt, self.drafts)]
-        self.text, self.tokens, self.finish = best.text, best.tokens, best.finish
-        self.seconds = self.first_text_seconds = time.monotonic() - started
-        if self.text:
-            yield self.text
-
-    @staticmethod
-    def _read(checkpoint: Checkpoint, prompt: Prompt) -> tuple[list[int], Cache | None]:
-        """(ids, their keys and values): the prompt without its last id, of which only what is new is computed."""
-        reading = next_tokens(checkpoint, prompt, Sampler(checkpoint.layout, Settings(), []))
-        next(reading)
-        reading.close()
-        if checkpoint.engine:
-            checkpoint.engine.reap_finished()  # then the visitors' cache has the keys and values
-        cache, count = checkpoint.prefixes.take(prompt.ids, partial(new_cache, checkpoint))
-        return prompt.ids[:count], cache
-
-
-def best_of(checkpoint: Checkpoint, prompt: Prompt, drafts: Sequence[str]) -> int:
-    """Which draft gains most from the prompt; an empty one only where all are."""
-    replies = [reply_ids(checkpoint.layout, text) for text in drafts]
-    judge = Judge(checkpoint)
-    nothing = judge.score(prompt_of_nothing(checkpoint), replies).log_likelihoods
-    gains = [
-        a - b for a, b in zip(judge.score(prompt, replies).log_likelihoods, nothing, strict=True)
+        )
     ]
-    return max(range(len(drafts)), key=lambda k: (bool(drafts[k]), gains[k]))
+    try:
+        yield from in_threads([partial(model.backend.prefill, prompt)])
+        for _ in in_threads([partial("".join, draft) for draft in drafts]):
+            yield ""
+            if stop.is_set():
+                halt.set()
+    finally:
+        halt.set()
+    if not stop.is_set():
+        gains = model.gains(prompt, [draft.text for draft in drafts])
+        order = sorted(range(len(drafts)), key=lambda k: (not drafts[k].text, -gains[k]))
+        drafts = [drafts[k] for k in order]
+    best = drafts[0]
+    reply.drafts = [draft.text for draft in drafts]
+    reply.num_tokens, reply.finish_reason = best.num_tokens, best.finish_reason
+    reply.seconds = time.monotonic() - started
+    if best.text:
+        yield best.text
+
+
+def in_threads(tasks: Sequence[Callable]) -> Iterator[str]:
+    """Runs the tasks at once, each in a thread of its own; an empty piece at each TICK until all are done.
+
+    Raises what one of them raised, after the others are done. Whoever stops iterating leaves them to themselves.
+    """
+    outcomes: queue.SimpleQueue = queue.SimpleQueue()
+
+    def run(task: Callable) -> None:
+        try:
+            task()
+            outcomes.put(None)
+        except BaseException as error:
+            outcomes.put(error)
+
+    for task in tasks:
+        threading.Thread(target=run, args=(task,), name="draft").start()
+    errors = []
+    while len(errors) < len(tasks):
+        try:
+            errors.append(outcomes.get(timeout=TICK))
+        except queue.Empty:
+            yield ""
+    for error in filter(None, errors):
+        raise error

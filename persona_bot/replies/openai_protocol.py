@@ -10,7 +10,7 @@ import httpx
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import SILENCE, system_text, tidy
-from persona_bot.replies.reply import Settings
+from persona_bot.settings import Settings
 
 BUSY = (429, 502, 503, 504)
 # a field that the server does not know, or more turns than its model takes

@@ -3,7 +3,7 @@
 Run: `python app.py --endpoint http://localhost:8000` or `python -m persona_bot --endpoint http://localhost:8000`.
 
     endpoint = Endpoint("http://localhost:8000")
-    for piece in RemoteReply(endpoint, persona, ["where do you work?"]):
+    for piece in endpoint.reply(persona, ["where do you work?"]):
         print(piece, end="", flush=True)
 
 One background thread reads for all visitors; a stop or the deadline closes the HTTP stream, and the server drops the reply. What
@@ -17,14 +17,13 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import httpx
 
-from persona_bot.checkpoints.load import Checkpoint
-from persona_bot.engine.sampler import FINISH_WITHIN
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
-from persona_bot.replies.best_of import BestReply
+from persona_bot.prompt import settled
 from persona_bot.replies.openai_protocol import (
     BROKEN,
     BUSY,
@@ -38,7 +37,8 @@ from persona_bot.replies.openai_protocol import (
     messages,
     sentence,
 )
-from persona_bot.replies.reply import SENTENCE_END, Settings, stream_reply
+from persona_bot.replies.reply import Pieces, Reply, ends_a_sentence
+from persona_bot.settings import Settings
 
 PAUSES = (0.5, 2.0)  # seconds before another try, while no text has come
 # seconds of silence; a busy server lets a request wait before its first byte
@@ -47,7 +47,10 @@ ASK_AGAIN = 5.0  # seconds between looks at a server that was down when the page
 
 
 class Endpoint:
-    """The server at an address. Raises UserError for an address that is none; whether it answers stands in `problem`."""
+    """The server at an address; the contract of its replies is reply.Model's. Raises UserError for an address that is none; whether it answers stands in `problem`."""
+
+    device_label = "another machine"
+    at_once = 16
 
     def __init__(self, url: str, model: str | None = None):
         self.model = model or None  # None until the server has told which it has
@@ -80,6 +83,73 @@ class Endpoint:
     def run(self, task):
         """Starts a coroutine in the background; its future can be cancelled, which closes the connection."""
         return asyncio.run_coroutine_threadsafe(task, self.loop)
+
+    def reply(
+        self,
+        persona: Persona,
+        turns: Sequence[str],
+        settings: Settings | None = None,
+        stop: threading.Event | None = None,
+    ) -> Reply:
+        settings = settings or Settings()
+        if settings.best_of > 1:
+            raise UserError(
+                "The best of several replies needs the model on this machine; set best_of to 1."
+            )
+        return Reply(partial(self._write, persona, list(turns), settings, stop or threading.Event()))
+
+    def score(self, persona: Persona, turns: Sequence[str], replies: Sequence[str]) -> list[float]:
+        raise UserError("A server does not tell how likely a reply is; load the model here instead.")
+
+    def context_usage(
+        self, persona: Persona, turns: Sequence[str], settings: Settings | None = None
+    ) -> tuple[int, int]:
+        return 0, 0
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def _write(self, persona, turns, settings, stop, reply: Reply) -> Iterator[str]:
+        """The pieces of one reply, as they arrive."""
+        started, raw, ended_by, pieces = time.monotonic(), "", None, Pieces()
+        arrived: queue.SimpleQueue = queue.SimpleQueue()
+        reading = self.run(self.read(persona, turns, settings, arrived.put))
+        try:
+            while True:
+                try:
+                    event = arrived.get(timeout=0.05)
+                except queue.Empty:
+                    # some servers leave the line open after the end
+                    event = None if ended_by else ()
+                reply.seconds = time.monotonic() - started
+                if event is None:
+                    break
+                if stop.is_set() or reply.seconds > settings.deadline:
+                    if not stop.is_set() and not reply.text:
+                        raise UserError(sentence(SILENT, self.name))
+                    reply.finish_reason = "cancelled" if stop.is_set() else "deadline"
+                    return
+                if isinstance(event, UserError):
+                    raise event
+                if not event:
+                    yield ""
+                    continue
+                reply.dropped_turns, chunk = event
+                ended_by = chunk.finish or ended_by
+                counted = chunk.usage.get("completion_tokens")
+                reply.num_tokens = counted or reply.num_tokens + bool(chunk.text)
+                reply.prompt_tokens = chunk.usage.get("prompt_tokens") or reply.prompt_tokens
+                raw += chunk.text
+                if piece := pieces.up_to(ended(raw)):
+                    yield piece
+                if not ended_by and reply.is_long_enough(settings) and ends_a_sentence(reply.text):
+                    reply.finish_reason = "length"
+                    return
+            reply.finish_reason = "length" if ended_by == "length" else "stop"
+            if ended_by == "length" and not ends_a_sentence(reply.text):
+                yield "…"
+        finally:
+            reading.cancel()
 
     async def find_model(self) -> None:
         """Asks which model the server has, unless one was named; raises UserError while it does not answer."""
@@ -168,99 +238,6 @@ class Endpoint:
             await asyncio.sleep(pause)
 
 
-def begin_reply(
-    model: Endpoint | Checkpoint,
-    persona: Persona,
-    turns: Sequence[str],
-    settings: Settings,
-    stop: threading.Event | None = None,
-):
-    """The reply's stream, wherever the model runs; raises UserError here or while iterating."""
-    if settings.best_of == 1:
-        return (RemoteReply if isinstance(model, Endpoint) else stream_reply)(
-            model, persona, turns, settings, stop
-        )
-    if isinstance(model, Endpoint):
-        raise UserError(
-            "The best of several replies needs the model on this machine; set best_of to 1."
-        )
-    return BestReply(model, persona, turns, settings, stop)
-
-
-class RemoteReply:
-    """A reply that a server writes; iterate it for its pieces. The same attributes as generation.ReplyStream."""
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        persona: Persona,
-        turns: Sequence[str],
-        settings: Settings | None = None,
-        stop: threading.Event | None = None,
-    ):
-        self.text = ""
-        self.tokens = 0  # pieces, until the server has counted
-        self.seconds = 0.0
-        self.first_text_seconds: float | None = None
-        self.finish: str | None = None  # "end", "length", "stop" or "deadline"
-        self.prompt_tokens = 0  # where the server tells
-        self.dropped_turns = 0
-        self._pieces = self._run(
-            endpoint, persona, list(turns), settings or Settings(), stop or threading.Event()
-        )
-
-    def __iter__(self) -> Iterator[str]:
-        return self._pieces
-
-    def close(self) -> None:
-        """Ends the reply at once; what has arrived stays in `text`."""
-        self._pieces.close()
-
-    def _run(self, endpoint, persona, turns, settings, stop) -> Iterator[str]:
-        started, raw, ended = time.monotonic(), "", None
-        arrived = queue.SimpleQueue()
-        reading = endpoint.run(endpoint.read(persona, turns, settings, arrived.put))
-        try:
-            while True:
-                try:
-                    event = arrived.get(timeout=0.05)
-                except queue.Empty:
-                    event = None if ended else ()  # some servers leave the line open after the end
-                self.seconds = time.monotonic() - started
-                if event is None:
-                    break
-                if stop.is_set() or self.seconds > settings.deadline:
-                    self.finish = "stop" if stop.is_set() else "deadline"
-                    if self.finish == "deadline" and not self.text:
-                        raise UserError(sentence(SILENT, endpoint.name))
-                    return
-                if isinstance(event, UserError):
-                    raise event
-                if not event:
-                    continue
-                self.dropped_turns, chunk = event
-                ended = chunk.finish or ended
-                self.tokens = chunk.usage.get("completion_tokens") or self.tokens + bool(chunk.text)
-                self.prompt_tokens = chunk.usage.get("prompt_tokens") or self.prompt_tokens
-                raw += chunk.text
-                if piece := self._new_text(raw):
-                    self.first_text_seconds = self.first_text_seconds or self.seconds
-                    yield piece
-                enough = max(settings.max_tokens - FINISH_WITHIN, settings.min_tokens)
-                if not ended and self.tokens > enough and SENTENCE_END.search(self.text):
-                    self.finish = "length"
-                    return
-            self.finish = "length" if ended == "length" else "end"
-            if self.finish == "length" and not SENTENCE_END.search(self.text):
-                self.text += "…"
-                yield "…"
-        finally:
-            reading.cancel()
-
-    def _new_text(self, raw: str) -> str:
-        """What is new to show; half a character, and white space that may turn out to be the last, wait."""
-        # two halves may come in two chunks
-        whole = raw.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        text = re.sub("[\\s\ufffd]+$", "", whole.lstrip())
-        piece, self.text = text[len(self.text) :], text
-        return piece
+def ended(text: str) -> str:
+    """Two halves of a character may come in two chunks; what waits for another half or for a word is left out."""
+    return settled(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").lstrip())

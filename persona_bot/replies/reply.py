@@ -1,252 +1,117 @@
-"""THE path from a conversation to a reply: a stream of text pieces that the page, the API, the terminal and the scores loop over.
+"""A reply while it is written, and what writes it: the two types that page, API, terminal and evaluation know.
 
-    reply = stream_reply(checkpoint, persona, ["where do you work?"], Settings(seed=1))
+    model = load_model()
+    reply = model.reply(persona, ["where do you work?"], Settings(seed=1))
     for piece in reply:
         print(piece, end="", flush=True)
-
-One forward pass a token in the caller's own thread, or one that it shares with other visitors (engine.py): a stop is seen at
-the next token, and an error surfaces where the loop is. Pieces joined are the reply, exactly.
 """
 
-import inspect
+import os
 import re
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
-import torch
-from transformers.cache_utils import DynamicCache
-
-from persona_bot.checkpoints.load import Checkpoint
-from persona_bot.engine.batching import Request, as_user_error
-from persona_bot.engine.prefix_cache import Cache
-from persona_bot.engine.sampler import FINISH_WITHIN, Sampler
-from persona_bot.errors import UserError
 from persona_bot.persona import Persona
-from persona_bot.prompt import Prompt, build_prompt, first_that_may_fit
+from persona_bot.settings import FINISH_WITHIN, Settings
 
-LIMITS = {  # field: (lowest, highest), both allowed
-    "temperature": (0.0, 2.0),
-    "top_p": (0.05, 1.0),
-    "top_k": (0, 1000),
-    "min_tokens": (0, 60),
-    "max_tokens": (4, 200),
-    "repetition_penalty": (1.0, 2.0),
-    "no_repeat_ngram": (0, 10),
-    "best_of": (1, 8),
-    "seed": (0, 2**32 - 1),
-    "deadline": (0.0, 600.0),
-}
-SENTENCE_END = re.compile(r"[.!?…][\"')\]]*$")
+SENTENCE_END = re.compile(r"[.!?…。！？][\"')\]]*$")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a reply is sampled. Raises UserError for a value out of range."""
+class Reply:
+    """A reply in the making, whoever writes it; iterate it for its pieces. Its counters are true at every moment.
 
-    temperature: float = 0.7  # 0 always takes the likeliest token
-    top_p: float = 0.9
-    top_k: int = 0  # 0: off
-    min_tokens: int = 6  # no end before
-    max_tokens: int = 60
-    repetition_penalty: float = 1.1  # on the words of this reply only
-    # no run of so many tokens twice, in this reply or from an earlier one; 0: off
-    no_repeat_ngram: int = 3
-    best_of: int = 1  # replies to choose from (best_of.py); with more than one nothing streams
-    seed: int | None = None
-    deadline: float = 60.0  # seconds, then the reply ends with what it has
-
-    def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "seed" and value is None:
-                continue
-            low, high = LIMITS[field.name]
-            whole = field.name not in ("temperature", "top_p", "repetition_penalty", "deadline")
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not is_number or not low <= value <= high or (whole and value != int(value)):
-                kind = "a whole number" if whole else "a number"
-                raise UserError(
-                    f"The setting {field.name} must be {kind} from {low} to {high}; it is {str(value)[:40]!r}."
-                )
-            object.__setattr__(self, field.name, int(value) if whole else float(value))
-        if self.min_tokens >= self.max_tokens:
-            raise UserError(
-                f"The shortest reply ({self.min_tokens} tokens) must be below the longest ({self.max_tokens}); change one."
-            )
-
-
-class ReplyStream:
-    """A reply in the making; iterate it for its pieces. Its counters are true at every moment."""
+    Pieces joined are `text`, exactly. An empty piece says that nothing has come yet: a look at whether anybody still waits.
+    """
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
-        prompt: Prompt,
-        settings: Settings,
-        stop: threading.Event,
-        earlier: list[int],
+        write: Callable[["Reply"], Iterator[str]],
+        prompt_tokens: int = 0,
+        dropped_turns: int = 0,
     ):
+        """`write(reply)` yields the pieces, keeps the counters and sets `finish_reason`."""
         self.text = ""
-        self.tokens = 0
-        self.seconds = 0.0
+        self.num_tokens = 0
+        self.prompt_tokens = prompt_tokens  # 0 where only a server could tell and did not
+        self.dropped_turns = dropped_turns  # of the oldest, which did not fit
+        self.seconds = 0.0  # of writing
         self.first_text_seconds: float | None = None
-        self.finish: str | None = None  # "end", "length", "stop" or "deadline"
-        self.prompt_tokens = len(prompt.ids)
-        self.dropped_turns = prompt.dropped
-        self._pieces = self._run(checkpoint, prompt, settings, stop, earlier)
+        # "stop": the model ended it; "length": max_tokens, at a sentence's end if there was one near;
+        # "cancelled": by the stop event or close(); "deadline"; None while it grows and after an error
+        self.finish_reason: str | None = None
+        self.drafts: list[str] = []  # of a best-of reply: the texts, best first
+        self._pieces = self._run(write)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return self.num_tokens / self.seconds if self.num_tokens and self.seconds else None
 
     def __iter__(self) -> Iterator[str]:
         return self._pieces
 
     def close(self) -> None:
-        """Ends the reply at once; what was generated stays in `text`."""
+        """Ends the reply at once, without waiting for anything; what was written stays in `text`."""
+        if self.finish_reason is None:
+            self.finish_reason = "cancelled"
         self._pieces.close()
 
-    def _run(self, checkpoint, prompt, settings, stop, earlier) -> Iterator[str]:
-        started = time.monotonic()
-        sampler = Sampler(checkpoint.layout, settings, earlier)
-        ids: list[int] = []
-        for token in next_tokens(checkpoint, prompt, sampler):
-            self.seconds = time.monotonic() - started
-            self.finish = self._finish(token, checkpoint, settings, stop)
-            if self.finish:
-                return
-            ids.append(token)
-            self.tokens = len(ids)
-            piece = self._new_text(checkpoint, ids)
+    def _run(self, write: Callable[["Reply"], Iterator[str]]) -> Iterator[str]:
+        for piece in write(self):
             if piece:
+                self.text += piece
                 self.first_text_seconds = self.first_text_seconds or self.seconds
-                yield piece
-            if self.tokens > max(
-                settings.max_tokens - FINISH_WITHIN, settings.min_tokens
-            ) and SENTENCE_END.search(self.text):
-                self.finish = "length"
-                return
-        self.finish = "length"
-        self.text += "…"
-        yield "…"
+            yield piece
 
-    def _finish(
-        self, token: int, checkpoint: Checkpoint, settings: Settings, stop: threading.Event
-    ) -> str | None:
-        if stop.is_set():
-            return "stop"
-        if self.seconds > settings.deadline:
-            return "deadline"
-        return "end" if token in checkpoint.layout.stop_ids else None
+    def is_long_enough(self, settings: Settings) -> bool:
+        """Whether it may end with its sentence, because it could not finish another one."""
+        return self.num_tokens > max(settings.max_tokens - FINISH_WITHIN, settings.min_tokens)
 
-    def _new_text(self, checkpoint: Checkpoint, ids: list[int]) -> str:
-        """What the newest token adds; half a character, and white space that may turn out to be the last, wait."""
-        text = checkpoint.layout.decode(ids)
-        text = re.sub("[\\s\ufffd]+$", "", text)
-        # a tokenizer that rewrites what stood before: show from the next word on
-        if not text.startswith(self.text):
-            return ""
-        piece = text[len(self.text) :]
-        self.text = text
+
+def ends_a_sentence(text: str) -> bool:
+    return bool(SENTENCE_END.search(text[-8:]))
+
+
+class Pieces:
+    """Cuts a text that is decoded anew after each token into pieces; none is lost where a decoder rewrites what stood before."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def up_to(self, text: str) -> str:
+        """What is new in the text since the last call."""
+        common = len(os.path.commonprefix([self._last, text]))
+        self._last, piece = text, text[common:]
         return piece
 
 
-def stream_reply(
-    checkpoint: Checkpoint,
-    persona: Persona,
-    turns: Sequence[str],
-    settings: Settings | None = None,
-    stop: threading.Event | None = None,
-) -> ReplyStream:
-    """The persona's next reply to `turns` (the last is the partner's). Set `stop` from any thread to end it at the next token.
+class Model(Protocol):
+    """What answers, on this machine (local.LocalModel) or on another (remote.Endpoint). No caller asks which."""
 
-    Raises UserError here if the persona and the message do not fit, and while iterating if the model fails.
-    """
-    settings = settings or Settings()
-    prompt = build_prompt(
-        checkpoint.layout, persona, turns, checkpoint.max_positions - settings.max_tokens
-    )
-    earlier = [
-        i
-        for turn in turns[1::2]
-        for i in [*checkpoint.layout.encode(f" {turn}"), checkpoint.layout.end_id]
-    ]
-    return ReplyStream(checkpoint, prompt, settings, stop or threading.Event(), earlier)
+    name: str  # what the page shows
+    device_label: str  # "CPU", "GPU" or "another machine"
+    problem: str | None  # one sentence while it cannot answer
+    at_once: int  # replies that are worth writing at the same time
 
+    def reply(
+        self,
+        persona: Persona,
+        turns: Sequence[str],
+        settings: Settings | None = None,
+        stop: threading.Event | None = None,
+    ) -> Reply:
+        """The persona's next reply to `turns`, the last of which is the partner's; `stop` ends it, from any thread.
 
-def context_use(
-    checkpoint: Checkpoint, persona: Persona, turns: Sequence[str], settings: Settings | None = None
-) -> tuple[int, int]:
-    """(tokens that persona and turns take, tokens that there is room for), for the page to show before turns are dropped."""
-    room = checkpoint.max_positions - (settings or Settings()).max_tokens
-    kept = turns[first_that_may_fit(checkpoint.layout, turns, room) :]
-    parts = checkpoint.layout.segments(persona, kept, open_reply=False)
-    return (sum(len(part.ids) for part in parts), room) if len(kept) == len(turns) else (room, room)
+        Raises UserError, here or while it is iterated.
+        """
 
+    def score(self, persona: Persona, turns: Sequence[str], replies: Sequence[str]) -> list[float]:
+        """Log likelihood of each reply to `turns`, its end token included; raises UserError where only a server could tell."""
 
-def next_tokens(checkpoint: Checkpoint, prompt: Prompt, sampler: Sampler) -> Iterator[int]:
-    """The reply's tokens one by one, its end token too; nothing comes after `sampler.is_last`.
+    def context_usage(
+        self, persona: Persona, turns: Sequence[str], settings: Settings | None = None
+    ) -> tuple[int, int]:
+        """(tokens that persona and turns take, tokens that there is room for); (0, 0) where only a server could tell."""
 
-    What a recent conversation has in common with this prompt is not computed again, where the architecture has a cache.
-    """
-    if checkpoint.engine:
-        checkpoint.engine.reap_finished()  # so that the turn before has given back what it read
-    cache, done = (
-        checkpoint.prefixes.take(prompt.ids, partial(new_cache, checkpoint))
-        if checkpoint.has_cache
-        else (None, 0)
-    )
-    if checkpoint.engine:
-        try:
-            yield from checkpoint.engine.tokens(
-                Request(prompt.ids, done, cache, sampler, checkpoint.prefixes.give_back)
-            )
-        except RuntimeError as error:
-            raise as_user_error(error) from error
-        return
-    ids: list[int] = []
-    # what the cache is known to hold; a failed pass may have left it half filled
-    computed: list[int] = []
-    try:
-        while not sampler.is_last(ids):
-            sequence = prompt.ids + ids
-            types = prompt.token_types and prompt.token_types + [checkpoint.layout.speaker1] * len(
-                ids
-            )
-            computed = []
-            logits = forward(checkpoint, sequence[done:], types and types[done:], cache)
-            computed, done = sequence, len(sequence) if cache is not None else 0
-            ids.append(sampler.sample(logits, ids))
-            yield ids[-1]
-    finally:
-        if cache is not None:
-            checkpoint.prefixes.give_back(computed, cache)
-
-
-def new_cache(checkpoint: Checkpoint) -> Cache:
-    """An empty one, as the checkpoint's passes want it."""
-    return (
-        checkpoint.engine.model.new_cache()
-        if checkpoint.engine
-        else DynamicCache(config=checkpoint.model.config)
-    )
-
-
-@torch.inference_mode()
-def forward(
-    checkpoint: Checkpoint, ids: list[int], token_types: list[int] | None, cache
-) -> torch.Tensor:
-    """One pass over `ids` behind what the cache holds; the logits of the last position, (vocabulary,) float32 on the CPU.
-
-    Through transformers, for every architecture and device."""
-    inputs = {"input_ids": torch.tensor([ids], device=checkpoint.device)}
-    if token_types:
-        inputs["token_type_ids"] = torch.tensor([token_types], device=checkpoint.device)
-    if "logits_to_keep" in inspect.signature(checkpoint.model.forward).parameters:
-        # the vocabulary is the widest layer: only the last position is asked for
-        inputs["logits_to_keep"] = 1
-    if cache is not None:
-        inputs |= {"past_key_values": cache, "use_cache": True}
-    try:
-        return checkpoint.model(**inputs).logits[0, -1].float().cpu()
-    except RuntimeError as error:
-        raise as_user_error(error) from error
+    def close(self) -> None:
+        """Gives back what it holds: memory, threads, connections."""

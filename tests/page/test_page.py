@@ -23,7 +23,7 @@ from persona_bot.engine.batching import Engine
 from persona_bot.engine.llama import FastLlama
 from persona_bot.persona import Persona, persona_text
 from persona_bot.prompt import find_layout
-from persona_bot.replies.reply import Settings, stream_reply
+from persona_bot.settings import Settings
 from tests.conftest import WAITING
 
 PERSONA = "i am a baker.\ni like bread."
@@ -130,7 +130,7 @@ class Visitor:
 def expected(checkpoint: Checkpoint, turns: list[str], seed: int = 7) -> str:
     persona = Persona("", tuple(PERSONA.splitlines()))
     return "".join(
-        stream_reply(checkpoint, persona, turns, Settings(0.7, 0.9, 0, 1, 40, 1.1, 0, 1, seed))
+        checkpoint.reply(persona, turns, Settings(0.7, 0.9, 0, 1, 40, 1.1, 0, 1, seed))
     )
 
 
@@ -153,7 +153,7 @@ def test_the_endpoint_streams_the_growing_reply(client, checkpoint, monkeypatch)
     assert job.result() == states[-1]
     settings = Settings(min_tokens=1, max_tokens=40, seed=3)
     assert states[-1] == "".join(
-        stream_reply(checkpoint, Persona("", ("i am a baker.", "i like bread.")), ["hi!"], settings)
+        checkpoint.reply(Persona("", ("i am a baker.", "i like bread.")), ["hi!"], settings)
     )
 
 

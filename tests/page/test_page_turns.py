@@ -10,7 +10,7 @@ import pytest
 from page import backend
 from persona_bot.checkpoints.load import Checkpoint, with_engine
 from persona_bot.prompt import find_layout
-from persona_bot.replies.reply import Settings
+from persona_bot.settings import Settings
 
 SETTINGS = Settings(seed=1, min_tokens=4, max_tokens=12)
 

@@ -20,7 +20,7 @@ from persona_bot.engine.sampler import Sampler
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import find_layout
-from persona_bot.replies.reply import Settings, stream_reply
+from persona_bot.settings import Settings
 
 LENGTH = {"min_tokens": 20, "max_tokens": 24}
 
@@ -46,7 +46,7 @@ def persona(number: int) -> Persona:
 def reply(checkpoint: Checkpoint, number: int, stop: threading.Event | None = None) -> str:
     settings = Settings(seed=number, **LENGTH)  # each visitor draws other words
     return "".join(
-        stream_reply(checkpoint, persona(number), [f"hello, {number} times!"], settings, stop)
+        checkpoint.reply(persona(number), [f"hello, {number} times!"], settings, stop)
     )
 
 
@@ -134,7 +134,7 @@ def test_stopping_one_leaves_the_others(checkpoint, monkeypatch):
 def test_a_visitor_who_pauses_holds_up_nobody_and_is_written_for_meanwhile(checkpoint):
     alone = [reply(checkpoint, number) for number in (1, 2)]
     paused = iter(
-        stream_reply(checkpoint, persona(1), ["hello, 1 times!"], Settings(seed=1, **LENGTH))
+        checkpoint.reply(persona(1), ["hello, 1 times!"], Settings(seed=1, **LENGTH))
     )
     first = next(paused)
     assert reply(checkpoint, 2) == alone[1]
@@ -145,7 +145,7 @@ def test_a_visitor_who_pauses_holds_up_nobody_and_is_written_for_meanwhile(check
 
 def test_who_leaves_takes_the_keys_and_values_along(checkpoint):
     """Whatever was written ahead, the next turn finds a cache that fits."""
-    leaver = iter(stream_reply(checkpoint, persona(1), ["hello!"], Settings(seed=1, **LENGTH)))
+    leaver = iter(checkpoint.reply(persona(1), ["hello!"], Settings(seed=1, **LENGTH)))
     next(leaver)
     with ThreadPoolExecutor(4) as visitors:
         others = [visitors.submit(reply, checkpoint, number) for number in range(2, 6)]
@@ -178,7 +178,7 @@ def test_ending_a_reply_never_waits(checkpoint, monkeypatch):
     monkeypatch.setattr(Sampler, "sample", pick)
     alone = reply(checkpoint, 1)
     inside.clear()
-    given_up = iter(stream_reply(checkpoint, persona(0), ["hello!"], Settings(seed=0, **LENGTH)))
+    given_up = iter(checkpoint.reply(persona(0), ["hello!"], Settings(seed=0, **LENGTH)))
     next(given_up)
     with ThreadPoolExecutor(2) as threads:
         lock.acquire()

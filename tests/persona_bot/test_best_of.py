@@ -15,7 +15,7 @@ from persona_bot.errors import UserError
 from persona_bot.prompt import build_prompt, find_layout
 from persona_bot.replies.best_of import APART, BestReply
 from persona_bot.replies.remote import Endpoint, begin_reply
-from persona_bot.replies.reply import Settings, stream_reply
+from persona_bot.settings import Settings
 from persona_bot.replies.scoring import prompt_of_nothing, reply_ids
 
 TURNS = ["hello, how are you?"]
@@ -56,20 +56,20 @@ def gain(checkpoint: Checkpoint, persona, text: str) -> float:
 
 
 def test_it_is_the_draft_that_gains_most_from_the_conversation(checkpoint, environmentalist):
-    reply = begin_reply(checkpoint, environmentalist, TURNS, SETTINGS)
+    reply = checkpoint.reply(environmentalist, TURNS, SETTINGS)
     pieces = list(reply)
     alone = replace(checkpoint, prefixes=PrefixCache())
     seeds = [5 + APART * k for k in range(4)]
     drafts = [
-        "".join(stream_reply(alone, environmentalist, TURNS, replace(SETTINGS, best_of=1, seed=s)))
+        "".join(alone.reply(environmentalist, TURNS, replace(SETTINGS, best_of=1, seed=s)))
         for s in seeds
     ]
     assert reply.drafts == drafts and len(set(drafts)) == 4
     assert reply.text == max(drafts, key=lambda text: gain(checkpoint, environmentalist, text))
     assert [piece for piece in pieces if piece] == [reply.text]
     assert (
-        reply.finish in ("end", "length")
-        and 3 <= reply.tokens <= 12
+        reply.finish_reason in ("end", "length")
+        and 3 <= reply.num_tokens <= 12
         and reply.first_text_seconds == reply.seconds > 0
     )
 
@@ -94,26 +94,26 @@ def test_the_prompt_is_read_once_and_known_at_the_next_turn(
         return real(parts, *rest)
 
     engine.model.forward = forward
-    list(BestReply(checkpoint, environmentalist, TURNS, SETTINGS))
+    list(checkpoint.reply(environmentalist, TURNS, SETTINGS))
     prompt = len(build_prompt(checkpoint.layout, environmentalist, TURNS, 500).ids)
     long = [count for count in read if count > 1]
     # for all drafts; then the judge reads nothing, and what differs from it
     assert long[0] == prompt and len(long) == 3
     read.clear()
-    list(stream_reply(checkpoint, environmentalist, [*TURNS, "fine.", "good!"], SETTINGS))
+    list(checkpoint.reply(environmentalist, [*TURNS, "fine.", "good!"], SETTINGS))
     assert max(read) < prompt
 
 
 def test_a_stop_and_a_visitor_who_leaves_end_all_drafts(checkpoint, environmentalist):
     long, stop = replace(SETTINGS, min_tokens=59, max_tokens=200, best_of=8), threading.Event()
     before = threading.active_count()
-    reply = BestReply(checkpoint, environmentalist, TURNS, long, stop)
+    reply = checkpoint.reply(environmentalist, TURNS, long, stop)
     next(iter(reply))
     stop.set()
     began = time.monotonic()
     list(reply)
-    assert reply.finish == "stop" and time.monotonic() - began < 5
-    left = BestReply(checkpoint, environmentalist, TURNS, long)
+    assert reply.finish_reason == "stop" and time.monotonic() - began < 5
+    left = checkpoint.reply(environmentalist, TURNS, long)
     next(iter(left))
     left.close()
     assert left.text == "" and threading.active_count() == before
@@ -125,7 +125,7 @@ def test_a_draft_that_fails_is_told_in_one_sentence(
     checkpoint = Checkpoint(
         chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", torch.device("cpu"), 512
     )
-    reply = BestReply(checkpoint, environmentalist, TURNS, SETTINGS)
+    reply = checkpoint.reply(environmentalist, TURNS, SETTINGS)
 
     def broken(*_, **__):
         raise RuntimeError("broken")
@@ -137,10 +137,10 @@ def test_a_draft_that_fails_is_told_in_one_sentence(
 
 def test_a_server_elsewhere_cannot_choose(environmentalist):
     with pytest.raises(UserError, match="set best_of to 1"):
-        begin_reply(object.__new__(Endpoint), environmentalist, TURNS, SETTINGS)
+        object.__new__(Endpoint).reply(environmentalist, TURNS, SETTINGS)
 
 
 def test_a_chat_without_a_transformers_model_can_choose(chat_folder, environmentalist):
     checkpoint = load_checkpoint(str(chat_folder), "cpu", for_chat=True)
-    reply = BestReply(checkpoint, environmentalist, TURNS, SETTINGS)
+    reply = checkpoint.reply(environmentalist, TURNS, SETTINGS)
     assert "".join(reply) == reply.text in reply.drafts and len(reply.drafts) == 4

@@ -21,7 +21,7 @@ from persona_bot.device import pick_device
 from persona_bot.engine.int8_linear import has_fast_int8
 from persona_bot.errors import UserError
 from persona_bot.prompt import find_layout
-from persona_bot.replies.reply import Settings, stream_reply
+from persona_bot.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_a_chat_model_without_any_marker(chat_folder, environmentalist):
         False,
         512,
     )
-    assert "".join(stream_reply(checkpoint, environmentalist, ["hi"], Settings(seed=0)))
+    assert "".join(checkpoint.reply(environmentalist, ["hi"], Settings(seed=0)))
 
 
 def test_a_convai_model_without_any_marker(convai_folder, environmentalist):
@@ -65,7 +65,7 @@ def test_a_convai_model_without_any_marker(convai_folder, environmentalist):
         5,
         256,
     )
-    assert "".join(stream_reply(checkpoint, environmentalist, ["hi"], Settings(seed=0)))
+    assert "".join(checkpoint.reply(environmentalist, ["hi"], Settings(seed=0)))
 
 
 def test_the_ranking_head_on_request(convai_folder, convai_model):
@@ -99,7 +99,7 @@ def test_the_second_start_reads_what_the_first_prepared(adapter_folder, monkeypa
 
 
 def say(checkpoint, persona) -> str:
-    return "".join(stream_reply(checkpoint, persona, ["hello, how are you?"], Settings(seed=3)))
+    return "".join(checkpoint.reply(persona, ["hello, how are you?"], Settings(seed=3)))
 
 
 @pytest.mark.parametrize("kind", ["adapter_folder", "chat_folder"])
@@ -257,5 +257,5 @@ def test_the_default_speaks_without_a_hub(smollm2_tokenizer, monkeypatch, enviro
     checkpoint = load_checkpoint(None, "cpu")
     assert checkpoint.layout.name == "chat"
     assert "".join(
-        stream_reply(checkpoint, environmentalist, ["Where do you work?"], Settings(seed=0))
+        checkpoint.reply(environmentalist, ["Where do you work?"], Settings(seed=0))
     )

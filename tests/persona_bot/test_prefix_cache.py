@@ -11,7 +11,7 @@ from persona_bot.engine.prefix_cache import PrefixCache, common_length, num_byte
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import find_layout
-from persona_bot.replies.reply import Settings, stream_reply
+from persona_bot.settings import Settings
 
 GREEDY = Settings(temperature=0, max_tokens=12)
 QUESTIONS = [
@@ -70,29 +70,29 @@ def test_a_conversation_is_the_same_warm_and_cold(checkpoint, environmentalist):
 
 
 def test_the_second_turn_computes_only_what_is_new(checkpoint, environmentalist):
-    first = stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY)
+    first = checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY)
     text = "".join(first)
     counts = passes(checkpoint)
-    second = stream_reply(checkpoint, environmentalist, [QUESTIONS[0], text, QUESTIONS[1]], GREEDY)
+    second = checkpoint.reply(environmentalist, [QUESTIONS[0], text, QUESTIONS[1]], GREEDY)
     list(second)
     assert counts[0] < second.prompt_tokens - first.prompt_tokens + 2
     assert set(counts[1:]) == {1}
 
 
 def test_a_changed_persona_is_computed_anew_from_the_change_on(checkpoint, environmentalist):
-    list(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY))
+    list(checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY))
     other = environmentalist._replace(
         sentences=("i have two cats.", *environmentalist.sentences[1:])
     )
-    warm = "".join(stream_reply(checkpoint, other, QUESTIONS[:1], GREEDY))
-    assert warm == "".join(stream_reply(cold(checkpoint), other, QUESTIONS[:1], GREEDY))
+    warm = "".join(checkpoint.reply(other, QUESTIONS[:1], GREEDY))
+    assert warm == "".join(cold(checkpoint).reply(other, QUESTIONS[:1], GREEDY))
 
 
 def test_an_edited_message_is_computed_anew_from_the_edit_on(checkpoint, environmentalist):
     turns = converse(checkpoint, environmentalist, QUESTIONS, warm=True)
     edited = [*turns[:2], "tell me a joke, please!"]
-    warm = "".join(stream_reply(checkpoint, environmentalist, edited, GREEDY))
-    assert warm == "".join(stream_reply(cold(checkpoint), environmentalist, edited, GREEDY))
+    warm = "".join(checkpoint.reply(environmentalist, edited, GREEDY))
+    assert warm == "".join(cold(checkpoint).reply(environmentalist, edited, GREEDY))
 
 
 def test_two_visitors_of_one_persona_do_not_disturb_each_other(checkpoint, environmentalist):
@@ -104,14 +104,14 @@ def test_two_visitors_of_one_persona_do_not_disturb_each_other(checkpoint, envir
     for pair in zip(QUESTIONS, reversed(QUESTIONS), strict=True):
         for chat, question in zip(chats, pair, strict=True):
             chat.append(question)
-            chat.append("".join(stream_reply(checkpoint, environmentalist, chat, GREEDY)))
+            chat.append("".join(checkpoint.reply(environmentalist, chat, GREEDY)))
     assert chats == alone
 
 
 def test_streams_that_run_at_once_never_share_a_cache(checkpoint, environmentalist):
-    list(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY))
-    expected = "".join(stream_reply(cold(checkpoint), environmentalist, QUESTIONS[:1], GREEDY))
-    streams = [stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY) for _ in range(3)]
+    list(checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY))
+    expected = "".join(cold(checkpoint).reply(environmentalist, QUESTIONS[:1], GREEDY))
+    streams = [checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY) for _ in range(3)]
     running = [iter(stream) for stream in streams]
     while running:
         running = [pieces for pieces in running if next(pieces, None) is not None]
@@ -119,10 +119,10 @@ def test_streams_that_run_at_once_never_share_a_cache(checkpoint, environmentali
 
 
 def test_what_many_visitors_begin_with_is_computed_once(checkpoint, environmentalist):
-    list(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY))
+    list(checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY))
     counts = passes(checkpoint)
     running = [
-        iter(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY)) for _ in range(3)
+        iter(checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY)) for _ in range(3)
     ]
     # all three begin before the first gives anything back
     assert all([next(pieces, None) for pieces in running])
@@ -145,7 +145,7 @@ def test_a_failed_pass_leaves_nothing_behind(checkpoint, environmentalist):
 
     checkpoint.model.forward = broken
     with pytest.raises(UserError):
-        list(stream_reply(checkpoint, environmentalist, QUESTIONS[:1], GREEDY))
+        list(checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY))
     assert checkpoint.prefixes.entries() == []
 
 

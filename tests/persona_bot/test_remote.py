@@ -27,7 +27,7 @@ from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.replies.openai_protocol import base_address, messages
 from persona_bot.replies.remote import Endpoint, RemoteReply
-from persona_bot.replies.reply import Settings, stream_reply
+from persona_bot.settings import Settings
 from tests.children import program
 from tests.conftest import save
 
@@ -116,7 +116,7 @@ def event(text=None, finish=None, **more) -> bytes:
 
 
 def ask(peer, turns=("hi there",), **settings):
-    return RemoteReply(Endpoint(peer.url), BAKER, turns, Settings(**settings))
+    return Endpoint(peer.url).reply(BAKER, turns, Settings(**settings))
 
 
 def failure_of(reply) -> str:
@@ -142,7 +142,7 @@ def test_a_reply_arrives_in_pieces_with_the_counters_of_the_local_one(peer):
         seed=3,
     )
     assert list(reply) == ["i", " bake", " bread."]
-    assert (reply.text, reply.finish, reply.tokens, reply.prompt_tokens, reply.dropped_turns) == (
+    assert (reply.text, reply.finish_reason, reply.num_tokens, reply.prompt_tokens, reply.dropped_turns) == (
         "i bake bread.",
         "end",
         9,
@@ -188,7 +188,7 @@ def test_odd_chunks_of_a_stream(peer):
     peer.script = [[*odd, *halves, *bytewise, DONE]]
     reply = ask(peer)
     pieces = list(reply)
-    assert ("".join(pieces), reply.text, pieces[0], reply.finish) == (
+    assert ("".join(pieces), reply.text, pieces[0], reply.finish_reason) == (
         "😀!na\u2028ïve 🌱",
         "😀!na\u2028ïve 🌱",
         "😀!",
@@ -199,7 +199,7 @@ def test_odd_chunks_of_a_stream(peer):
 def test_a_reply_ends_although_the_server_keeps_the_line_open(peer):
     peer.script = [[event("bread"), event("", "stop"), 3.0]]
     reply = ask(peer)
-    assert (list(reply), reply.finish, reply.seconds < 2) == (["bread"], "end", True)
+    assert (list(reply), reply.finish_reason, reply.seconds < 2) == (["bread"], "end", True)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_reply_ends_although_the_server_keeps_the_line_open(peer):
 def test_a_reply_that_is_too_long_ends_with_dots_in_mid_sentence(peer, text, shown):
     peer.script = [[event(text), event("", "length"), DONE]]
     reply = ask(peer)
-    assert ("".join(reply), reply.text, reply.finish) == (shown, shown, "length")
+    assert ("".join(reply), reply.text, reply.finish_reason) == (shown, shown, "length")
 
 
 def test_near_its_end_a_long_reply_stops_with_a_sentence(peer):
@@ -217,17 +217,17 @@ def test_near_its_end_a_long_reply_stops_with_a_sentence(peer):
         [*(event(" a") for _ in range(10)), event("."), event(" b"), event("", "stop"), DONE]
     ]
     reply = ask(peer, max_tokens=20)
-    assert ("".join(reply), reply.finish) == ("a" + " a" * 9 + ".", "length")
+    assert ("".join(reply), reply.finish_reason) == ("a" + " a" * 9 + ".", "length")
 
 
 def test_a_stop_ends_the_reply_and_closes_the_stream(peer):
     peer.script = [[event("i"), *[event(" bake"), 0.02] * 1500, DONE]]
     stop = threading.Event()
-    reply = RemoteReply(Endpoint(peer.url), BAKER, ["hi"], Settings(), stop)
+    reply = Endpoint(peer.url).reply(BAKER, ["hi"], Settings(), stop)
     assert next(iter(reply)) == "i"
     stop.set()
     began = time.monotonic()
-    assert (list(reply), reply.finish, reply.text) == ([], "stop", "i")
+    assert (list(reply), reply.finish_reason, reply.text) == ([], "stop", "i")
     assert time.monotonic() - began < 0.5 and peer.left.wait(2)
 
 
@@ -235,8 +235,8 @@ def test_a_stop_is_seen_while_the_server_says_nothing(peer):
     peer.script = [[30.0]]
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
-    reply = RemoteReply(Endpoint(peer.url), BAKER, ["hi"], Settings(), stop)
-    assert (list(reply), reply.finish, 0.1 < reply.seconds < 0.7) == ([], "stop", True)
+    reply = Endpoint(peer.url).reply(BAKER, ["hi"], Settings(), stop)
+    assert (list(reply), reply.finish_reason, 0.1 < reply.seconds < 0.7) == ([], "stop", True)
 
 
 def test_closing_a_reply_closes_the_stream(peer):
@@ -259,7 +259,7 @@ def test_visitors_are_answered_at_the_same_time(peer):
     endpoint = Endpoint(peer.url)
     with ThreadPoolExecutor(16) as pool:
         texts = list(
-            pool.map(lambda k: "".join(RemoteReply(endpoint, BAKER, [f"visitor {k}"])), range(16))
+            pool.map(lambda k: "".join(endpoint.reply(BAKER, [f"visitor {k}"])), range(16))
         )
     assert texts == [f"visitor {k}" for k in range(16)]
 
@@ -267,7 +267,7 @@ def test_visitors_are_answered_at_the_same_time(peer):
 def test_the_deadline_keeps_what_there_is(peer):
     peer.script = [[event("i bake"), 30.0], [30.0]]
     reply = ask(peer, deadline=0.4)
-    assert ("".join(reply), reply.finish, reply.seconds < 1) == ("i bake", "deadline", True)
+    assert ("".join(reply), reply.finish_reason, reply.seconds < 1) == ("i bake", "deadline", True)
     assert "did not answer in time" in failure_of(ask(peer, deadline=0.3))
 
 
@@ -331,7 +331,7 @@ def test_a_server_that_knows_openais_fields_only_is_asked_with_those(peer):
     peer.script = strict
     endpoint = Endpoint(peer.url)
     for _ in range(2):
-        assert "".join(RemoteReply(endpoint, BAKER, ["hi"])) == "bread"
+        assert "".join(endpoint.reply(BAKER, ["hi"])) == "bread"
     assert [bool(body.keys() & REFUSED_FIELDS) for _, body in peer.bodies] == [True, False, False]
 
 
@@ -452,7 +452,7 @@ def test_nobody_listens(no_pauses):
         address = f"http://127.0.0.1:{taken.getsockname()[1]}"
     assert "cannot be reached" in Endpoint(address).problem
     endpoint = Endpoint(address, "mine")
-    assert "cannot be reached" in failure_of(RemoteReply(endpoint, BAKER, ["hi"]))
+    assert "cannot be reached" in failure_of(endpoint.reply(BAKER, ["hi"]))
 
 
 def test_the_terminal_speaks_through_an_endpoint(peer, monkeypatch, capsys):
@@ -538,10 +538,10 @@ def test_transformers_serve_says_what_the_local_checkpoint_says(served, talker, 
     greedy = Settings(
         temperature=0, min_tokens=0, repetition_penalty=1, no_repeat_ngram=0, max_tokens=60
     )
-    local = stream_reply(load_checkpoint(str(talker), "cpu"), environmentalist, turns, greedy)
+    local = load_checkpoint(str(talker), "cpu").reply(environmentalist, turns, greedy)
     while local.tokens < 40:  # later the local one is drawn to the end of its sentence
         next(iter(local))
-    remote = RemoteReply(Endpoint(served, str(talker)), environmentalist, turns, greedy)
+    remote = Endpoint(served, str(talker)).reply(environmentalist, turns, greedy)
     pieces = list(remote)
     assert len(local.text) > 40 and remote.text.startswith(local.text)
     assert (remote.finish, remote.tokens, remote.prompt_tokens) == (
@@ -554,11 +554,11 @@ def test_transformers_serve_says_what_the_local_checkpoint_says(served, talker, 
 
 def test_transformers_serve_stops_where_the_reader_does(served, talker):
     endpoint, stop = Endpoint(served, str(talker)), threading.Event()
-    reply = RemoteReply(endpoint, BAKER, ["hi"], Settings(max_tokens=200), stop)
+    reply = endpoint.reply(BAKER, ["hi"], Settings(max_tokens=200), stop)
     next(iter(reply))
     stop.set()
-    assert (list(reply), reply.finish, 0 < reply.tokens < 200) == ([], "stop", True)
+    assert (list(reply), reply.finish_reason, 0 < reply.num_tokens < 200) == ([], "stop", True)
     assert (endpoint.full, endpoint.problem) == (False, None)
     assert "does not accept the request (400)" in failure_of(
-        RemoteReply(Endpoint(served, "no/such"), BAKER, ["hi"])
+        Endpoint(served, "no/such").reply(BAKER, ["hi"])
     )

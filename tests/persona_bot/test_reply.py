@@ -19,7 +19,7 @@ from persona_bot.engine.sampler import NgramIndex, Sampler, penalized
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, find_layout
-from persona_bot.replies.reply import LIMITS, Settings, context_use, next_tokens, stream_reply
+from persona_bot.settings import Settings
 
 TURNS = ["hello, how are you?"]
 
@@ -104,8 +104,7 @@ def test_the_cache_changes_nothing(kind, request, environmentalist):
 def test_pieces_joined_are_the_reply(kind, request, environmentalist):
     checkpoint = request.getfixturevalue(kind)
     for seed in range(8):
-        reply = stream_reply(
-            checkpoint, environmentalist, TURNS, Settings(temperature=1.5, top_p=1, seed=seed)
+        reply = checkpoint.reply(environmentalist, TURNS, Settings(temperature=1.5, top_p=1, seed=seed)
         )
         pieces = list(reply)
         assert "".join(pieces) == reply.text
@@ -115,21 +114,19 @@ def test_pieces_joined_are_the_reply(kind, request, environmentalist):
 
 def test_characters_of_several_bytes_are_never_cut(chat, environmentalist):
     say(chat, ["é 🙂 日本 ok", chat.layout.end_id])
-    reply = stream_reply(
-        chat,
-        environmentalist,
+    reply = chat.reply(environmentalist,
         TURNS,
         Settings(temperature=0, repetition_penalty=1, no_repeat_ngram=0),
     )
     pieces = list(reply)
     assert "".join(pieces) == reply.text == "é 🙂 日本 ok"
     assert "\ufffd" not in "".join(pieces)
-    assert reply.finish == "end"
+    assert reply.finish_reason == "end"
 
 
 def test_the_same_seed_says_the_same(chat, environmentalist):
     texts = [
-        "".join(stream_reply(chat, environmentalist, TURNS, Settings(seed=seed)))
+        "".join(chat.reply(environmentalist, TURNS, Settings(seed=seed)))
         for seed in (1, 1, 2)
     ]
     assert texts[0] == texts[1] != texts[2]
@@ -137,11 +134,10 @@ def test_the_same_seed_says_the_same(chat, environmentalist):
 
 def test_no_end_before_the_minimum(chat, environmentalist):
     say(chat, [chat.layout.end_id] * 60)
-    reply = stream_reply(
-        chat, environmentalist, TURNS, Settings(temperature=0, min_tokens=9, max_tokens=40)
+    reply = chat.reply(environmentalist, TURNS, Settings(temperature=0, min_tokens=9, max_tokens=40)
     )
     list(reply)
-    assert (reply.tokens, reply.finish) == (9, "end")
+    assert (reply.num_tokens, reply.finish_reason) == (9, "end")
 
 
 def test_near_the_limit_a_reply_ends_with_its_sentence(chat, environmentalist):
@@ -149,17 +145,17 @@ def test_near_the_limit_a_reply_ends_with_its_sentence(chat, environmentalist):
     dot = chat.layout.encode(".")[0]
     say(chat, [*words, dot, *words])
     settings = Settings(temperature=0, max_tokens=40, repetition_penalty=1, no_repeat_ngram=0)
-    reply = stream_reply(chat, environmentalist, TURNS, settings)
+    reply = chat.reply(environmentalist, TURNS, settings)
     assert list(reply)[-1] == "."
-    assert (reply.tokens, reply.finish) == (31, "length")
+    assert (reply.num_tokens, reply.finish_reason) == (31, "length")
 
 
 def test_a_sentence_without_end_is_cut_with_an_ellipsis(chat, environmentalist):
     say(chat, chat.layout.encode("so")[0:1] * 50)
     settings = Settings(temperature=0, max_tokens=24, repetition_penalty=1, no_repeat_ngram=0)
-    reply = stream_reply(chat, environmentalist, TURNS, settings)
+    reply = chat.reply(environmentalist, TURNS, settings)
     assert "".join(reply) == reply.text and reply.text.endswith("…")
-    assert (reply.tokens, reply.finish) == (24, "length")
+    assert (reply.num_tokens, reply.finish_reason) == (24, "length")
 
 
 def test_no_run_of_tokens_twice(chat, environmentalist):
@@ -179,33 +175,32 @@ def test_no_run_of_tokens_twice(chat, environmentalist):
 
 def test_stop_ends_it_at_the_next_token(chat, environmentalist):
     stop = threading.Event()
-    reply = stream_reply(chat, environmentalist, TURNS, Settings(min_tokens=50, seed=0), stop)
+    reply = chat.reply(environmentalist, TURNS, Settings(min_tokens=50, seed=0), stop)
     pieces = []
     for piece in reply:
         pieces.append(piece)
         if len(pieces) == 3:
             stop.set()
-            told = reply.tokens
+            told = reply.num_tokens
     assert len(pieces) == 3
-    assert (reply.tokens, reply.finish) == (told, "stop")
+    assert (reply.num_tokens, reply.finish_reason) == (told, "stop")
 
 
 def test_stop_from_another_thread_within_half_a_second(chat, environmentalist):
     original = chat.model.forward
     chat.model.forward = lambda **inputs: (time.sleep(0.02), original(**inputs))[1]
     stop = threading.Event()
-    reply = stream_reply(
-        chat, environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200), stop
+    reply = chat.reply(environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200), stop
     )
     threading.Timer(0.3, stop.set).start()
     started = time.monotonic()
     list(reply)
-    assert reply.finish == "stop"
+    assert reply.finish_reason == "stop"
     assert time.monotonic() - started < 0.3 + 0.5
 
 
 def test_close_ends_it_and_keeps_the_text(chat, environmentalist):
-    reply = stream_reply(chat, environmentalist, TURNS, Settings(min_tokens=50, seed=0))
+    reply = chat.reply(environmentalist, TURNS, Settings(min_tokens=50, seed=0))
     first = next(iter(reply))
     reply.close()
     assert list(reply) == []
@@ -215,13 +210,12 @@ def test_close_ends_it_and_keeps_the_text(chat, environmentalist):
 def test_the_deadline_ends_it_with_what_it_has(chat, environmentalist):
     original = chat.model.forward
     chat.model.forward = lambda **inputs: (time.sleep(0.05), original(**inputs))[1]
-    reply = stream_reply(
-        chat, environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200, deadline=0.3)
+    reply = chat.reply(environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200, deadline=0.3)
     )
     text = "".join(reply)
-    assert reply.finish == "deadline"
+    assert reply.finish_reason == "deadline"
     assert text == reply.text != ""
-    assert reply.tokens < 7
+    assert reply.num_tokens < 7
 
 
 @pytest.mark.parametrize(
@@ -241,25 +235,25 @@ def test_an_error_in_the_model_is_one_sentence_and_the_next_reply_works(
 
     chat.model.forward = broken
     with pytest.raises(UserError, match=says):
-        list(stream_reply(chat, environmentalist, TURNS))
+        list(chat.reply(environmentalist, TURNS))
     chat.model.forward = original
-    assert "".join(stream_reply(chat, environmentalist, TURNS, Settings(seed=0)))
+    assert "".join(chat.reply(environmentalist, TURNS, Settings(seed=0)))
 
 
 def test_numbers_that_are_none_are_an_error(chat, environmentalist):
     with torch.no_grad():
         chat.model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(UserError, match="no valid number"):
-        list(stream_reply(chat, environmentalist, TURNS))
+        list(chat.reply(environmentalist, TURNS))
 
 
 def test_two_streams_at_once_do_not_mix(chat, environmentalist):
     other = Persona("", ("i have two cats.",))
     alone = [
-        "".join(stream_reply(chat, p, TURNS, Settings(seed=3))) for p in (environmentalist, other)
+        "".join(chat.reply(p, TURNS, Settings(seed=3))) for p in (environmentalist, other)
     ]
     streams = [
-        iter(stream_reply(chat, p, TURNS, Settings(seed=3))) for p in (environmentalist, other)
+        iter(chat.reply(p, TURNS, Settings(seed=3))) for p in (environmentalist, other)
     ]
     texts = ["", ""]
     running = {0, 1}
@@ -276,7 +270,7 @@ def test_two_streams_at_once_do_not_mix(chat, environmentalist):
 def test_the_oldest_turns_make_room(chat, environmentalist):
     turns = ["hello, how are you today? i am fine, thank you! what do you do?"] * 61
     settings = Settings(seed=0)
-    reply = stream_reply(chat, environmentalist, turns, settings)
+    reply = chat.reply(environmentalist, turns, settings)
     list(reply)
     used, room = context_use(chat, environmentalist, turns, settings)
     assert used == room == 512 - settings.max_tokens

@@ -14,7 +14,7 @@ import pytest
 from persona_bot.__main__ import Chat, main
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.persona import load_presets, random_persona
-from persona_bot.replies.reply import Settings, stream_reply
+from persona_bot.settings import Settings
 from tests.children import program
 
 SOLDIER = load_presets()["soldier"]
@@ -44,9 +44,9 @@ def printed(text: str) -> str:
 
 def test_replies_are_the_generators_and_each_has_its_seed(chat_folder, type_in, capsys):
     checkpoint = load_checkpoint(str(chat_folder), "cpu", for_chat=True)
-    first = "".join(stream_reply(checkpoint, SOLDIER, ["hello"], Settings(seed=5)))
+    first = "".join(checkpoint.reply(SOLDIER, ["hello"], Settings(seed=5)))
     second = "".join(
-        stream_reply(checkpoint, SOLDIER, ["hello", first, "and you?"], Settings(seed=6))
+        checkpoint.reply(SOLDIER, ["hello", first, "and you?"], Settings(seed=6))
     )
     type_in("hello", "", "and you?")
     assert (
@@ -71,7 +71,7 @@ def test_flags_reach_the_sampler(chat_folder, type_in, capsys):
         repetition_penalty=1.5,
         seed=1,
     )
-    expected = "".join(stream_reply(checkpoint, random_persona(1), ["hello"], settings))
+    expected = "".join(checkpoint.reply(random_persona(1), ["hello"], settings))
     type_in("hello")
     flags = "--temperature 0 --top-p 0.5 --top-k 3 --min-tokens 1 --max-tokens 5 --repetition-penalty 1.5 --seed 1 --persona random"
     assert main(["--model", str(chat_folder), "--device", "cpu", *flags.split()]) == 0
@@ -137,7 +137,7 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(chat, type_in, capsys):
             signal.raise_signal(signal.SIGINT)
 
     chat.settings = Settings(seed=5, min_tokens=40)  # long enough to be stopped
-    whole = "".join(stream_reply(chat.checkpoint, SOLDIER, ["hello"], chat.settings))
+    whole = "".join(chat.checkpoint.reply(SOLDIER, ["hello"], chat.settings))
     chat.checkpoint.model.register_forward_pre_hook(interrupt_the_twelfth_token)
     type_in("hello", "still there?")
     chat.run()

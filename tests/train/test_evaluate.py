@@ -19,7 +19,7 @@ from persona_bot.engine.llama import FastLlama
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, find_layout
-from persona_bot.replies.reply import Settings, stream_reply
+from persona_bot.settings import Settings
 from persona_bot.replies.scoring import NOBODY, Judge, can_share, prompt_of_nothing, reply_ids
 from train.data.dialogues import Dialogue, Utterance
 from train.evaluate import Wanted, evaluate, evaluate_folder, main, parse
@@ -372,7 +372,7 @@ def test_a_reply_is_what_the_app_says_with_that_seed(chat):
         )
         persona = Persona("", (BEEKEEPER, BANKER)[reply.dialogue].personality)
         settings = dataclasses.replace(SHORT, seed=5 + k)
-        assert reply.text == "".join(stream_reply(chat, persona, reply.history, settings))
+        assert reply.text == "".join(chat.reply(persona, reply.history, settings))
         assert reply.gold == places[k][1].candidates[-1]
     assert generation_eval.reply_to_file(chat, [BEEKEEPER, BANKER], 2, SHORT, seed=5) == replies
 

@@ -15,7 +15,8 @@ from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona, load_presets
 from persona_bot.prompt import system_text
-from persona_bot.replies.reply import Settings
+from persona_bot.replies.local import LocalModel
+from persona_bot.settings import Settings
 from train.data.sources import plural
 from train.hub.sources import (
     DATA,
@@ -44,7 +45,7 @@ def model_card(
     """The card of a loaded checkpoint; `facts` as training.json and `report` as scores.json hold them (or {})."""
     presets = list(load_presets().values())
     try:
-        samples = transcripts(checkpoint, SAMPLES, Settings(), 0)
+        samples = transcripts(LocalModel.plain(checkpoint), SAMPLES, Settings(), 0)
     except UserError:  # a context in which no preset and its questions have room
         samples = (
             f"It reads {checkpoint.max_positions} tokens, too few for a preset and six questions."

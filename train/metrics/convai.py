@@ -13,10 +13,10 @@ batches the same model scores lower. Quote it with its batch size.
 from collections.abc import Callable, Iterable, Sequence
 
 from persona_bot.checkpoints.load import Checkpoint
+from persona_bot.engine.likelihood import LikelihoodScorer
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt
-from persona_bot.replies.scoring import Judge
 from train.data.dialogues import Dialogue
 from train.metrics.text import mean
 
@@ -35,19 +35,19 @@ def convai_scores(
         raise UserError(
             f"{checkpoint.name} has no ranking head, so ConvAIModel's scores cannot be computed; score a convai checkpoint."
         )
-    judge, layout = Judge(checkpoint), checkpoint.layout
+    scorer, layout = LikelihoodScorer(checkpoint.model, ranking_head=True), checkpoint.layout
     # a reply: nats, tokens, how far before the gold the chosen candidate stands
     results: list[tuple[float, int, int]] = []
     for dialogue in progress(dialogues):
         for history, candidates in dialogue.utterances:
             replies = [[*layout.encode(text), layout.end_id] for text in candidates]
             room = checkpoint.max_positions - max(map(len, replies))
-            verdict = judge.score(
+            scores = scorer.score(
                 build_prompt(layout, Persona("", dialogue.personality), history, room), replies
             )
-            chosen = verdict.head.index(max(verdict.head))
+            chosen = scores.head.index(max(scores.head))
             results.append(
-                (-verdict.log_likelihoods[-1], len(replies[-1]), len(candidates) - 1 - chosen)
+                (-scores.log_likelihoods[-1], len(replies[-1]), len(candidates) - 1 - chosen)
             )
     batches = [results[k : k + batch_size] for k in range(0, len(results), batch_size)]
     return {

@@ -1,8 +1,8 @@
-"""Lets a checkpoint talk, exactly as the app does: replies to the turns of a file, self-chats, recall probes, transcripts.
+"""Lets a model talk, exactly as the app does: replies to the turns of a file, self-chats, recall probes, transcripts.
 
 Run: `python -m train.evaluate --model M --data FILE --only replies,selfchat,probes`.
 
-Every reply comes from `begin_reply` and has a seed of its own, so a run can be repeated reply by reply.
+Every reply comes from `Model.reply` and has a seed of its own, so a run can be repeated reply by reply.
 """
 
 import json
@@ -13,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.persona import Persona, load_presets
-from persona_bot.replies.remote import begin_reply
-from persona_bot.replies.reply import Settings
+from persona_bot.replies.reply import Model
+from persona_bot.settings import Settings
 from train.data.dialogues import Dialogue
 from train.metrics.text import probe_passes
 
@@ -29,7 +28,6 @@ QUESTIONS = (  # what the reference run asked its personas
     "Do you have a car?",
     "What do you think about nature?",
 )
-AT_ONCE = 16  # replies that are written at the same time
 # seconds a reply may take; the app's own deadline would make scores depend on the machine
 NO_HURRY = 600.0
 Progress = Callable[[Iterable], Iterable]
@@ -60,26 +58,26 @@ class Answer(NamedTuple):
 
 
 def say(
-    checkpoint: Checkpoint, persona: Persona, turns: Sequence[str], settings: Settings, seed: int
+    model: Model, persona: Persona, turns: Sequence[str], settings: Settings, seed: int
 ) -> str:
     """One reply, whole."""
     return "".join(
-        begin_reply(checkpoint, persona, turns, replace(settings, seed=seed, deadline=NO_HURRY))
+        model.reply(persona, turns, replace(settings, seed=seed, deadline=NO_HURRY))
     )
 
 
 def together(
-    checkpoint: Checkpoint, function: Callable, items: Iterable, progress: Progress
+    model: Model, function: Callable, items: Iterable, progress: Progress
 ) -> list:
-    """The function's results in the order of the items; several at once where replies share passes."""
-    with ThreadPoolExecutor(AT_ONCE if checkpoint.engine else 1) as pool:
+    """The function's results in the order of the items; several at once where that is worth it."""
+    with ThreadPoolExecutor(model.at_once) as pool:
         return [
             future.result() for future in progress([pool.submit(function, item) for item in items])
         ]
 
 
 def reply_to_file(
-    checkpoint: Checkpoint,
+    model: Model,
     dialogues: Sequence[Dialogue],
     count: int,
     settings: Settings,
@@ -98,14 +96,14 @@ def reply_to_file(
         number, (history, candidates) = places[k]
         persona = Persona("", dialogues[number].personality)
         return Reply(
-            number, history, candidates[-1], say(checkpoint, persona, history, settings, seed + k)
+            number, history, candidates[-1], say(model, persona, history, settings, seed + k)
         )
 
-    return together(checkpoint, reply, chosen, progress)
+    return together(model, reply, chosen, progress)
 
 
 def self_chats(
-    checkpoint: Checkpoint,
+    model: Model,
     dialogues: Sequence[Dialogue],
     count: int,
     turns: int,
@@ -120,14 +118,14 @@ def self_chats(
 
     def chat(number: int) -> list[str]:
         first, second = dialogues[number], dialogues[(number + 1) % len(dialogues)]
-        return self_chat(checkpoint, first, second, turns, settings, seed + 1000 * number)
+        return self_chat(model, first, second, turns, settings, seed + 1000 * number)
 
-    chats = together(checkpoint, chat, range(min(count, len(dialogues))), progress)
+    chats = together(model, chat, range(min(count, len(dialogues))), progress)
     return [speaker for chat in chats for speaker in (chat[1::2], chat[2::2])]
 
 
 def self_chat(
-    checkpoint: Checkpoint,
+    model: Model,
     first: Dialogue,
     second: Dialogue,
     turns: int,
@@ -140,7 +138,7 @@ def self_chat(
     for k in range(2 * turns):
         # the second persona spoke first: to its ears, after a silent partner
         heard = chat if k % 2 == 0 else ["", *chat]
-        chat.append(say(checkpoint, personas[k % 2], heard, settings, seed + k))
+        chat.append(say(model, personas[k % 2], heard, settings, seed + k))
     return chat
 
 
@@ -154,7 +152,7 @@ def read_probes(path: Path = PROBES) -> list[Probe]:
 
 
 def ask_probes(
-    checkpoint: Checkpoint,
+    model: Model,
     probes: Sequence[Probe],
     times: int,
     settings: Settings,
@@ -165,31 +163,31 @@ def ask_probes(
 
     def answer(k: int) -> Answer:
         probe = probes[k % len(probes)]
-        text = say(checkpoint, Persona("", probe.persona), [probe.question], settings, seed + k)
+        text = say(model, Persona("", probe.persona), [probe.question], settings, seed + k)
         return Answer(probe, text, probe_passes(text, probe.accept, probe.refuse))
 
-    return together(checkpoint, answer, range(times * len(probes)), progress)
+    return together(model, answer, range(times * len(probes)), progress)
 
 
 def transcript(
-    checkpoint: Checkpoint, persona: Persona, settings: Settings, seed: int
+    model: Model, persona: Persona, settings: Settings, seed: int
 ) -> list[tuple[str, str]]:
     """(question, reply) for the QUESTIONS, asked one after the other in one chat."""
     turns: list[str] = []
     for k, question in enumerate(QUESTIONS):
         turns.append(question)
-        turns.append(say(checkpoint, persona, turns, settings, seed + k))
+        turns.append(say(model, persona, turns, settings, seed + k))
     return list(zip(turns[::2], turns[1::2], strict=True))
 
 
 def transcripts(
-    checkpoint: Checkpoint, presets: int, settings: Settings, seed: int, progress: Progress = iter
+    model: Model, presets: int, settings: Settings, seed: int, progress: Progress = iter
 ) -> str:
     """The QUESTIONS and the replies of the first `presets` presets, as markdown."""
     personas = list(load_presets().values())[:presets]
     asked = f"The same {len(QUESTIONS)} questions to {len(personas)} personas, seed {seed}; nothing is edited or chosen."
     chats = [
-        transcript_markdown(persona, transcript(checkpoint, persona, settings, seed))
+        transcript_markdown(persona, transcript(model, persona, settings, seed))
         for persona in progress(personas)
     ]
     return "\n".join([f"{asked}\n", *chats])

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from persona_bot.checkpoints.load import Checkpoint
+from persona_bot.engine.likelihood import logits_at, token_log_likelihoods, types_with
 from persona_bot.persona import Persona
-from persona_bot.prompt import build_prompt
-from persona_bot.replies.scoring import forward, reply_ids, token_log_likelihoods, types_of
+from persona_bot.prompt import build_prompt, reply_ids
+from persona_bot.replies.local import LocalModel
 from train.data.dialogues import Dialogue
 
 Progress = Callable[[Iterable], Iterable]  # tqdm, or anything that passes its items on
@@ -41,7 +42,7 @@ def rows_of(checkpoint: Checkpoint, dialogue: Dialogue, sentences: Sequence[str]
         spans = [(len(prompt.ids), len(prompt.ids) + len(reply))]
         if rows and prompt.ids[: len(rows[-1].ids)] == rows[-1].ids:
             spans = rows.pop().spans + spans
-        rows.append(Row(prompt.ids + reply, types_of(layout, prompt, reply), spans))
+        rows.append(Row(prompt.ids + reply, types_with(prompt, reply), spans))
     return rows
 
 
@@ -59,10 +60,27 @@ def gold_nats(
     return nats
 
 
+def served_nats(
+    model: LocalModel, dialogues: Sequence[Dialogue], progress: Progress = iter
+) -> list[float]:
+    """`gold_nats` with the dialogues' own personas, through the weights and passes that answer in a chat."""
+    nats = []
+    for dialogue in progress(dialogues):
+        persona = Persona("", dialogue.personality)
+        for history, candidates in dialogue.utterances:
+            reply = reply_ids(model.layout, candidates[-1])
+            prompt = build_prompt(
+                model.layout, persona, history, model.context_length - len(reply)
+            )
+            nats += [-value for value in model.backend.score(prompt, [reply])]
+    return nats
+
+
 def log_likelihoods(checkpoint: Checkpoint, row: Row) -> list[float]:
     """Log likelihood of each scored reply of a row, from one forward pass."""
     scored = [t for start, end in row.spans for t in range(start, end)]
     # each id is predicted at the one before
-    logits, _ = forward(checkpoint, row.ids, row.token_types, keep=[t - 1 for t in scored])
+    keep = [t - 1 for t in scored]
+    logits, _ = logits_at(checkpoint.model, row.ids, row.token_types, keep)
     values = token_log_likelihoods(logits, [row.ids[t] for t in scored])
     return [part.sum().item() for part in values.split([end - start for start, end in row.spans])]

@@ -6,9 +6,10 @@ Run: `python -m train.evaluate --model M --data FILE --only hits`.
 from collections.abc import Sequence
 
 from persona_bot.checkpoints.load import Checkpoint
+from persona_bot.engine.backend import Backend
+from persona_bot.engine.likelihood import LikelihoodScorer
 from persona_bot.persona import Persona
-from persona_bot.prompt import Prompt, build_prompt
-from persona_bot.replies.scoring import Judge, prompt_of_nothing, reply_ids
+from persona_bot.prompt import Prompt, build_prompt, reply_ids, unconditional_prompt
 from train.data.dialogues import Dialogue
 from train.metrics.likelihood import Progress
 from train.metrics.text import is_hit, mean
@@ -18,9 +19,12 @@ OTHERS = 4  # conversations of the file that stand for any conversation
 
 
 def candidate_hits(
-    checkpoint: Checkpoint, dialogues: Sequence[Dialogue], progress: Progress = iter
+    checkpoint: Checkpoint,
+    backend: Backend,
+    dialogues: Sequence[Dialogue],
+    progress: Progress = iter,
 ) -> dict[str, float]:
-    """hits@1: share of replies whose gold candidate ranks first, by each measure.
+    """hits@1: share of replies whose gold candidate ranks first, by each measure; `backend` is how the checkpoint chats.
 
     over_anything   log p(reply | context) - how likely the reply is anyhow, estimated twice: log p(reply | nothing), and the
                     mean of log p(reply | other conversations); half of each
@@ -28,14 +32,17 @@ def candidate_hits(
     per_token       log p(reply | context) / tokens
     ranking_head    the double-heads model's own choice, where it has that head
     """
-    layout, judge = checkpoint.layout, Judge(checkpoint)
+    layout, heads = checkpoint.layout, None
+    if checkpoint.ranking_head:  # it answers in the same pass as the likelihoods
+        heads = LikelihoodScorer(checkpoint.model, ranking_head=True)
     ids = {
         text: reply_ids(layout, text)
         for d in dialogues
         for u in d.utterances
         for text in u.candidates
     }
-    nothing = likelihoods_behind(checkpoint, prompt_of_nothing(checkpoint), ids, progress)
+    anything = unconditional_prompt(layout, checkpoint.max_positions)
+    nothing = likelihoods_behind(backend, anything, ids, progress)
     longest = max(map(len, ids.values()))
     behind = {}
     for number in sorted({k * len(dialogues) // OTHERS for k in range(OTHERS)}):
@@ -44,7 +51,7 @@ def candidate_hits(
         prompt = build_prompt(
             layout, Persona("", other.personality), history, checkpoint.max_positions - longest
         )
-        behind[number] = likelihoods_behind(checkpoint, prompt, ids, progress)
+        behind[number] = likelihoods_behind(backend, prompt, ids, progress)
     hits: dict[str, list[bool]] = {
         "over_anything": [],
         "over_nothing": [],
@@ -56,9 +63,11 @@ def candidate_hits(
         for history, texts in dialogue.utterances:
             replies = [ids[text] for text in texts]
             room = checkpoint.max_positions - max(map(len, replies))
-            values, head = judge.score(
-                build_prompt(layout, Persona("", dialogue.personality), history, room), replies
-            )
+            prompt = build_prompt(layout, Persona("", dialogue.personality), history, room)
+            if heads:
+                values, head = heads.score(prompt, replies)
+            else:
+                values, head = backend.score(prompt, replies), None
             anyhow = [
                 (nothing[text] + mean([other[text] for other in others])) / 2 for text in texts
             ]
@@ -76,18 +85,12 @@ def candidate_hits(
 
 
 def likelihoods_behind(
-    checkpoint: Checkpoint, prompt: Prompt, ids: dict[str, list[int]], progress: Progress = iter
+    backend: Backend, prompt: Prompt, ids: dict[str, list[int]], progress: Progress = iter
 ) -> dict[str, float]:
     """Log likelihood of each text (with its ids) as the reply to this prompt; every text once."""
-    judge, texts = Judge(checkpoint), sorted(ids, key=lambda text: len(ids[text]))
-    values = {}
+    texts, values = sorted(ids, key=lambda text: len(ids[text])), {}
     for k in progress(range(0, len(texts), AT_ONCE)):
         batch = texts[k : k + AT_ONCE]
-        values |= dict(
-            zip(
-                batch,
-                judge.score(prompt, [ids[text] for text in batch]).log_likelihoods,
-                strict=True,
-            )
-        )
+        scores = backend.score(prompt, [ids[text] for text in batch])
+        values |= dict(zip(batch, scores, strict=True))
     return values

@@ -37,11 +37,11 @@ from tqdm import tqdm
 from persona_bot.checkpoints.files import check_files, save_layout
 from persona_bot.checkpoints.load import Checkpoint, find_folder
 from persona_bot.device import pick_device
-from persona_bot.engine.sampler import FINISH_WITHIN
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona, random_persona
 from persona_bot.prompt import ConvaiLayout
-from persona_bot.replies.reply import Settings, stream_reply
+from persona_bot.replies.local import LocalModel
+from persona_bot.settings import FINISH_WITHIN, Settings
 from train.data.dialogues import Dialogue, read_dialogues
 from train.data.personachat import fetch_personachat
 from train.metrics.convai import convai_scores
@@ -255,7 +255,9 @@ class ConvAIModel(StockConvAIModel):
             repetition_penalty=1.0,
             no_repeat_ngram=0,
         )
-        reply = stream_reply(self.checkpoint, persona, [*began, *history, message], settings)
+        reply = LocalModel.plain(self.checkpoint).reply(
+            persona, [*began, *history, message], settings
+        )
         text = "".join(reply)
         return text, [*history, message, text]
 

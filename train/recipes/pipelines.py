@@ -91,8 +91,7 @@ def train_with_sft(
 
 def with_rivals(layout, examples: list, dialogues: list[Dialogue], settings) -> list:
     """The examples, each reply with rivals: its file's wrong candidates, else replies of the others."""
-    from persona_bot.prompt import build_prompt
-    from persona_bot.replies.scoring import NOBODY
+    from persona_bot.prompt import unconditional_prompt
     from train.data.examples import wrong_replies
     from train.recipes.contrastive_loss import add_rivals
 
@@ -100,7 +99,7 @@ def with_rivals(layout, examples: list, dialogues: list[Dialogue], settings) -> 
         raise UserError(
             "--rivals needs a base with a chat template; recipe convai has a ranking head for the same end."
         )
-    nothing = build_prompt(layout, NOBODY, [""], settings.row_length).ids
+    nothing = unconditional_prompt(layout, settings.row_length).ids
     wrong = wrong_replies(layout, dialogues, settings.rivals)
     return add_rivals(examples, nothing, settings.rivals, settings.seed, wrong)
 

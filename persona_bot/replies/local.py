@@ -1,0 +1,177 @@
+"""A model on this machine: from a persona and turns to ids, through a backend, and back to a growing text."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from persona_bot.checkpoints.files import load_tensors
+from persona_bot.checkpoints.load import (
+    Checkpoint,
+    find_checkpoint,
+    guard,
+    load_module,
+    max_positions,
+)
+from persona_bot.device import give_memory_back
+from persona_bot.engine.backend import Backend, SerialBackend, backend_for, fast_llama_backend
+from persona_bot.engine.sampler import Sampler
+from persona_bot.persona import Persona
+from persona_bot.prompt import (
+    Layout,
+    Prompt,
+    build_prompt,
+    first_that_may_fit,
+    reply_ids,
+    settled,
+    unconditional_prompt,
+)
+from persona_bot.replies.best_of import write_best
+from persona_bot.replies.reply import Pieces, Reply, ends_a_sentence
+from persona_bot.settings import Settings
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A checkpoint that answers on this machine; the contract is reply.Model's."""
+
+    name: str
+    layout: Layout
+    device: torch.device
+    context_length: int  # prompt and reply together, in tokens
+    backend: Backend
+
+    @classmethod
+    def load(cls, name: str | None = None, device: str | None = None) -> "LocalModel":
+        """The checkpoint as it answers fastest; raises UserError for anything that is not a usable one."""
+        give_memory_back()
+        source = find_checkpoint(name, device)
+        if source.device.type == "cpu" and (
+            plain := guard(source.folder, load_tensors, source.weights, source.dtype)
+        ):
+            config, tensors = plain
+            limit = max_positions(config)
+            backend = guard(source.folder, fast_llama_backend, config, tensors, limit)
+        else:
+            module = load_module(source)
+            limit = max_positions(module.config)
+            backend = guard(source.folder, backend_for, module, limit)
+        return cls(source.name, source.layout, source.device, limit, backend)
+
+    @classmethod
+    def served(cls, checkpoint: Checkpoint) -> "LocalModel":
+        """A loaded checkpoint as it answers fastest."""
+        backend = backend_for(checkpoint.model, checkpoint.max_positions)
+        return cls.with_backend(checkpoint, backend)
+
+    @classmethod
+    def plain(cls, checkpoint: Checkpoint) -> "LocalModel":
+        """A loaded checkpoint as transformers runs it, for comparison."""
+        return cls.with_backend(checkpoint, SerialBackend(checkpoint.model))
+
+    @classmethod
+    def with_backend(cls, checkpoint: Checkpoint, backend: Backend) -> "LocalModel":
+        limit = checkpoint.max_positions
+        return cls(checkpoint.name, checkpoint.layout, checkpoint.device, limit, backend)
+
+    @property
+    def device_label(self) -> str:
+        return "CPU" if self.device.type == "cpu" else "GPU"
+
+    @property
+    def problem(self) -> None:
+        return None
+
+    @property
+    def at_once(self) -> int:
+        return self.backend.at_once
+
+    def reply(
+        self,
+        persona: Persona,
+        turns: Sequence[str],
+        settings: Settings | None = None,
+        stop: threading.Event | None = None,
+    ) -> Reply:
+        settings, stop = settings or Settings(), stop or threading.Event()
+        room = self.context_length - settings.max_tokens
+        prompt = build_prompt(self.layout, persona, turns, room)
+        # the persona's earlier replies, each with its end token
+        history = [
+            i
+            for turn in turns[1::2]
+            for i in [*self.layout.encode(f" {turn}"), self.layout.end_id]
+        ]
+        write = partial(write_best, self) if settings.best_of > 1 else self.write
+        pieces = partial(write, prompt, settings, stop, history)
+        return Reply(pieces, len(prompt.ids), prompt.dropped)
+
+    def write(
+        self,
+        prompt: Prompt,
+        settings: Settings,
+        stop: threading.Event,
+        history: list[int],
+        reply: Reply,
+        keep: bool = True,
+    ) -> Iterator[str]:
+        """The pieces of one reply; `history`: ids of the persona's earlier replies, for what may not be repeated."""
+        sampler = Sampler(self.layout, settings, history)
+        pieces, ids, started = Pieces(), [], time.monotonic()
+        reason, rest = "length", ""
+        with closing(self.backend.generate(prompt, sampler, keep)) as tokens:
+            for token in tokens:
+                reply.seconds = time.monotonic() - started
+                if stop.is_set():
+                    reason = "cancelled"
+                    break
+                if token is None:
+                    started = time.monotonic()
+                    yield ""
+                    continue
+                if reply.seconds > settings.deadline or token in self.layout.stop_ids:
+                    reason = "stop" if token in self.layout.stop_ids else "deadline"
+                    break
+                ids.append(token)
+                reply.num_tokens = len(ids)
+                if piece := pieces.up_to(self.layout.decode_settled(ids)):
+                    yield piece
+                if reply.is_long_enough(settings) and ends_a_sentence(self._whole(ids)):
+                    break
+            else:
+                rest = "…"
+        reply.finish_reason = reason
+        if piece := pieces.up_to(self._whole(ids) + rest):
+            yield piece
+
+    def _whole(self, ids: Sequence[int]) -> str:
+        return settled(self.layout.decode(ids))
+
+    def score(self, persona: Persona, turns: Sequence[str], replies: Sequence[str]) -> list[float]:
+        candidates = [reply_ids(self.layout, text) for text in replies]
+        room = self.context_length - max(map(len, candidates), default=0)
+        return self.backend.score(build_prompt(self.layout, persona, turns, room), candidates)
+
+    def gains(self, prompt: Prompt, replies: Sequence[str]) -> list[float]:
+        """By how much the prompt makes each reply likelier than it is anyhow, in nats."""
+        candidates = [reply_ids(self.layout, text) for text in replies]
+        anyhow = unconditional_prompt(self.layout, self.context_length)
+        behind, alone = (self.backend.score(p, candidates) for p in (prompt, anyhow))
+        return [a - b for a, b in zip(behind, alone, strict=True)]
+
+    def context_usage(
+        self, persona: Persona, turns: Sequence[str], settings: Settings | None = None
+    ) -> tuple[int, int]:
+        room = self.context_length - (settings or Settings()).max_tokens
+        kept = turns[first_that_may_fit(self.layout, turns, room) :]
+        if len(kept) < len(turns):
+            return room, room
+        parts = self.layout.segments(persona, kept, open_reply=False)
+        return sum(len(part.ids) for part in parts), room
+
+    def close(self) -> None:
+        self.backend.close()
