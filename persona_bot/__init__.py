@@ -4,7 +4,7 @@
     from persona_bot.persona import find_persona
 
     model = load_model()                                    # default_model/; a folder, USER/NAME[@REVISION] or endpoint=URL
-    reply = model.reply(find_persona("soldier"), ["hello! where do you work?"], Settings(seed=1))
+    reply = model.reply(find_persona("soldier", 1), ["hello! where do you work?"], Settings(seed=1))
     for piece in reply:
         print(piece, end="", flush=True)
     print(reply.finish_reason, reply.num_tokens, reply.tokens_per_second)
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from persona_bot.replies.reply import Model
 
 __all__ = ["Settings", "UserError", "load_model"]
+
 
 def load_model(
     name: str | None = None, device: str | None = None, endpoint: str | None = None

@@ -305,7 +305,9 @@ def tidy(text: str) -> str:
 def untidy_tail(text: str) -> int:
     """Where the end of a growing text begins that `tidy` may yet join to what follows: its last word, and a `:` or `: -`
     before it, which may become a face."""
-    end = len(text) - len(text.split()[-1]) if text.split() and not text[-1].isspace() else len(text)
+    end = (
+        len(text) - len(text.split()[-1]) if text.split() and not text[-1].isspace() else len(text)
+    )
     end = len(text[:end].rstrip())
     while face := HALF_A_FACE.search(text, 0, end):
         end = face.start()

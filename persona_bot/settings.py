@@ -17,6 +17,7 @@ from persona_bot.errors import UserError
 # tokens before max_tokens from which on a reply ends with its sentence
 FINISH_WITHIN = 16
 
+
 def setting(
     default: float | None,
     low: float = 0,
@@ -59,12 +60,7 @@ class Settings:
         help="Draw from the likeliest words that together have this share.",
     )
     top_k: int = setting(
-        0,
-        0,
-        1000,
-        unit="words",
-        label="Top-k",
-        help="Draw from so many words at most; 0 is off.",
+        0, 0, 1000, unit="words", label="Top-k", help="Draw from so many words at most; 0 is off."
     )
     min_tokens: int = setting(
         6,

@@ -27,17 +27,18 @@ ORDERS = [  # none of these reaches one that stands to its right, not even throu
         "persona_bot.persona",
         "persona_bot.prompt",
         "persona_bot.checkpoints.load",
-        "persona_bot.replies.reply",
+        "persona_bot.replies.local",
     ],
     ["persona_bot.errors", "persona_bot.checkpoints.hub", "persona_bot.checkpoints.load"],
     [
-        "persona_bot.checkpoints.load",
-        "persona_bot.replies.scoring",
-        "persona_bot.replies.best_of",
-        "persona_bot.replies.remote",
+        "persona_bot.engine.sampler",
+        "persona_bot.engine.likelihood",
+        "persona_bot.engine.backend",
+        "persona_bot.replies.local",
     ],
+    ["persona_bot.replies.reply", "persona_bot.replies.best_of", "persona_bot.replies.local"],
     [
-        "persona_bot.replies.scoring",
+        "persona_bot.engine.likelihood",
         "train.metrics.likelihood",
         "train.metrics.ranking_eval",
         "train.evaluate",
@@ -46,6 +47,7 @@ ORDERS = [  # none of these reaches one that stands to its right, not even throu
         "persona_bot.replies.reply",
         "persona_bot.replies.openai_protocol",
         "persona_bot.replies.remote",
+        "persona_bot",
         "persona_bot.__main__",
     ],
     [
@@ -60,7 +62,13 @@ ORDERS = [  # none of these reaches one that stands to its right, not even throu
 ]
 SIBLINGS = [("train.recipes.convai", "train.recipes.sft")]  # neither reaches the other
 # besides each other
-ONLY_STDLIB = ["persona_bot.errors", "persona_bot.persona", "persona_bot.prompt"]
+ONLY_STDLIB = [
+    "persona_bot.errors",
+    "persona_bot.persona",
+    "persona_bot.prompt",
+    "persona_bot.settings",
+    "persona_bot.replies.reply",
+]
 TRAINING_STACK = [
     "simpletransformers",
     "wandb",
@@ -167,9 +175,12 @@ def test_the_foundation_needs_the_standard_library_only(module):
 @pytest.mark.parametrize(
     "modules, absent",
     [
-        ("persona_bot.replies.reply, persona_bot.__main__", [*TRAINING_STACK, "gradio", "page"]),
+        (
+            "persona_bot.replies.local, persona_bot.replies.remote",
+            [*TRAINING_STACK, "gradio", "page"],
+        ),
         ("app, page", TRAINING_STACK),
-        ("persona_bot.prompt", ["torch", "transformers"]),
+        ("persona_bot, persona_bot.__main__", ["torch", "transformers", "httpx"]),
     ],
 )
 def test_what_is_loaded_at_run_time(modules, absent):

@@ -15,8 +15,9 @@ from types import SimpleNamespace
 from typing import Protocol
 
 import torch
+from transformers.cache_utils import DynamicCache
 
-from persona_bot.device import use_half_the_cores
+from persona_bot.engine.attention import Part
 from persona_bot.engine.batching import Engine, Request, as_user_error
 from persona_bot.engine.int8_linear import has_fast_int8
 from persona_bot.engine.likelihood import (
@@ -42,9 +43,7 @@ class Backend(Protocol):
 
     at_once: int  # replies that are worth writing at the same time
 
-    def generate(
-        self, prompt: Prompt, sampler: Sampler, keep: bool = True
-    ) -> Iterator[int | None]:
+    def generate(self, prompt: Prompt, sampler: Sampler, keep: bool = True) -> Iterator[int | None]:
         """The tokens as they are drawn, the end token too; None while others come first.
 
         What was read and written is kept for the next turn unless `keep` is False. Closing it never waits for anything:
@@ -92,9 +91,7 @@ class BatchedBackend:
     def __init__(self, model: FastLlama):
         self.model, self.engine, self.prefixes = model, Engine(model), PrefixCache()
 
-    def generate(
-        self, prompt: Prompt, sampler: Sampler, keep: bool = True
-    ) -> Iterator[int | None]:
+    def generate(self, prompt: Prompt, sampler: Sampler, keep: bool = True) -> Iterator[int | None]:
         with told_in_one_sentence():
             self.engine.reap_finished()  # so that the turn before has given back what it read
             cache, known = self.prefixes.take(prompt.ids, self.model.new_cache)
@@ -113,10 +110,13 @@ class BatchedBackend:
         with told_in_one_sentence():
             self.engine.reap_finished()
             cache, known = self.prefixes.take(prompt.ids, self.model.new_cache)
-            logits = self.model.forward([Part(prompt.ids[known:], cache)])
+            types = prompt.token_types
+            logits = self.model.forward([Part(prompt.ids[known:], cache, types and types[known:])])
             later = [reply[:-1] for reply in replies]
             if any(later):
-                logits = torch.cat([logits, self.model.forward_branches(later, cache)])
+                logits = torch.cat(
+                    [logits, self.model.forward_branches(later, cache, types and types[-1])]
+                )
             self.prefixes.give_back(prompt.ids, cache)
             # row 0 predicts every reply's first id
             starts = accumulate(map(len, later), initial=1)
@@ -148,13 +148,12 @@ class SerialBackend:
     def __init__(self, model: torch.nn.Module):
         self.model, self.prefixes = model, PrefixCache()
         cache = new_cache(model)
+        self.has_cache = cache is not None
         self.keeps_positions, self.can_crop = keeps_positions(cache), can_crop(cache)
         self._line: list[Place] = []
         self._lock = threading.Lock()
 
-    def generate(
-        self, prompt: Prompt, sampler: Sampler, keep: bool = True
-    ) -> Iterator[int | None]:
+    def generate(self, prompt: Prompt, sampler: Sampler, keep: bool = True) -> Iterator[int | None]:
         place = Place()
         with self._lock:
             self._line.append(place)
@@ -192,8 +191,11 @@ class SerialBackend:
     def _cache(self, prompt: Prompt):
         """(a cache, how many ids of the prompt it holds); of earlier replies' where it can be cut to what both begin with."""
         if self.keeps_positions:
-            return self.prefixes.take(prompt.ids, lambda: new_cache(self.model))
-        return new_cache(self.model), 0
+            return self.prefixes.take(prompt.ids, self._empty)
+        return (self._empty() if self.has_cache else None), 0
+
+    def _empty(self) -> DynamicCache:
+        return DynamicCache(config=self.model.config)
 
     def _pass(self, sequence: list[int], types: list[int] | None, cache, done: int) -> torch.Tensor:
         """One pass over what the cache does not hold; the logits of the last position, (vocabulary,) float32 on the CPU."""
@@ -229,6 +231,4 @@ def backend_for(model: torch.nn.Module, max_positions: int) -> Backend:
 
 def fast_llama_backend(config, tensors, max_positions: int) -> BatchedBackend:
     """A plain Llama's weights on a CPU, in int8 where the CPU multiplies that fast."""
-    backend = BatchedBackend(FastLlama(config, tensors, max_positions, has_fast_int8()))
-    use_half_the_cores()
-    return backend
+    return BatchedBackend(FastLlama(config, tensors, max_positions, has_fast_int8()))

@@ -1,8 +1,8 @@
 """How likely a transformers model finds replies behind a prompt, all of them in one forward pass where its cache allows.
 
-    ids         what is new in the prompt | reply 1          | reply 2          | ..
-    positions   .. n-2 n-1                | n n+1 ..         | n n+1 ..         | ..
-    sees        the past                  | prompt and itself | prompt and itself | ..
+ids         what is new in the prompt | reply 1          | reply 2          | ..
+positions   .. n-2 n-1                | n n+1 ..         | n n+1 ..         | ..
+sees        the past                  | prompt and itself | prompt and itself | ..
 """
 
 import inspect
@@ -85,10 +85,7 @@ def score_together(
 
 
 def score_one_by_one(
-    model: torch.nn.Module,
-    prompt: Prompt,
-    replies: Sequence[list[int]],
-    ranking_head: bool = False,
+    model: torch.nn.Module, prompt: Prompt, replies: Sequence[list[int]], ranking_head: bool = False
 ) -> Scores:
     """A whole pass for each candidate: for models without a cache, or with attention that is not plain."""
     values, heads = [], []

@@ -7,10 +7,9 @@ import torch
 
 from persona_bot.errors import UserError
 from persona_bot.prompt import Layout
+from persona_bot.settings import FINISH_WITHIN
 
-# tokens before max_tokens from which on a reply stops at the end of its sentence ..
-FINISH_WITHIN = 16
-# .. and is drawn towards one: so much is added to the logits of . ! ? for each token over
+# from FINISH_WITHIN on a reply is drawn towards the end of its sentence: so much is added to the logits of . ! ? for each token over
 END_BIAS = 0.5
 MIN_PROB = 1e-5  # the tokens above nearly always hold the likeliest 90 %
 NO_NUMBER = "The model computed no valid number for the next word; its weights may be damaged, so load another checkpoint."

@@ -17,7 +17,7 @@ from persona_bot.checkpoints.load import (
     load_module,
     max_positions,
 )
-from persona_bot.device import give_memory_back
+from persona_bot.device import give_memory_back, use_half_the_cores
 from persona_bot.engine.backend import Backend, SerialBackend, backend_for, fast_llama_backend
 from persona_bot.engine.sampler import Sampler
 from persona_bot.persona import Persona
@@ -50,6 +50,8 @@ class LocalModel:
         """The checkpoint as it answers fastest; raises UserError for anything that is not a usable one."""
         give_memory_back()
         source = find_checkpoint(name, device)
+        if source.device.type == "cpu":
+            use_half_the_cores()
         if source.device.type == "cpu" and (
             plain := guard(source.folder, load_tensors, source.weights, source.dtype)
         ):
@@ -102,9 +104,7 @@ class LocalModel:
         prompt = build_prompt(self.layout, persona, turns, room)
         # the persona's earlier replies, each with its end token
         history = [
-            i
-            for turn in turns[1::2]
-            for i in [*self.layout.encode(f" {turn}"), self.layout.end_id]
+            i for turn in turns[1::2] for i in [*self.layout.encode(f" {turn}"), self.layout.end_id]
         ]
         write = partial(write_best, self) if settings.best_of > 1 else self.write
         pieces = partial(write, prompt, settings, stop, history)

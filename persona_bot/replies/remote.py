@@ -96,10 +96,14 @@ class Endpoint:
             raise UserError(
                 "The best of several replies needs the model on this machine; set best_of to 1."
             )
-        return Reply(partial(self._write, persona, list(turns), settings, stop or threading.Event()))
+        return Reply(
+            partial(self._write, persona, list(turns), settings, stop or threading.Event())
+        )
 
     def score(self, persona: Persona, turns: Sequence[str], replies: Sequence[str]) -> list[float]:
-        raise UserError("A server does not tell how likely a reply is; load the model here instead.")
+        raise UserError(
+            "A server does not tell how likely a reply is; load the model here instead."
+        )
 
     def context_usage(
         self, persona: Persona, turns: Sequence[str], settings: Settings | None = None

@@ -1,9 +1,9 @@
 """A reply while it is written, and what writes it: the two types that page, API, terminal and evaluation know.
 
-    model = load_model()
-    reply = model.reply(persona, ["where do you work?"], Settings(seed=1))
-    for piece in reply:
-        print(piece, end="", flush=True)
+model = load_model()
+reply = model.reply(persona, ["where do you work?"], Settings(seed=1))
+for piece in reply:
+    print(piece, end="", flush=True)
 """
 
 import os

@@ -5,15 +5,14 @@ Run: `python -m pytest tests/browser`; CHROMIUM names another browser. Screensho
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from page import backend
-from persona_bot.checkpoints.load import Checkpoint
-from persona_bot.engine.batching import Engine
-from persona_bot.engine.llama import FastLlama
-from persona_bot.prompt import find_layout
+from persona_bot.replies.local import LocalModel
+from tests.models import batched_model
 
 SCREENSHOTS = Path(__file__).parent.parent.parent / "screenshots"
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -43,26 +42,17 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def tiny(chat_model, chat_tokenizer) -> Checkpoint:
-    engine = Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False))
-    return Checkpoint(
-        chat_model,
-        chat_tokenizer,
-        find_layout(chat_tokenizer),
-        "a tiny model",
-        chat_model.device,
-        512,
-        engine=engine,
-    )
+def tiny(chat_model, chat_tokenizer) -> LocalModel:
+    return replace(batched_model(chat_model, chat_tokenizer), name="a tiny model")
 
 
 @pytest.fixture(scope="session")
-def real() -> Checkpoint:
-    from persona_bot.checkpoints.load import load_checkpoint
+def real() -> LocalModel:
+    from persona_bot import load_model
     from persona_bot.errors import UserError
 
     try:
-        return load_checkpoint(None, "cpu", for_chat=True)
+        return load_model(None, "cpu")
     except UserError as error:
         missing(f"The default weights are not there: {error}")
 
@@ -72,8 +62,8 @@ def open_page(browser, page_url):
     """open_page(checkpoint, query="", **context options) -> a page with that model; at the end nothing may have gone wrong in it."""
     contexts, problems = [], []
 
-    def open_one(checkpoint: Checkpoint, query: str = "", **options):
-        backend.use(checkpoint)
+    def open_one(model: LocalModel, query: str = "", **options):
+        backend.use(model)
         contexts.append(browser.new_context(**(options or DESKTOP)))
         page = contexts[-1].new_page()
         page.set_default_timeout(20_000)
@@ -90,7 +80,7 @@ def open_page(browser, page_url):
             ),
         )
         page.goto(page_url + query)
-        page.get_by_text(checkpoint.name).wait_for()
+        page.get_by_text(model.name).wait_for()
         return page
 
     yield open_one

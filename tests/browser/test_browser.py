@@ -55,15 +55,15 @@ def wait_for_replies(page, count: int) -> list[str]:
     return replies(page)
 
 
-def slow(checkpoint, monkeypatch, seconds: float = 0.1) -> None:
-    forward = checkpoint.engine.model.forward
+def slow(model, monkeypatch, seconds: float = 0.1) -> None:
+    forward = model.backend.model.forward
 
     @functools.wraps(forward)
     def slowed(*args, **options):
         time.sleep(seconds)
         return forward(*args, **options)
 
-    monkeypatch.setattr(checkpoint.engine.model, "forward", slowed)
+    monkeypatch.setattr(model.backend.model, "forward", slowed)
 
 
 def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
@@ -88,9 +88,9 @@ def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
     )
     assert re.search(r"\d+ tokens/s", page.locator("#status").text_content())
 
-    quick = real.engine.model.forward  # a short reply would end before a hand reaches the button
+    quick = real.backend.model.forward  # a short reply would end before a hand reaches the button
     monkeypatch.setattr(
-        real.engine.model, "forward", lambda parts: (time.sleep(0.5), quick(parts))[1]
+        real.backend.model, "forward", lambda parts: (time.sleep(0.5), quick(parts))[1]
     )
     button(page, "Retry").click()
     page.locator(".them p[data-writing]").wait_for()
@@ -287,7 +287,7 @@ def test_markup_is_shown_as_text(open_page, tiny, monkeypatch):
 def test_a_failed_reply_is_told_and_the_next_one_comes(open_page, tiny, monkeypatch):
     page = open_page(tiny)
     with monkeypatch.context() as patch:
-        patch.setattr(tiny.engine.model, "forward", lambda parts: 1 / 0)
+        patch.setattr(tiny.backend.model, "forward", lambda parts: 1 / 0)
         ask(page, "hi there")
         page.get_by_text("The model failed during this reply; try again.").wait_for()
         page.wait_for_function(
@@ -321,7 +321,7 @@ def test_closing_the_window_frees_its_place(open_page, tiny, monkeypatch):
 
 
 def test_the_page_opens_while_the_model_loads(browser, page_url, tiny, monkeypatch):
-    monkeypatch.setattr(backend, "checkpoint", None)
+    monkeypatch.setattr(backend, "model", None)
     backend.ready.clear()
     page = browser.new_page()
     page.set_default_timeout(60_000)

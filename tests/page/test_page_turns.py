@@ -8,20 +8,18 @@ import threading
 import pytest
 
 from page import backend
-from persona_bot.checkpoints.load import Checkpoint, with_engine
-from persona_bot.prompt import find_layout
+from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
+from tests.models import batched_model, plain_model
 
 SETTINGS = Settings(seed=1, min_tokens=4, max_tokens=12)
 
 
 @pytest.fixture
-def plain(chat_model, chat_tokenizer, monkeypatch) -> Checkpoint:
-    checkpoint = Checkpoint(
-        chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", chat_model.device, 512
-    )
-    monkeypatch.setattr(backend, "checkpoint", checkpoint)
-    return checkpoint
+def plain(chat_model, chat_tokenizer, monkeypatch) -> LocalModel:
+    model = plain_model(chat_model, chat_tokenizer)
+    monkeypatch.setattr(backend, "model", model)
+    return model
 
 
 def write(persona, stop=None):
@@ -51,8 +49,10 @@ def test_who_stops_or_leaves_while_waiting_takes_no_turn(plain, environmentalist
     assert list(write(environmentalist))[-1].text and backend.running == set()
 
 
-def test_with_an_engine_nobody_waits(plain, environmentalist, monkeypatch):
-    monkeypatch.setattr(backend, "checkpoint", with_engine(plain))
+def test_where_passes_are_shared_nobody_waits(
+    chat_model, chat_tokenizer, environmentalist, monkeypatch
+):
+    monkeypatch.setattr(backend, "model", batched_model(chat_model, chat_tokenizer))
     replies = [write(environmentalist) for _ in range(5)]
     assert all(next(reply).text for reply in replies)
     for reply in replies:

@@ -9,67 +9,52 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-import torch
 
-from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.engine import batching
-from persona_bot.engine.batching import MAX_BATCH, MAX_BATCH_TOKENS, Engine, Request
+from persona_bot.engine.batching import MAX_BATCH, MAX_BATCH_TOKENS, Request
 from persona_bot.engine.kv_cache import MAX_SLOTS
-from persona_bot.engine.llama import FastLlama
 from persona_bot.engine.sampler import Sampler
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
-from persona_bot.prompt import find_layout
+from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
+from tests.models import batched_model, plain_model
 
 LENGTH = {"min_tokens": 20, "max_tokens": 24}
 
 
 @pytest.fixture
-def checkpoint(chat_model, chat_tokenizer) -> Checkpoint:
-    engine = Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False))
-    return Checkpoint(
-        chat_model,
-        chat_tokenizer,
-        find_layout(chat_tokenizer),
-        "tiny",
-        torch.device("cpu"),
-        512,
-        engine=engine,
-    )
+def model(chat_model, chat_tokenizer) -> LocalModel:
+    return batched_model(chat_model, chat_tokenizer)
 
 
 def persona(number: int) -> Persona:
     return Persona("", (f"my lucky number is {number}.", "i love the sea."))
 
 
-def reply(checkpoint: Checkpoint, number: int, stop: threading.Event | None = None) -> str:
+def reply(model: LocalModel, number: int, stop: threading.Event | None = None) -> str:
     settings = Settings(seed=number, **LENGTH)  # each visitor draws other words
-    return "".join(
-        checkpoint.reply(persona(number), [f"hello, {number} times!"], settings, stop)
-    )
+    return "".join(model.reply(persona(number), [f"hello, {number} times!"], settings, stop))
 
 
-def test_a_reply_is_the_one_that_transformers_passes_give(checkpoint, chat_model, chat_tokenizer):
-    plain = Checkpoint(
-        chat_model, chat_tokenizer, checkpoint.layout, "plain", torch.device("cpu"), 512
-    )
-    assert [reply(checkpoint, n) for n in range(5)] == [reply(plain, n) for n in range(5)]
+def test_a_reply_is_the_one_that_transformers_passes_give(model, chat_model, chat_tokenizer):
+    plain = plain_model(chat_model, chat_tokenizer)
+    assert [reply(model, n) for n in range(5)] == [reply(plain, n) for n in range(5)]
 
 
-def test_a_hundred_interleaved_replies_are_what_each_is_alone(checkpoint):
-    alone = [reply(checkpoint, number) for number in range(100)]
+def test_a_hundred_interleaved_replies_are_what_each_is_alone(model):
+    alone = [reply(model, number) for number in range(100)]
     assert len(set(alone)) == 100
-    before = checkpoint.engine.passes
+    before = model.backend.engine.passes
     with ThreadPoolExecutor(100) as visitors:
-        assert list(visitors.map(lambda number: reply(checkpoint, number), range(100))) == alone
+        assert list(visitors.map(lambda number: reply(model, number), range(100))) == alone
     # they did share passes
-    assert checkpoint.engine.passes - before < 100 * LENGTH["max_tokens"] / 4
+    assert model.backend.engine.passes - before < 100 * LENGTH["max_tokens"] / 4
 
 
-def test_one_that_fails_costs_no_other(checkpoint, monkeypatch):
-    alone = [reply(checkpoint, number) for number in range(8)]
-    tokens, forward, of_three = checkpoint.engine.tokens, checkpoint.engine.model.forward, []
+def test_one_that_fails_costs_no_other(model, monkeypatch):
+    alone = [reply(model, number) for number in range(8)]
+    tokens, forward, of_three = model.backend.engine.tokens, model.backend.engine.model.forward, []
 
     def tokens_for(request):
         if request.sampler.settings.seed == 3:
@@ -81,18 +66,18 @@ def test_one_that_fails_costs_no_other(checkpoint, monkeypatch):
             raise RuntimeError("broken")
         return forward(parts)
 
-    monkeypatch.setattr(checkpoint.engine, "tokens", tokens_for)
-    monkeypatch.setattr(checkpoint.engine.model, "forward", broken_for_three)
+    monkeypatch.setattr(model.backend.engine, "tokens", tokens_for)
+    monkeypatch.setattr(model.backend.engine.model, "forward", broken_for_three)
     with ThreadPoolExecutor(8) as visitors:
-        outcomes = [visitors.submit(reply, checkpoint, number) for number in range(8)]
+        outcomes = [visitors.submit(reply, model, number) for number in range(8)]
     assert isinstance(outcomes[3].exception(), UserError)
     others = [number for number in range(8) if number != 3]
     assert [outcomes[number].result() for number in others] == [alone[number] for number in others]
 
 
-def test_out_of_memory_lowers_the_batch_and_goes_on(checkpoint, monkeypatch):
-    alone = [reply(checkpoint, number) for number in range(8)]
-    real = checkpoint.engine.model.forward
+def test_out_of_memory_lowers_the_batch_and_goes_on(model, monkeypatch):
+    alone = [reply(model, number) for number in range(8)]
+    real = model.backend.engine.model.forward
 
     def forward(parts):
         if len(parts) > 2:
@@ -101,69 +86,73 @@ def test_out_of_memory_lowers_the_batch_and_goes_on(checkpoint, monkeypatch):
             )
         return real(parts)
 
-    monkeypatch.setattr(checkpoint.engine.model, "forward", forward)
+    monkeypatch.setattr(model.backend.engine.model, "forward", forward)
     with ThreadPoolExecutor(8) as visitors:
-        assert list(visitors.map(lambda number: reply(checkpoint, number), range(8))) == alone
-    assert checkpoint.engine.batch_limit <= 2
+        assert list(visitors.map(lambda number: reply(model, number), range(8))) == alone
+    assert model.backend.engine.batch_limit <= 2
 
 
-def test_stopping_one_leaves_the_others(checkpoint, monkeypatch):
-    real = checkpoint.engine.model.forward
+def test_stopping_one_leaves_the_others(model, monkeypatch):
+    real = model.backend.engine.model.forward
     monkeypatch.setattr(
-        checkpoint.engine.model, "forward", lambda parts: (time.sleep(0.02), real(parts))[1]
+        model.backend.engine.model, "forward", lambda parts: (time.sleep(0.02), real(parts))[1]
     )
-    alone = [reply(checkpoint, number) for number in range(4)]
+    alone = [reply(model, number) for number in range(4)]
     stop = threading.Event()
     with ThreadPoolExecutor(4) as visitors:
-        others = [visitors.submit(reply, checkpoint, number) for number in range(3)]
-        stopped = visitors.submit(reply, checkpoint, 3, stop)
+        others = [visitors.submit(reply, model, number) for number in range(3)]
+        stopped = visitors.submit(reply, model, 3, stop)
         time.sleep(0.15)
-        before = checkpoint.engine.passes
+        before = model.backend.engine.passes
         stop.set()
         text = stopped.result(timeout=30)
         # it sees it at its next token, and the next pass may have begun without it
-        assert checkpoint.engine.passes - before <= 4
+        assert model.backend.engine.passes - before <= 4
     assert alone[3].startswith(text) and len(text) < len(alone[3])
     assert [other.result() for other in others] == alone[:3]
-    checkpoint.engine.reap_finished()
+    model.backend.engine.reap_finished()
     assert (
-        checkpoint.engine._queue == checkpoint.engine._running == checkpoint.engine._members == []
+        model.backend.engine._queue
+        == model.backend.engine._running
+        == model.backend.engine._members
+        == []
     )
 
 
-def test_a_visitor_who_pauses_holds_up_nobody_and_is_written_for_meanwhile(checkpoint):
-    alone = [reply(checkpoint, number) for number in (1, 2)]
-    paused = iter(
-        checkpoint.reply(persona(1), ["hello, 1 times!"], Settings(seed=1, **LENGTH))
-    )
+def test_a_visitor_who_pauses_holds_up_nobody_and_is_written_for_meanwhile(model):
+    alone = [reply(model, number) for number in (1, 2)]
+    paused = iter(model.reply(persona(1), ["hello, 1 times!"], Settings(seed=1, **LENGTH)))
     first = next(paused)
-    assert reply(checkpoint, 2) == alone[1]
-    before = checkpoint.engine.passes
+    assert reply(model, 2) == alone[1]
+    before = model.backend.engine.passes
     assert first + "".join(paused) == alone[0]
-    assert checkpoint.engine.passes == before  # the other's passes had written all of it
+    assert model.backend.engine.passes == before  # the other's passes had written all of it
 
 
-def test_who_leaves_takes_the_keys_and_values_along(checkpoint):
+def test_who_leaves_takes_the_keys_and_values_along(model):
     """Whatever was written ahead, the next turn finds a cache that fits."""
-    leaver = iter(checkpoint.reply(persona(1), ["hello!"], Settings(seed=1, **LENGTH)))
+    leaver = iter(model.reply(persona(1), ["hello!"], Settings(seed=1, **LENGTH)))
     next(leaver)
     with ThreadPoolExecutor(4) as visitors:
-        others = [visitors.submit(reply, checkpoint, number) for number in range(2, 6)]
+        others = [visitors.submit(reply, model, number) for number in range(2, 6)]
         leaver.close()
         assert all(other.result() for other in others)
-    checkpoint.engine.reap_finished()
+    model.backend.engine.reap_finished()
     assert (
-        checkpoint.engine._queue == checkpoint.engine._running == checkpoint.engine._members == []
+        model.backend.engine._queue
+        == model.backend.engine._running
+        == model.backend.engine._members
+        == []
     )
-    assert [cache.length for _, cache in checkpoint.prefixes.entries()] == [
-        len(ids) for ids, _ in checkpoint.prefixes.entries()
+    assert [cache.length for _, cache in model.backend.prefixes.entries()] == [
+        len(ids) for ids, _ in model.backend.prefixes.entries()
     ]
-    checkpoint.prefixes.clear()
-    cold = reply(checkpoint, 1)
-    assert reply(checkpoint, 1) == cold
+    model.backend.prefixes.clear()
+    cold = reply(model, 1)
+    assert reply(model, 1) == cold
 
 
-def test_ending_a_reply_never_waits(checkpoint, monkeypatch):
+def test_ending_a_reply_never_waits(model, monkeypatch):
     """The garbage collector ends a reply in whatever thread it runs, here one that holds a lock which the pass is waiting for."""
     lock, inside = threading.Lock(), threading.Event()
     real = Sampler.sample
@@ -176,28 +165,31 @@ def test_ending_a_reply_never_waits(checkpoint, monkeypatch):
         return real(sampler, logits, ids)
 
     monkeypatch.setattr(Sampler, "sample", pick)
-    alone = reply(checkpoint, 1)
+    alone = reply(model, 1)
     inside.clear()
-    given_up = iter(checkpoint.reply(persona(0), ["hello!"], Settings(seed=0, **LENGTH)))
+    given_up = iter(model.reply(persona(0), ["hello!"], Settings(seed=0, **LENGTH)))
     next(given_up)
     with ThreadPoolExecutor(2) as threads:
         lock.acquire()
-        other = threads.submit(reply, checkpoint, 1)
-        assert inside.wait(30) and checkpoint.engine._running  # both are in the pass that draws now
+        other = threads.submit(reply, model, 1)
+        assert (
+            inside.wait(30) and model.backend.engine._running
+        )  # both are in the pass that draws now
         ended = threads.submit(given_up.close)
         try:
             assert ended.result(10) is None
         finally:
             lock.release()
         assert other.result(30) == alone
-    checkpoint.engine.reap_finished()
+    model.backend.engine.reap_finished()
     assert (
-        checkpoint.engine._members == [] and len(checkpoint.engine.model.slots._free) == MAX_SLOTS
+        model.backend.engine._members == []
+        and len(model.backend.engine.model.slots._free) == MAX_SLOTS
     )
 
 
-def test_a_draw_that_fails_costs_no_other(checkpoint, monkeypatch):
-    alone = [reply(checkpoint, number) for number in range(8)]
+def test_a_draw_that_fails_costs_no_other(model, monkeypatch):
+    alone = [reply(model, number) for number in range(8)]
     real = Sampler.sample
 
     def pick(sampler, logits, ids):
@@ -207,7 +199,7 @@ def test_a_draw_that_fails_costs_no_other(checkpoint, monkeypatch):
 
     monkeypatch.setattr(Sampler, "sample", pick)
     with ThreadPoolExecutor(8) as visitors:
-        outcomes = [visitors.submit(reply, checkpoint, number) for number in range(8)]
+        outcomes = [visitors.submit(reply, model, number) for number in range(8)]
     assert [str(outcome.exception()) for outcome in outcomes if outcome.exception()] == [
         "No word fits."
     ]
@@ -216,15 +208,15 @@ def test_a_draw_that_fails_costs_no_other(checkpoint, monkeypatch):
     ]
 
 
-def test_a_long_prompt_takes_several_passes_in_which_the_others_go_on(checkpoint):
-    fast, engine = checkpoint.engine.model, checkpoint.engine
+def test_a_long_prompt_takes_several_passes_in_which_the_others_go_on(model):
+    fast, engine = model.backend.engine.model, model.backend.engine
     greedy = Settings(
         temperature=0, min_tokens=20, max_tokens=30, repetition_penalty=1, no_repeat_ngram=0
     )
     short, long = [60, 61, 62], [50 + k % 90 for k in range(MAX_BATCH_TOKENS + 40)]
 
     def request(ids: list[int]) -> Request:
-        return Request(ids, 0, fast.new_cache(), Sampler(checkpoint.layout, greedy, []))
+        return Request(ids, 0, fast.new_cache(), Sampler(model.layout, greedy, []))
 
     writing, reading = request(short), request(long)
     written = engine.tokens(writing)
@@ -235,21 +227,21 @@ def test_a_long_prompt_takes_several_passes_in_which_the_others_go_on(checkpoint
         assert engine.passes - before == 2
         assert len(writing.reply) == 3  # one before, and one in each of the two passes
     whole = fast.forward([(long, fast.new_cache())])[0]
-    assert first == Sampler(checkpoint.layout, greedy, []).sample(whole, [])
-    assert len(list(written)) == 29 - (writing.reply[-1] in checkpoint.layout.stop_ids) * (
+    assert first == Sampler(model.layout, greedy, []).sample(whole, [])
+    assert len(list(written)) == 29 - (writing.reply[-1] in model.layout.stop_ids) * (
         30 - len(writing.reply)
     )
 
 
-def test_more_replies_than_a_pass_holds_all_get_their_turn(checkpoint):
-    checkpoint.engine.batch_limit = 3
-    alone = [reply(checkpoint, number) for number in range(10)]
+def test_more_replies_than_a_pass_holds_all_get_their_turn(model):
+    model.backend.engine.batch_limit = 3
+    alone = [reply(model, number) for number in range(10)]
     with ThreadPoolExecutor(10) as visitors:
-        assert list(visitors.map(lambda number: reply(checkpoint, number), range(10))) == alone
+        assert list(visitors.map(lambda number: reply(model, number), range(10))) == alone
 
 
-def test_after_out_of_memory_the_batch_grows_again(checkpoint, monkeypatch):
-    engine, real = checkpoint.engine, checkpoint.engine.model.forward
+def test_after_out_of_memory_the_batch_grows_again(model, monkeypatch):
+    engine, real = model.backend.engine, model.backend.engine.model.forward
 
     def forward(parts):
         if len(parts) > 1:
@@ -259,28 +251,28 @@ def test_after_out_of_memory_the_batch_grows_again(checkpoint, monkeypatch):
     with monkeypatch.context() as full:
         full.setattr(engine.model, "forward", forward)
         with ThreadPoolExecutor(4) as visitors:
-            list(visitors.map(lambda number: reply(checkpoint, number), range(4)))
+            list(visitors.map(lambda number: reply(model, number), range(4)))
     assert engine.batch_limit == 1
-    reply(checkpoint, 1)
+    reply(model, 1)
     assert engine.batch_limit == 1  # not at once
     monkeypatch.setattr(batching, "RECOVERY", -1.0)
-    reply(checkpoint, 1)
+    reply(model, 1)
     assert engine.batch_limit == MAX_BATCH
 
 
 @pytest.mark.parametrize("step", ["_schedule", "_run"])
-def test_an_interrupted_leader_hands_on(checkpoint, monkeypatch, step):
+def test_an_interrupted_leader_hands_on(model, monkeypatch, step):
     """Ctrl-C in the terminal ends one reply; the next one does not wait for a leader that is gone."""
-    alone = reply(checkpoint, 1)
-    real = getattr(checkpoint.engine, step)
+    alone = reply(model, 1)
+    real = getattr(model.backend.engine, step)
 
     def interrupted(*arguments):
-        monkeypatch.setattr(checkpoint.engine, step, real)
+        monkeypatch.setattr(model.backend.engine, step, real)
         real(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.engine, step, interrupted)
+    monkeypatch.setattr(model.backend.engine, step, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        reply(checkpoint, 2)
-    assert reply(checkpoint, 1) == alone
-    assert checkpoint.engine._queue == checkpoint.engine._running == []
+        reply(model, 2)
+    assert reply(model, 1) == alone
+    assert model.backend.engine._queue == model.backend.engine._running == []

@@ -13,14 +13,17 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from persona_bot import load_model
 from persona_bot.checkpoints import files as module
 from persona_bot.checkpoints import load as checkpoint_module
 from persona_bot.checkpoints.files import check_files, save_layout
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.device import pick_device
+from persona_bot.engine.backend import BatchedBackend
 from persona_bot.engine.int8_linear import has_fast_int8
 from persona_bot.errors import UserError
 from persona_bot.prompt import find_layout
+from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 
 
@@ -55,7 +58,7 @@ def test_a_chat_model_without_any_marker(chat_folder, environmentalist):
         False,
         512,
     )
-    assert "".join(checkpoint.reply(environmentalist, ["hi"], Settings(seed=0)))
+    assert "".join(LocalModel.plain(checkpoint).reply(environmentalist, ["hi"], Settings(seed=0)))
 
 
 def test_a_convai_model_without_any_marker(convai_folder, environmentalist):
@@ -65,7 +68,7 @@ def test_a_convai_model_without_any_marker(convai_folder, environmentalist):
         5,
         256,
     )
-    assert "".join(checkpoint.reply(environmentalist, ["hi"], Settings(seed=0)))
+    assert "".join(LocalModel.plain(checkpoint).reply(environmentalist, ["hi"], Settings(seed=0)))
 
 
 def test_the_ranking_head_on_request(convai_folder, convai_model):
@@ -98,8 +101,8 @@ def test_the_second_start_reads_what_the_first_prepared(adapter_folder, monkeypa
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def say(checkpoint, persona) -> str:
-    return "".join(checkpoint.reply(persona, ["hello, how are you?"], Settings(seed=3)))
+def say(model, persona) -> str:
+    return "".join(model.reply(persona, ["hello, how are you?"], Settings(seed=3)))
 
 
 @pytest.mark.parametrize("kind", ["adapter_folder", "chat_folder"])
@@ -108,12 +111,12 @@ def test_a_chat_starts_from_the_tensors_alone_and_says_the_same(
 ):
     folder = str(request.getfixturevalue(kind))
     # an adapter is merged and kept
-    first = say(load_checkpoint(folder, "cpu", for_chat=True), environmentalist)
-    plain = load_checkpoint(folder, "cpu")
+    first = say(load_model(folder, "cpu"), environmentalist)
+    plain = LocalModel.plain(load_checkpoint(folder, "cpu"))
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
-    second = load_checkpoint(folder, "cpu", for_chat=True)
+    second = load_model(folder, "cpu")
     assert first == say(second, environmentalist)
-    assert second.model.config.model_type == "llama" and not hasattr(second.model, "parameters")
+    assert type(second.backend) is BatchedBackend
     if not has_fast_int8():
         assert first == say(plain, environmentalist)
 
@@ -122,7 +125,7 @@ def test_a_second_start_does_not_wait_for_the_model_class(smollm2_tokenizer, mon
     """Nor for its configuration's: 2 of 9 seconds."""
     monkeypatch.undo()  # the real cache
     load_checkpoint(None, "cpu")
-    code = "import sys; from persona_bot.checkpoints.load import load_checkpoint; load_checkpoint(None, 'cpu', for_chat=True); "
+    code = "import sys; from persona_bot import load_model; load_model(None, 'cpu'); "
     code += "print([name for name in sys.modules if name in ('transformers.models', 'torch._dynamo', 'peft')])"
     ended = subprocess.run(
         [sys.executable, "-c", code],
@@ -141,7 +144,7 @@ def test_a_chat_refuses_broken_files_in_one_sentence(chat_folder, tmp_path, name
     with pytest.raises(
         UserError, match="(cannot be loaded as a checkpoint|is not valid JSON).*download or train"
     ) as caught:
-        load_checkpoint(str(folder), "cpu", for_chat=True)
+        load_model(str(folder), "cpu")
     assert "\n" not in str(caught.value)
 
 
@@ -149,7 +152,7 @@ def test_a_chat_whose_tensors_have_other_names_is_refused(chat_folder, tmp_path)
     folder = shutil.copytree(chat_folder, tmp_path / "model")
     save_file({"norm.weight": torch.ones(3)}, folder / "model.safetensors")
     with pytest.raises(UserError, match="has no tensor model.embed_tokens.weight"):
-        load_checkpoint(str(folder), "cpu", for_chat=True)
+        load_model(str(folder), "cpu")
 
 
 def test_damaged_prepared_weights_are_made_anew(adapter_folder):
@@ -257,5 +260,7 @@ def test_the_default_speaks_without_a_hub(smollm2_tokenizer, monkeypatch, enviro
     checkpoint = load_checkpoint(None, "cpu")
     assert checkpoint.layout.name == "chat"
     assert "".join(
-        checkpoint.reply(environmentalist, ["Where do you work?"], Settings(seed=0))
+        LocalModel.plain(checkpoint).reply(
+            environmentalist, ["Where do you work?"], Settings(seed=0)
+        )
     )

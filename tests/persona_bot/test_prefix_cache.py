@@ -1,17 +1,18 @@
 """Reuse between turns gives what a cold run gives, and computes only what is new. Run: python -m pytest tests/test_prefix_cache.py"""
 
 import copy
+from dataclasses import replace
 
 import pytest
-import torch
 from transformers import DynamicCache
 
-from persona_bot.checkpoints.load import Checkpoint
+from persona_bot.engine.backend import SerialBackend
 from persona_bot.engine.prefix_cache import PrefixCache, common_length, num_bytes
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
-from persona_bot.prompt import find_layout
+from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
+from tests.models import plain_model
 
 GREEDY = Settings(temperature=0, max_tokens=12)
 QUESTIONS = [
@@ -23,138 +24,127 @@ QUESTIONS = [
 
 
 @pytest.fixture(params=["chat", "convai"])
-def checkpoint(request) -> Checkpoint:
+def model(request) -> LocalModel:
     tokenizer = request.getfixturevalue(f"{request.param}_tokenizer")
     model = copy.deepcopy(request.getfixturevalue(f"{request.param}_model"))
-    return Checkpoint(model, tokenizer, find_layout(tokenizer), "tiny", torch.device("cpu"), 256)
+    return plain_model(model, tokenizer, 256)
 
 
-def passes(checkpoint: Checkpoint) -> list[int]:
+def passes(model: LocalModel) -> list[int]:
     """Records how many positions each forward pass computes."""
     counts: list[int] = []
-    original = checkpoint.model.forward
+    original = model.backend.model.forward
 
     def forward(**inputs):
         counts.append(inputs["input_ids"].shape[1])
         return original(**inputs)
 
-    checkpoint.model.forward = forward
+    model.backend.model.forward = forward
     return counts
 
 
-def cold(checkpoint: Checkpoint) -> Checkpoint:
-    return Checkpoint(
-        checkpoint.model,
-        checkpoint.tokenizer,
-        checkpoint.layout,
-        "cold",
-        checkpoint.device,
-        checkpoint.max_positions,
-    )
+def cold(model: LocalModel) -> LocalModel:
+    return replace(model, backend=SerialBackend(model.backend.model))
 
 
-def converse(
-    checkpoint: Checkpoint, persona: Persona, questions: list[str], warm: bool
-) -> list[str]:
+def converse(model: LocalModel, persona: Persona, questions: list[str], warm: bool) -> list[str]:
     turns: list[str] = []
     for question in questions:
         turns.append(question)
-        reply = stream_reply(checkpoint if warm else cold(checkpoint), persona, turns, GREEDY)
+        reply = (model if warm else cold(model)).reply(persona, turns, GREEDY)
         turns.append("".join(reply))
     return turns
 
 
-def test_a_conversation_is_the_same_warm_and_cold(checkpoint, environmentalist):
-    warm = converse(checkpoint, environmentalist, QUESTIONS, warm=True)
-    assert warm == converse(checkpoint, environmentalist, QUESTIONS, warm=False)
+def test_a_conversation_is_the_same_warm_and_cold(model, environmentalist):
+    warm = converse(model, environmentalist, QUESTIONS, warm=True)
+    assert warm == converse(model, environmentalist, QUESTIONS, warm=False)
 
 
-def test_the_second_turn_computes_only_what_is_new(checkpoint, environmentalist):
-    first = checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY)
+def test_the_second_turn_computes_only_what_is_new(model, environmentalist):
+    first = model.reply(environmentalist, QUESTIONS[:1], GREEDY)
     text = "".join(first)
-    counts = passes(checkpoint)
-    second = checkpoint.reply(environmentalist, [QUESTIONS[0], text, QUESTIONS[1]], GREEDY)
+    counts = passes(model)
+    second = model.reply(environmentalist, [QUESTIONS[0], text, QUESTIONS[1]], GREEDY)
     list(second)
     assert counts[0] < second.prompt_tokens - first.prompt_tokens + 2
     assert set(counts[1:]) == {1}
 
 
-def test_a_changed_persona_is_computed_anew_from_the_change_on(checkpoint, environmentalist):
-    list(checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY))
+def test_a_changed_persona_is_computed_anew_from_the_change_on(model, environmentalist):
+    list(model.reply(environmentalist, QUESTIONS[:1], GREEDY))
     other = environmentalist._replace(
         sentences=("i have two cats.", *environmentalist.sentences[1:])
     )
-    warm = "".join(checkpoint.reply(other, QUESTIONS[:1], GREEDY))
-    assert warm == "".join(cold(checkpoint).reply(other, QUESTIONS[:1], GREEDY))
+    warm = "".join(model.reply(other, QUESTIONS[:1], GREEDY))
+    assert warm == "".join(cold(model).reply(other, QUESTIONS[:1], GREEDY))
 
 
-def test_an_edited_message_is_computed_anew_from_the_edit_on(checkpoint, environmentalist):
-    turns = converse(checkpoint, environmentalist, QUESTIONS, warm=True)
+def test_an_edited_message_is_computed_anew_from_the_edit_on(model, environmentalist):
+    turns = converse(model, environmentalist, QUESTIONS, warm=True)
     edited = [*turns[:2], "tell me a joke, please!"]
-    warm = "".join(checkpoint.reply(environmentalist, edited, GREEDY))
-    assert warm == "".join(cold(checkpoint).reply(environmentalist, edited, GREEDY))
+    warm = "".join(model.reply(environmentalist, edited, GREEDY))
+    assert warm == "".join(cold(model).reply(environmentalist, edited, GREEDY))
 
 
-def test_two_visitors_of_one_persona_do_not_disturb_each_other(checkpoint, environmentalist):
+def test_two_visitors_of_one_persona_do_not_disturb_each_other(model, environmentalist):
     alone = [
-        converse(checkpoint, environmentalist, list(q), warm=False)
+        converse(model, environmentalist, list(q), warm=False)
         for q in (QUESTIONS, reversed(QUESTIONS))
     ]
     chats: list[list[str]] = [[], []]
     for pair in zip(QUESTIONS, reversed(QUESTIONS), strict=True):
         for chat, question in zip(chats, pair, strict=True):
             chat.append(question)
-            chat.append("".join(checkpoint.reply(environmentalist, chat, GREEDY)))
+            chat.append("".join(model.reply(environmentalist, chat, GREEDY)))
     assert chats == alone
 
 
-def test_streams_that_run_at_once_never_share_a_cache(checkpoint, environmentalist):
-    list(checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY))
-    expected = "".join(cold(checkpoint).reply(environmentalist, QUESTIONS[:1], GREEDY))
-    streams = [checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY) for _ in range(3)]
+def test_streams_that_run_at_once_never_share_a_cache(model, environmentalist):
+    list(model.reply(environmentalist, QUESTIONS[:1], GREEDY))
+    expected = "".join(cold(model).reply(environmentalist, QUESTIONS[:1], GREEDY))
+    streams = [model.reply(environmentalist, QUESTIONS[:1], GREEDY) for _ in range(3)]
     running = [iter(stream) for stream in streams]
     while running:
         running = [pieces for pieces in running if next(pieces, None) is not None]
     assert [stream.text for stream in streams] == [expected] * 3
 
 
-def test_what_many_visitors_begin_with_is_computed_once(checkpoint, environmentalist):
-    list(checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY))
-    counts = passes(checkpoint)
-    running = [
-        iter(checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY)) for _ in range(3)
-    ]
-    # all three begin before the first gives anything back
+def test_what_many_visitors_begin_with_is_computed_once(model, environmentalist):
+    list(model.reply(environmentalist, QUESTIONS[:1], GREEDY))
+    counts = passes(model)
+    running = [iter(model.reply(environmentalist, QUESTIONS[:1], GREEDY)) for _ in range(2)]
+    # both begin before the first gives anything back
     assert all([next(pieces, None) for pieces in running])
     assert set(counts) == {1}
 
 
-def test_a_conversation_that_goes_on_takes_one_place(checkpoint, environmentalist):
-    converse(checkpoint, environmentalist, QUESTIONS[:1], warm=True)
-    places = len(checkpoint.prefixes.entries())
-    converse(checkpoint, environmentalist, QUESTIONS[:1], warm=True)
-    assert places == len(checkpoint.prefixes.entries()) == 1
+def test_a_conversation_that_goes_on_takes_one_place(model, environmentalist):
+    converse(model, environmentalist, QUESTIONS[:1], warm=True)
+    places = len(model.backend.prefixes.entries())
+    converse(model, environmentalist, QUESTIONS[:1], warm=True)
+    assert places == len(model.backend.prefixes.entries()) == 1
 
 
-def test_a_failed_pass_leaves_nothing_behind(checkpoint, environmentalist):
-    original = checkpoint.model.forward
+def test_a_failed_pass_leaves_nothing_behind(model, environmentalist):
+    original = model.backend.model.forward
 
     def broken(**inputs):
         original(**inputs)  # fills the cache
         raise RuntimeError("broken")
 
-    checkpoint.model.forward = broken
+    model.backend.model.forward = broken
     with pytest.raises(UserError):
-        list(checkpoint.reply(environmentalist, QUESTIONS[:1], GREEDY))
-    assert checkpoint.prefixes.entries() == []
+        list(model.reply(environmentalist, QUESTIONS[:1], GREEDY))
+    assert model.backend.prefixes.entries() == []
 
 
-def test_memory_is_bounded(checkpoint, environmentalist):
-    checkpoint.prefixes.max_bytes = 400_000
+def test_memory_is_bounded(model, environmentalist):
+    model.backend.prefixes.max_bytes = 400_000
     for number in range(60):
         persona = Persona("", (f"{number} is my lucky number.",) * 4)
-        list(stream_reply(checkpoint, persona, ["hello!"], Settings(max_tokens=4, min_tokens=0)))
-    held = sum(num_bytes(cache) for _, cache in checkpoint.prefixes.entries())
+        list(model.reply(persona, ["hello!"], Settings(max_tokens=4, min_tokens=0)))
+    held = sum(num_bytes(cache) for _, cache in model.backend.prefixes.entries())
     assert 200_000 < held <= 400_000
 
 

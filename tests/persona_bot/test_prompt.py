@@ -30,6 +30,7 @@ from persona_bot.prompt import (
     system_text,
     tidy,
 )
+from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 
 STOCK = Path(__file__).parents[1] / "data" / "stock_convai"
@@ -130,7 +131,8 @@ def test_a_stock_checkpoint_loads_ranks_and_replies_as_in_stock():
         assert logit == pytest.approx(case["mc_logit"], abs=2e-2 + 2e-2 * abs(case["mc_logit"]))
     persona = Persona("", tuple(RECORDED["dialogues"][0]["personality"]))
     greedy = Settings(temperature=0, min_tokens=0, repetition_penalty=1, no_repeat_ngram=0)
-    reply = checkpoint.reply(persona, RECORDED["dialogues"][0]["utterances"][0]["history"], greedy
+    reply = LocalModel.plain(checkpoint).reply(
+        persona, RECORDED["dialogues"][0]["utterances"][0]["history"], greedy
     )
     assert "".join(reply) == RECORDED["greedy_reply"]
 

@@ -25,8 +25,9 @@ from persona_bot.__main__ import main
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
+from persona_bot.replies.local import LocalModel
 from persona_bot.replies.openai_protocol import base_address, messages
-from persona_bot.replies.remote import Endpoint, RemoteReply
+from persona_bot.replies.remote import Endpoint
 from persona_bot.settings import Settings
 from tests.children import program
 from tests.conftest import save
@@ -142,13 +143,13 @@ def test_a_reply_arrives_in_pieces_with_the_counters_of_the_local_one(peer):
         seed=3,
     )
     assert list(reply) == ["i", " bake", " bread."]
-    assert (reply.text, reply.finish_reason, reply.num_tokens, reply.prompt_tokens, reply.dropped_turns) == (
-        "i bake bread.",
-        "end",
-        9,
-        30,
-        0,
-    )
+    assert (
+        reply.text,
+        reply.finish_reason,
+        reply.num_tokens,
+        reply.prompt_tokens,
+        reply.dropped_turns,
+    ) == ("i bake bread.", "stop", 9, 30, 0)
     assert 0 < reply.first_text_seconds < reply.seconds
     (path, body), *others = peer.bodies
     assert (path, others) == ("/v1/chat/completions", [])
@@ -192,14 +193,14 @@ def test_odd_chunks_of_a_stream(peer):
         "😀!na\u2028ïve 🌱",
         "😀!na\u2028ïve 🌱",
         "😀!",
-        "end",
+        "stop",
     )
 
 
 def test_a_reply_ends_although_the_server_keeps_the_line_open(peer):
     peer.script = [[event("bread"), event("", "stop"), 3.0]]
     reply = ask(peer)
-    assert (list(reply), reply.finish_reason, reply.seconds < 2) == (["bread"], "end", True)
+    assert (list(reply), reply.finish_reason, reply.seconds < 2) == (["bread"], "stop", True)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_a_stop_ends_the_reply_and_closes_the_stream(peer):
     assert next(iter(reply)) == "i"
     stop.set()
     began = time.monotonic()
-    assert (list(reply), reply.finish_reason, reply.text) == ([], "stop", "i")
+    assert (list(reply), reply.finish_reason, reply.text) == ([], "cancelled", "i")
     assert time.monotonic() - began < 0.5 and peer.left.wait(2)
 
 
@@ -236,7 +237,10 @@ def test_a_stop_is_seen_while_the_server_says_nothing(peer):
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
     reply = Endpoint(peer.url).reply(BAKER, ["hi"], Settings(), stop)
-    assert (list(reply), reply.finish_reason, 0.1 < reply.seconds < 0.7) == ([], "stop", True)
+    assert not any(reply) and (reply.finish_reason, 0.1 < reply.seconds < 0.7) == (
+        "cancelled",
+        True,
+    )
 
 
 def test_closing_a_reply_closes_the_stream(peer):
@@ -423,11 +427,11 @@ def test_a_server_that_is_down_at_start_is_found_later(peer, monkeypatch, no_pau
     monkeypatch.setattr(persona_bot.replies.remote, "ASK_AGAIN", 0.05)
     peer.models = 503
     endpoint = Endpoint(peer.url)
-    monkeypatch.setattr(backend, "checkpoint", endpoint)
+    monkeypatch.setattr(backend, "model", endpoint)
     monkeypatch.setattr(backend, "ready", threading.Event())
     assert backend.state() == "loading"
     backend.use(endpoint)
-    assert (backend.state(), middleware.health(None).status_code, backend.place()) == (
+    assert (backend.state(), middleware.health(None).status_code, backend.model.device_label) == (
         "unreachable",
         503,
         "another machine",
@@ -538,13 +542,15 @@ def test_transformers_serve_says_what_the_local_checkpoint_says(served, talker, 
     greedy = Settings(
         temperature=0, min_tokens=0, repetition_penalty=1, no_repeat_ngram=0, max_tokens=60
     )
-    local = load_checkpoint(str(talker), "cpu").reply(environmentalist, turns, greedy)
-    while local.tokens < 40:  # later the local one is drawn to the end of its sentence
+    local = LocalModel.plain(load_checkpoint(str(talker), "cpu")).reply(
+        environmentalist, turns, greedy
+    )
+    while local.num_tokens < 40:  # later the local one is drawn to the end of its sentence
         next(iter(local))
     remote = Endpoint(served, str(talker)).reply(environmentalist, turns, greedy)
     pieces = list(remote)
     assert len(local.text) > 40 and remote.text.startswith(local.text)
-    assert (remote.finish, remote.tokens, remote.prompt_tokens) == (
+    assert (remote.finish_reason, remote.num_tokens, remote.prompt_tokens) == (
         "length",
         60,
         local.prompt_tokens,
@@ -557,7 +563,7 @@ def test_transformers_serve_stops_where_the_reader_does(served, talker):
     reply = endpoint.reply(BAKER, ["hi"], Settings(max_tokens=200), stop)
     next(iter(reply))
     stop.set()
-    assert (list(reply), reply.finish_reason, 0 < reply.num_tokens < 200) == ([], "stop", True)
+    assert (list(reply), reply.finish_reason, 0 < reply.num_tokens < 200) == ([], "cancelled", True)
     assert (endpoint.full, endpoint.problem) == (False, None)
     assert "does not accept the request (400)" in failure_of(
         Endpoint(served, "no/such").reply(BAKER, ["hi"])

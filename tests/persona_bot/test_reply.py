@@ -4,6 +4,7 @@ import copy
 import random
 import threading
 import time
+from dataclasses import fields
 from itertools import islice
 
 import pytest
@@ -14,48 +15,35 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.engine.sampler import NgramIndex, Sampler, penalized
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
-from persona_bot.prompt import build_prompt, find_layout
+from persona_bot.prompt import build_prompt
+from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
+from tests.models import plain_model
 
 TURNS = ["hello, how are you?"]
 
 
 @pytest.fixture
-def chat(chat_model, chat_tokenizer) -> Checkpoint:
-    return Checkpoint(
-        copy.deepcopy(chat_model),
-        chat_tokenizer,
-        find_layout(chat_tokenizer),
-        "tiny",
-        torch.device("cpu"),
-        512,
-    )
+def chat(chat_model, chat_tokenizer) -> LocalModel:
+    return plain_model(copy.deepcopy(chat_model), chat_tokenizer, 512)
 
 
 @pytest.fixture
-def convai(convai_model, convai_tokenizer) -> Checkpoint:
-    return Checkpoint(
-        copy.deepcopy(convai_model),
-        convai_tokenizer,
-        find_layout(convai_tokenizer),
-        "tiny",
-        torch.device("cpu"),
-        256,
-    )
+def convai(convai_model, convai_tokenizer) -> LocalModel:
+    return plain_model(copy.deepcopy(convai_model), convai_tokenizer, 256)
 
 
-def say(checkpoint: Checkpoint, script: list[str | int]) -> None:
+def say(model: LocalModel, script: list[str | int]) -> None:
     """Makes the model say exactly this: texts and single ids, one token after the other."""
     ids = [
         i
         for part in script
-        for i in ([part] if isinstance(part, int) else checkpoint.layout.encode(part))
+        for i in ([part] if isinstance(part, int) else model.layout.encode(part))
     ]
-    original = checkpoint.model.forward
+    original = model.backend.model.forward
     spoken = iter(ids)
 
     def forward(**inputs):
@@ -64,80 +52,78 @@ def say(checkpoint: Checkpoint, script: list[str | int]) -> None:
         output.logits[0, -1, next(spoken)] = 30.0
         return output
 
-    checkpoint.model.forward = forward
+    model.backend.model.forward = forward
 
 
 def greedy_reference(
-    checkpoint: Checkpoint, persona: Persona, turns: list[str], count: int
+    model: LocalModel, persona: Persona, turns: list[str], count: int
 ) -> list[int]:
     """The likeliest ids by whole forward passes without any cache."""
-    prompt = build_prompt(checkpoint.layout, persona, turns, 200)
+    prompt = build_prompt(model.layout, persona, turns, 200)
     ids: list[int] = []
     for _ in range(count):
         inputs = {"input_ids": torch.tensor([prompt.ids + ids])}
         if prompt.token_types:
             inputs["token_type_ids"] = torch.tensor(
-                [prompt.token_types + [checkpoint.layout.speaker1] * len(ids)]
+                [prompt.token_types + [model.layout.speaker1] * len(ids)]
             )
         with torch.no_grad():
-            logits = checkpoint.model(**inputs).logits[0, -1].float()
-        logits[sorted(checkpoint.layout.control_ids)] = -torch.inf
+            logits = model.backend.model(**inputs).logits[0, -1].float()
+        logits[sorted(model.layout.control_ids)] = -torch.inf
         ids.append(int(logits.argmax()))
     return ids
 
 
 @pytest.mark.parametrize("kind", ["chat", "convai"])
 def test_the_cache_changes_nothing(kind, request, environmentalist):
-    checkpoint = request.getfixturevalue(kind)
-    prompt = build_prompt(checkpoint.layout, environmentalist, TURNS, 200)
+    model = request.getfixturevalue(kind)
+    prompt = build_prompt(model.layout, environmentalist, TURNS, 200)
     sampler = Sampler(
-        checkpoint.layout,
+        model.layout,
         Settings(temperature=0, min_tokens=59, repetition_penalty=1, no_repeat_ngram=0),
         [],
     )
-    assert list(islice(next_tokens(checkpoint, prompt, sampler), 12)) == greedy_reference(
-        checkpoint, environmentalist, TURNS, 12
+    assert list(islice(model.backend.generate(prompt, sampler), 12)) == greedy_reference(
+        model, environmentalist, TURNS, 12
     )
 
 
 @pytest.mark.parametrize("kind", ["chat", "convai"])
 def test_pieces_joined_are_the_reply(kind, request, environmentalist):
-    checkpoint = request.getfixturevalue(kind)
+    model = request.getfixturevalue(kind)
     for seed in range(8):
-        reply = checkpoint.reply(environmentalist, TURNS, Settings(temperature=1.5, top_p=1, seed=seed)
-        )
+        reply = model.reply(environmentalist, TURNS, Settings(temperature=1.5, top_p=1, seed=seed))
         pieces = list(reply)
         assert "".join(pieces) == reply.text
         assert all(pieces)
-        assert not any(token in reply.text for token in checkpoint.tokenizer.all_special_tokens)
+        assert not any(token in reply.text for token in model.layout.tokenizer.all_special_tokens)
 
 
 def test_characters_of_several_bytes_are_never_cut(chat, environmentalist):
     say(chat, ["é 🙂 日本 ok", chat.layout.end_id])
-    reply = chat.reply(environmentalist,
-        TURNS,
-        Settings(temperature=0, repetition_penalty=1, no_repeat_ngram=0),
+    reply = chat.reply(
+        environmentalist, TURNS, Settings(temperature=0, repetition_penalty=1, no_repeat_ngram=0)
     )
     pieces = list(reply)
     assert "".join(pieces) == reply.text == "é 🙂 日本 ok"
     assert "\ufffd" not in "".join(pieces)
-    assert reply.finish_reason == "end"
+    assert reply.finish_reason == "stop"
 
 
 def test_the_same_seed_says_the_same(chat, environmentalist):
     texts = [
-        "".join(chat.reply(environmentalist, TURNS, Settings(seed=seed)))
-        for seed in (1, 1, 2)
+        "".join(chat.reply(environmentalist, TURNS, Settings(seed=seed))) for seed in (1, 1, 2)
     ]
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_no_end_before_the_minimum(chat, environmentalist):
     say(chat, [chat.layout.end_id] * 60)
-    reply = chat.reply(environmentalist, TURNS, Settings(temperature=0, min_tokens=9, max_tokens=40)
+    reply = chat.reply(
+        environmentalist, TURNS, Settings(temperature=0, min_tokens=9, max_tokens=40)
     )
     list(reply)
-    assert (reply.num_tokens, reply.finish_reason) == (9, "end")
+    assert (reply.num_tokens, reply.finish_reason) == (9, "stop")
 
 
 def test_near_the_limit_a_reply_ends_with_its_sentence(chat, environmentalist):
@@ -168,7 +154,7 @@ def test_no_run_of_tokens_twice(chat, environmentalist):
             Settings(temperature=0.3, no_repeat_ngram=2, seed=seed, min_tokens=40),
             earlier,
         )
-        ids = list(islice(next_tokens(chat, prompt, sampler), 40))
+        ids = list(islice(chat.backend.generate(prompt, sampler), 40))
         pairs = list(zip(earlier + ids, (earlier + ids)[1:], strict=False))
         assert len(pairs) == len(set(pairs))
 
@@ -183,19 +169,18 @@ def test_stop_ends_it_at_the_next_token(chat, environmentalist):
             stop.set()
             told = reply.num_tokens
     assert len(pieces) == 3
-    assert (reply.num_tokens, reply.finish_reason) == (told, "stop")
+    assert (reply.num_tokens, reply.finish_reason) == (told, "cancelled")
 
 
 def test_stop_from_another_thread_within_half_a_second(chat, environmentalist):
-    original = chat.model.forward
-    chat.model.forward = lambda **inputs: (time.sleep(0.02), original(**inputs))[1]
+    original = chat.backend.model.forward
+    chat.backend.model.forward = lambda **inputs: (time.sleep(0.02), original(**inputs))[1]
     stop = threading.Event()
-    reply = chat.reply(environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200), stop
-    )
+    reply = chat.reply(environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200), stop)
     threading.Timer(0.3, stop.set).start()
     started = time.monotonic()
     list(reply)
-    assert reply.finish_reason == "stop"
+    assert reply.finish_reason == "cancelled"
     assert time.monotonic() - started < 0.3 + 0.5
 
 
@@ -208,9 +193,10 @@ def test_close_ends_it_and_keeps_the_text(chat, environmentalist):
 
 
 def test_the_deadline_ends_it_with_what_it_has(chat, environmentalist):
-    original = chat.model.forward
-    chat.model.forward = lambda **inputs: (time.sleep(0.05), original(**inputs))[1]
-    reply = chat.reply(environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200, deadline=0.3)
+    original = chat.backend.model.forward
+    chat.backend.model.forward = lambda **inputs: (time.sleep(0.05), original(**inputs))[1]
+    reply = chat.reply(
+        environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200, deadline=0.3)
     )
     text = "".join(reply)
     assert reply.finish_reason == "deadline"
@@ -228,33 +214,29 @@ def test_the_deadline_ends_it_with_what_it_has(chat, environmentalist):
 def test_an_error_in_the_model_is_one_sentence_and_the_next_reply_works(
     chat, environmentalist, error, says
 ):
-    original = chat.model.forward
+    original = chat.backend.model.forward
 
     def broken(**inputs):
         raise error
 
-    chat.model.forward = broken
+    chat.backend.model.forward = broken
     with pytest.raises(UserError, match=says):
         list(chat.reply(environmentalist, TURNS))
-    chat.model.forward = original
+    chat.backend.model.forward = original
     assert "".join(chat.reply(environmentalist, TURNS, Settings(seed=0)))
 
 
 def test_numbers_that_are_none_are_an_error(chat, environmentalist):
     with torch.no_grad():
-        chat.model.model.norm.weight.fill_(float("nan"))
+        chat.backend.model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(UserError, match="no valid number"):
         list(chat.reply(environmentalist, TURNS))
 
 
 def test_two_streams_at_once_do_not_mix(chat, environmentalist):
     other = Persona("", ("i have two cats.",))
-    alone = [
-        "".join(chat.reply(p, TURNS, Settings(seed=3))) for p in (environmentalist, other)
-    ]
-    streams = [
-        iter(chat.reply(p, TURNS, Settings(seed=3))) for p in (environmentalist, other)
-    ]
+    alone = ["".join(chat.reply(p, TURNS, Settings(seed=3))) for p in (environmentalist, other)]
+    streams = [iter(chat.reply(p, TURNS, Settings(seed=3))) for p in (environmentalist, other)]
     texts = ["", ""]
     running = {0, 1}
     while running:
@@ -272,13 +254,13 @@ def test_the_oldest_turns_make_room(chat, environmentalist):
     settings = Settings(seed=0)
     reply = chat.reply(environmentalist, turns, settings)
     list(reply)
-    used, room = context_use(chat, environmentalist, turns, settings)
+    used, room = chat.context_usage(environmentalist, turns, settings)
     assert used == room == 512 - settings.max_tokens
     assert reply.dropped_turns > 0 and reply.dropped_turns % 2 == 0
     assert reply.prompt_tokens <= room
 
 
-@pytest.mark.parametrize("name", sorted(LIMITS))
+@pytest.mark.parametrize("name", sorted(field.name for field in fields(Settings)))
 @pytest.mark.parametrize("value", [-1, 1e308, float("nan"), float("inf"), "1", None, True, [1]])
 def test_settings_out_of_range_are_refused(name, value):
     if name == "seed" and value is None:

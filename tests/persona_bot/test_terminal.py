@@ -11,9 +11,11 @@ import sys
 
 import pytest
 
+from persona_bot import load_model
 from persona_bot.__main__ import Chat, main
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.persona import load_presets, random_persona
+from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from tests.children import program
 
@@ -35,7 +37,7 @@ def type_in(monkeypatch):
 
 @pytest.fixture
 def chat(chat_folder):
-    return Chat(load_checkpoint(str(chat_folder), "cpu"), Settings(seed=5), SOLDIER, seed=5)
+    return Chat(LocalModel.plain(load_checkpoint(str(chat_folder), "cpu")), Settings(seed=5), SOLDIER, seed=5)
 
 
 def printed(text: str) -> str:
@@ -43,10 +45,10 @@ def printed(text: str) -> str:
 
 
 def test_replies_are_the_generators_and_each_has_its_seed(chat_folder, type_in, capsys):
-    checkpoint = load_checkpoint(str(chat_folder), "cpu", for_chat=True)
-    first = "".join(checkpoint.reply(SOLDIER, ["hello"], Settings(seed=5)))
+    model = load_model(str(chat_folder), "cpu")
+    first = "".join(model.reply(SOLDIER, ["hello"], Settings(seed=5)))
     second = "".join(
-        checkpoint.reply(SOLDIER, ["hello", first, "and you?"], Settings(seed=6))
+        model.reply(SOLDIER, ["hello", first, "and you?"], Settings(seed=6))
     )
     type_in("hello", "", "and you?")
     assert (
@@ -57,11 +59,11 @@ def test_replies_are_the_generators_and_each_has_its_seed(chat_folder, type_in, 
     )
     output = capsys.readouterr()
     assert output.out == printed(first) + printed(second)
-    assert "\n".join(SOLDIER.sentences) in output.err and "on cpu, seed 5." in output.err
+    assert "\n".join(SOLDIER.sentences) in output.err and "on CPU, seed 5." in output.err
 
 
 def test_flags_reach_the_sampler(chat_folder, type_in, capsys):
-    checkpoint = load_checkpoint(str(chat_folder), "cpu")
+    model = load_model(str(chat_folder), "cpu")
     settings = Settings(
         temperature=0,
         top_p=0.5,
@@ -71,7 +73,7 @@ def test_flags_reach_the_sampler(chat_folder, type_in, capsys):
         repetition_penalty=1.5,
         seed=1,
     )
-    expected = "".join(checkpoint.reply(random_persona(1), ["hello"], settings))
+    expected = "".join(model.reply(random_persona(1), ["hello"], settings))
     type_in("hello")
     flags = "--temperature 0 --top-p 0.5 --top-k 3 --min-tokens 1 --max-tokens 5 --repetition-penalty 1.5 --seed 1 --persona random"
     assert main(["--model", str(chat_folder), "--device", "cpu", *flags.split()]) == 0
@@ -100,7 +102,7 @@ def test_bytes_that_are_no_text_and_overlong_messages_do_not_end_the_chat(
             ["--persona", "nobody"],
             "There is no persona 'nobody'; name a file, random, or one of environmentalist, soldier",
         ),
-        (["--temperature", "9"], "The setting temperature must be a number from 0.0 to 2.0"),
+        (["--temperature", "9"], "The setting temperature must be a number from 0 to 2"),
         (["--model", "EMPTY"], "is no checkpoint: it holds no *.safetensors or *.gguf file"),
         (["--device", "abacus"], "The device 'abacus' cannot be used here; try --device cpu."),
     ],
@@ -137,8 +139,8 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(chat, type_in, capsys):
             signal.raise_signal(signal.SIGINT)
 
     chat.settings = Settings(seed=5, min_tokens=40)  # long enough to be stopped
-    whole = "".join(chat.checkpoint.reply(SOLDIER, ["hello"], chat.settings))
-    chat.checkpoint.model.register_forward_pre_hook(interrupt_the_twelfth_token)
+    whole = "".join(chat.model.reply(SOLDIER, ["hello"], chat.settings))
+    chat.model.backend.model.register_forward_pre_hook(interrupt_the_twelfth_token)
     type_in("hello", "still there?")
     chat.run()
     stopped, after = chat.turns[1], chat.turns[3]
@@ -191,7 +193,7 @@ def test_a_reply_cannot_steer_the_terminal(chat, type_in, capsys, monkeypatch):
         def __iter__(self):
             return iter(self.text)
 
-    monkeypatch.setattr("persona_bot.replies.remote.stream_reply", lambda *_: Reply())
+    monkeypatch.setattr(LocalModel, "reply", lambda *_: Reply())
     type_in("hello")
     chat.run()
     assert capsys.readouterr().out == "🪖 a[2Jbc\nd\n"

@@ -14,6 +14,7 @@ pytest.importorskip("simpletransformers", reason="pip install -r train/requireme
 from persona_bot.checkpoints.load import load_checkpoint  # noqa: E402  (all of these after the skip)
 from persona_bot.errors import UserError  # noqa: E402
 from persona_bot.persona import Persona  # noqa: E402
+from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from train.data.dialogues import read_dialogues  # noqa: E402
 from train.metrics.convai import convai_scores, macro_f1  # noqa: E402
@@ -233,9 +234,8 @@ def test_a_folder_of_stock_loads_here_and_answers_the_same(kind, bases, tmp_path
         temperature=0, min_tokens=1, max_tokens=28, repetition_penalty=1, no_repeat_ngram=0
     )
     page = "".join(
-        checkpoint.reply(Persona("", ("my dog is old .",)),
-            SPOKEN["utterances"][0]["history"],
-            settings,
+        LocalModel.plain(checkpoint).reply(
+            Persona("", ("my dog is old .",)), SPOKEN["utterances"][0]["history"], settings
         )
     )
     ours = ConvAIModel(kind, str(tmp_path / "stock"), use_cuda=False)

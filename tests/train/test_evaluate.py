@@ -14,13 +14,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, OpenAIGPTConfig, OpenAIG
 
 from persona_bot.checkpoints.files import save_layout
 from persona_bot.checkpoints.load import Checkpoint
-from persona_bot.engine.batching import Engine
-from persona_bot.engine.llama import FastLlama
+from persona_bot.engine.backend import SerialBackend
+from persona_bot.engine.likelihood import LikelihoodScorer, score_one_by_one
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
-from persona_bot.prompt import build_prompt, find_layout
+from persona_bot.prompt import NOBODY, build_prompt, find_layout, reply_ids, unconditional_prompt
+from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
-from persona_bot.replies.scoring import NOBODY, Judge, can_share, prompt_of_nothing, reply_ids
+from tests.models import batched_model
 from train.data.dialogues import Dialogue, Utterance
 from train.evaluate import Wanted, evaluate, evaluate_folder, main, parse
 from train.metrics import generation_eval
@@ -172,30 +173,24 @@ def judged(any_checkpoint):
 
 
 def test_candidates_through_the_engine_score_as_each_alone(chat_model, chat_tokenizer):
-    plain = Checkpoint(
-        chat_model, chat_tokenizer, find_layout(chat_tokenizer), "tiny", chat_model.device, 512
-    )
-    served = dataclasses.replace(
-        plain, engine=Engine(FastLlama(chat_model.config, chat_model.state_dict(), 512, int8=False))
-    )
-    judge, alone = Judge(served), Judge(plain)
+    model = batched_model(chat_model, chat_tokenizer)
     for utterance in BEEKEEPER.utterances:
         prompt = build_prompt(
-            plain.layout, Persona("", BEEKEEPER.personality), utterance.history, 200
+            model.layout, Persona("", BEEKEEPER.personality), utterance.history, 200
         )
-        replies = [reply_ids(plain.layout, text) for text in utterance.candidates] + [
-            [plain.layout.end_id]
+        replies = [reply_ids(model.layout, text) for text in utterance.candidates] + [
+            [model.layout.end_id]
         ]
-        expected = alone._one_by_one(prompt, replies).log_likelihoods
-        assert judge.score(prompt, replies).log_likelihoods == pytest.approx(expected, abs=1e-3)
+        expected = score_one_by_one(chat_model, prompt, replies).log_likelihoods
+        assert model.backend.score(prompt, replies) == pytest.approx(expected, abs=1e-3)
 
 
 def test_candidates_in_one_pass_score_as_each_alone(judged):
     checkpoint, questions = judged
-    judge = Judge(checkpoint)
+    scorer = LikelihoodScorer(checkpoint.model, checkpoint.ranking_head)
     for prompt, replies in [*questions, questions[0]]:  # the last: back to a shorter context
-        values, head = judge.score(prompt, replies)
-        alone = Judge(checkpoint)._one_by_one(prompt, replies)
+        values, head = scorer.score(prompt, replies)
+        alone = score_one_by_one(checkpoint.model, prompt, replies, checkpoint.ranking_head)
         assert values == pytest.approx(alone.log_likelihoods, rel=1e-4)
         assert head == (pytest.approx(alone.head, abs=1e-4) if checkpoint.ranking_head else None)
         assert len(set(values)) == len(values)
@@ -205,7 +200,7 @@ def test_candidate_likelihoods_equal_a_plain_loop(any_checkpoint):
     utterance = BEEKEEPER.utterances[1]
     persona, layout = Persona("", BEEKEEPER.personality), any_checkpoint.layout
     prompt = build_prompt(layout, persona, utterance.history, 200)
-    values, _ = Judge(any_checkpoint).score(
+    values, _ = LikelihoodScorer(any_checkpoint.model).score(
         prompt, [reply_ids(layout, text) for text in utterance.candidates]
     )
     texts = [tidy_for(any_checkpoint, text) for text in utterance.candidates]
@@ -233,7 +228,7 @@ def test_the_ranking_head_scores_as_the_double_heads_model_itself(double):
         token_type_ids=torch.tensor([types]),
         mc_token_ids=torch.tensor(last),
     )
-    assert Judge(double).score(prompt, replies).head == pytest.approx(
+    assert LikelihoodScorer(double.model, True).score(prompt, replies).head == pytest.approx(
         output.mc_logits[0].tolist(), abs=1e-4
     )
 
@@ -242,8 +237,8 @@ def test_nothing_is_an_empty_persona_and_a_silent_partner(any_checkpoint):
     layout = any_checkpoint.layout
     texts = [f"{k} {text}" for k in range(7) for text in OTHERS]  # more than fit in one pass
     values = likelihoods_behind(
-        any_checkpoint,
-        prompt_of_nothing(any_checkpoint),
+        SerialBackend(any_checkpoint.model),
+        unconditional_prompt(layout, any_checkpoint.max_positions),
         {text: reply_ids(layout, text) for text in texts},
     )
     expected = [
@@ -255,7 +250,7 @@ def test_nothing_is_an_empty_persona_and_a_silent_partner(any_checkpoint):
 
 def test_hits_rank_the_gold_reply_by_each_measure(any_checkpoint):
     dialogues = [dialogue_of("i sing .", turns=TURNS[:2]), BANKER]
-    hits = candidate_hits(any_checkpoint, dialogues)
+    hits = candidate_hits(any_checkpoint, SerialBackend(any_checkpoint.model), dialogues)
     over, over_anything, per_token = [], [], []
     for dialogue, other in zip(dialogues, reversed(dialogues), strict=True):
         middle = other.utterances[len(other.utterances) // 2].history
@@ -303,13 +298,11 @@ def test_a_taught_model_hits_every_time(chat_model, chat_tokenizer):
             optimizer.step()
             optimizer.zero_grad()
     model.eval()
-    assert candidate_hits(checkpoint, [BEEKEEPER, BANKER])["per_token"] == 1.0
+    assert candidate_hits(checkpoint, SerialBackend(model), [BEEKEEPER, BANKER])["per_token"] == 1.0
     assert mean(gold_nats(checkpoint, [BEEKEEPER], [BEEKEEPER.personality])) < 10  # from about 90
 
 
-def test_models_with_attention_that_is_not_plain_are_scored_one_by_one(
-    chat, old_gpt, chat_tokenizer
-):
+def test_models_with_attention_that_is_not_plain_are_scored_one_by_one(chat, old_gpt):
     windowed = LlamaConfig(
         vocab_size=10,
         hidden_size=8,
@@ -318,9 +311,9 @@ def test_models_with_attention_that_is_not_plain_are_scored_one_by_one(
         num_attention_heads=1,
     )
     windowed.sliding_window = 4
-    assert can_share(chat)
-    assert not can_share(old_gpt)
-    assert not can_share(checkpoint_of(LlamaForCausalLM(windowed), chat_tokenizer))
+    assert LikelihoodScorer(chat.model).cache is not None
+    assert LikelihoodScorer(old_gpt.model).cache is None
+    assert LikelihoodScorer(LlamaForCausalLM(windowed)).cache is None
 
 
 def test_another_persona_is_the_next_different_one():
@@ -361,7 +354,8 @@ def test_as_written_keeps_the_blanks_of_the_file(chat):
 
 
 def test_a_reply_is_what_the_app_says_with_that_seed(chat):
-    replies = generation_eval.reply_to_file(chat, [BEEKEEPER, BANKER], 2, SHORT, seed=5)
+    model = LocalModel.plain(chat)
+    replies = generation_eval.reply_to_file(model, [BEEKEEPER, BANKER], 2, SHORT, seed=5)
     assert len(replies) == 2
     places = [(0, u) for u in BEEKEEPER.utterances] + [(1, u) for u in BANKER.utterances]
     for reply in replies:
@@ -372,9 +366,9 @@ def test_a_reply_is_what_the_app_says_with_that_seed(chat):
         )
         persona = Persona("", (BEEKEEPER, BANKER)[reply.dialogue].personality)
         settings = dataclasses.replace(SHORT, seed=5 + k)
-        assert reply.text == "".join(chat.reply(persona, reply.history, settings))
+        assert reply.text == "".join(model.reply(persona, reply.history, settings))
         assert reply.gold == places[k][1].candidates[-1]
-    assert generation_eval.reply_to_file(chat, [BEEKEEPER, BANKER], 2, SHORT, seed=5) == replies
+    assert generation_eval.reply_to_file(model, [BEEKEEPER, BANKER], 2, SHORT, seed=5) == replies
 
 
 def test_in_a_self_chat_each_speaker_hears_the_other(chat, monkeypatch):
@@ -382,11 +376,13 @@ def test_in_a_self_chat_each_speaker_hears_the_other(chat, monkeypatch):
     monkeypatch.setattr(
         generation_eval,
         "say",
-        lambda checkpoint, persona, turns, *_: (
+        lambda model, persona, turns, *_: (
             heard.append((persona, list(turns))) or f"reply {len(heard)}"
         ),
     )
-    chat_turns = generation_eval.self_chat(chat, BEEKEEPER, BANKER, 2, SHORT, seed=0)
+    chat_turns = generation_eval.self_chat(
+        LocalModel.plain(chat), BEEKEEPER, BANKER, 2, SHORT, seed=0
+    )
     assert chat_turns == [TURNS[0], "reply 1", "reply 2", "reply 3", "reply 4"]
     first, second = Persona("", BEEKEEPER.personality), Persona("", BANKER.personality)
     assert heard == [
@@ -395,7 +391,7 @@ def test_in_a_self_chat_each_speaker_hears_the_other(chat, monkeypatch):
         (first, [TURNS[0], "reply 1", "reply 2"]),
         (second, ["", TURNS[0], "reply 1", "reply 2", "reply 3"]),
     ]
-    assert generation_eval.self_chats(chat, [BEEKEEPER], 1, 2, SHORT, 0)[0] == [
+    assert generation_eval.self_chats(LocalModel.plain(chat), [BEEKEEPER], 1, 2, SHORT, 0)[0] == [
         "reply 5",
         "reply 7",
     ]

@@ -21,6 +21,7 @@ from persona_bot.checkpoints.files import BASE_WHEEL
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, system_text
+from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from tests.hub_server import Hub, use
 from train import evaluate, finetune, publish
@@ -150,7 +151,7 @@ def test_from_the_example_file_to_a_reply_of_the_page(
     greedy = Settings(
         temperature=0, repetition_penalty=1, no_repeat_ngram=0, min_tokens=12, max_tokens=28
     )
-    mine = "".join(pulled.reply(PERSONA, ["where do you work?"], greedy))
+    mine = "".join(LocalModel.plain(pulled).reply(PERSONA, ["where do you work?"], greedy))
     assert mine.split()[:5] == tokenizer.decode(written).split()[:5]
     page_model.use(pulled)
     client = Client(page_url, verbose=False, analytics_enabled=False)
@@ -216,7 +217,7 @@ def test_convai_from_the_example_file_to_a_reply(hub, gpt2_base, tmp_path, capsy
     assert {"nats_per_reply", "hits_ranking_head", "f1_score"} <= set(scores)
     pulled = load_checkpoint("user/gpt", "cpu", double_heads=True)
     assert pulled.ranking_head and pulled.layout.name == "convai"
-    reply = pulled.reply(PERSONA, ["where do you work?"], Settings(seed=1))
+    reply = LocalModel.plain(pulled).reply(PERSONA, ["where do you work?"], Settings(seed=1))
     assert "".join(reply) == reply.text and reply.num_tokens >= 6
 
 

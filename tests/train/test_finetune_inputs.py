@@ -13,6 +13,7 @@ from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
+from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from tests.convai_data import make_bases
 from tests.hub_server import Hub, use
@@ -355,7 +356,9 @@ def test_gpt2_gets_the_convai_layout_and_its_history_in_full(tmp_path, capsys):
     assert "lora_rank 0" in said and "learning_rate 5e-05" in said
     loaded = load_checkpoint(str(tmp_path / "out"), "cpu")
     assert (loaded.layout.name, loaded.layout.max_turns) == ("convai", 500)
-    assert "".join(loaded.reply(Persona("", ("i sail.",)), ["hello"], Settings(seed=1)))
+    assert "".join(
+        LocalModel.plain(loaded).reply(Persona("", ("i sail.",)), ["hello"], Settings(seed=1))
+    )
     facts = json.loads((tmp_path / "out" / "training.json").read_text())
     assert (facts["base_model"], facts["layout"], facts["settings"]["lora_rank"]) == (
         "gpt2",

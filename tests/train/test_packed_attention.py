@@ -7,8 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, MistralConfig, Qwen3Config
 
 from persona_bot.errors import UserError
-from persona_bot.prompt import build_prompt, find_layout
-from persona_bot.replies.scoring import NOBODY
+from persona_bot.prompt import NOBODY, build_prompt, find_layout
 from tests.sft_tiny import examples_of, gpt2, plain_nats
 from train.recipes import packed_attention
 from train.recipes.contrastive_loss import add_rivals

@@ -15,6 +15,7 @@ from persona_bot.checkpoints.load import Checkpoint, load_checkpoint
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import find_layout
+from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from tests.sft_tiny import digest, examples_of, gpt2, plain_nats, settings
 from train.data.examples import conversation_example, pack
@@ -215,7 +216,7 @@ def test_twenty_dialogues_are_learnt_by_heart_and_said(both, tmp_path):
     greedy = Settings(temperature=0, repetition_penalty=1, no_repeat_ngram=0, min_tokens=0)
     pairs = zip(personas, chats, strict=True)
     replies = [
-        ["".join(checkpoint.reply(persona, turns[:k], greedy)) for k in (1, 3)]
+        ["".join(LocalModel.plain(checkpoint).reply(persona, turns[:k], greedy)) for k in (1, 3)]
         for persona, turns in pairs
     ]
     assert replies == [turns[1::2] for turns in chats]

@@ -57,18 +57,12 @@ class Answer(NamedTuple):
     right: bool
 
 
-def say(
-    model: Model, persona: Persona, turns: Sequence[str], settings: Settings, seed: int
-) -> str:
+def say(model: Model, persona: Persona, turns: Sequence[str], settings: Settings, seed: int) -> str:
     """One reply, whole."""
-    return "".join(
-        model.reply(persona, turns, replace(settings, seed=seed, deadline=NO_HURRY))
-    )
+    return "".join(model.reply(persona, turns, replace(settings, seed=seed, deadline=NO_HURRY)))
 
 
-def together(
-    model: Model, function: Callable, items: Iterable, progress: Progress
-) -> list:
+def together(model: Model, function: Callable, items: Iterable, progress: Progress) -> list:
     """The function's results in the order of the items; several at once where that is worth it."""
     with ThreadPoolExecutor(model.at_once) as pool:
         return [
@@ -125,12 +119,7 @@ def self_chats(
 
 
 def self_chat(
-    model: Model,
-    first: Dialogue,
-    second: Dialogue,
-    turns: int,
-    settings: Settings,
-    seed: int,
+    model: Model, first: Dialogue, second: Dialogue, turns: int, settings: Settings, seed: int
 ) -> list[str]:
     """The opening turn and 2 * `turns` replies, alternately by the two dialogues' personas."""
     personas = Persona("", first.personality), Persona("", second.personality)

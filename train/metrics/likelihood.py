@@ -69,9 +69,7 @@ def served_nats(
         persona = Persona("", dialogue.personality)
         for history, candidates in dialogue.utterances:
             reply = reply_ids(model.layout, candidates[-1])
-            prompt = build_prompt(
-                model.layout, persona, history, model.context_length - len(reply)
-            )
+            prompt = build_prompt(model.layout, persona, history, model.context_length - len(reply))
             nats += [-value for value in model.backend.score(prompt, [reply])]
     return nats
 
