@@ -96,7 +96,9 @@ def write(
             yield progress
             if stop.is_set():
                 return
-    except UserError:
+    except UserError as error:
+        if error.__cause__:  # for who runs the page: what it was, without the words of the visitor
+            print(f"A reply failed: {type(error.__cause__).__name__}.", flush=True)
         raise
     # the Space's own, when no GPU is free or the visitor's share of it is used up
     except gr.Error as error:

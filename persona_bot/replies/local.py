@@ -125,14 +125,14 @@ class LocalModel:
         reason, rest = "length", ""
         with closing(self.backend.generate(prompt, sampler, keep)) as tokens:
             for token in tokens:
-                reply.seconds = time.monotonic() - started
                 if stop.is_set():
                     reason = "cancelled"
                     break
-                if token is None:
-                    started = time.monotonic()
+                if token is None:  # others come first: the clock starts with its turn
                     yield ""
+                    started = time.monotonic()
                     continue
+                reply.seconds = time.monotonic() - started
                 if reply.seconds > settings.deadline or token in self.layout.stop_ids:
                     reason = "stop" if token in self.layout.stop_ids else "deadline"
                     break

@@ -289,7 +289,7 @@ def test_a_failed_reply_is_told_and_the_next_one_comes(open_page, tiny, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(tiny.backend.model, "forward", lambda parts: 1 / 0)
         ask(page, "hi there")
-        page.get_by_text("The model failed during this reply; try again.").wait_for()
+        page.get_by_text("The model failed during the reply; send the message again.").wait_for()
         page.wait_for_function(
             "() => document.querySelector('#composer textarea').value == 'hi there'"
         )

@@ -319,7 +319,7 @@ def test_an_error_inside_a_reply_is_told_and_the_next_message_works(url, model, 
         values = visitor.call("settle", "typed meanwhile", None)
     told = [m["log"] for m in steps if m["msg"] == "log"]
     assert told == [
-        "The model failed during this reply; try again."
+        "The model failed during the reply; send the message again."
     ] and "secret" not in json.dumps(steps)
     assert values[0] == "hi! typed meanwhile" and backend.running == set()
     assert render.escape(expected(model, ["hi!"])) in visitor.ask("hi!")

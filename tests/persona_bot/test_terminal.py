@@ -37,7 +37,12 @@ def type_in(monkeypatch):
 
 @pytest.fixture
 def chat(chat_folder):
-    return Chat(LocalModel.plain(load_checkpoint(str(chat_folder), "cpu")), Settings(seed=5), SOLDIER, seed=5)
+    return Chat(
+        LocalModel.plain(load_checkpoint(str(chat_folder), "cpu")),
+        Settings(seed=5),
+        SOLDIER,
+        seed=5,
+    )
 
 
 def printed(text: str) -> str:
@@ -47,9 +52,7 @@ def printed(text: str) -> str:
 def test_replies_are_the_generators_and_each_has_its_seed(chat_folder, type_in, capsys):
     model = load_model(str(chat_folder), "cpu")
     first = "".join(model.reply(SOLDIER, ["hello"], Settings(seed=5)))
-    second = "".join(
-        model.reply(SOLDIER, ["hello", first, "and you?"], Settings(seed=6))
-    )
+    second = "".join(model.reply(SOLDIER, ["hello", first, "and you?"], Settings(seed=6)))
     type_in("hello", "", "and you?")
     assert (
         main(
