@@ -17,7 +17,8 @@ from transformers import GPT2DoubleHeadsModel, OpenAIGPTDoubleHeadsModel
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
-from persona_bot.replies.reply import Settings, stream_reply
+from persona_bot.replies.local import LocalModel
+from persona_bot.settings import Settings
 from tests.convai_data import make_bases
 from train.convert import convert, main
 
@@ -91,7 +92,7 @@ def test_a_trained_folder_of_stock_chats_after_conversion(convai_model, convai_f
     for name, tensor in convai_model.state_dict().items():
         made = checkpoint.model.state_dict()[name]
         assert torch.equal(tensor.to(made.dtype), made)
-    reply = stream_reply(checkpoint, Persona("", ("i sail.",)), ["hello"], Settings(seed=1))
+    reply = LocalModel.plain(checkpoint).reply(Persona("", ("i sail.",)), ["hello"], Settings(seed=1))
     assert "".join(reply) == reply.text
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from persona_bot.persona import Persona, load_presets, random_persona
-from persona_bot.replies.reply import Settings
+from persona_bot.settings import Settings
 from train.metrics.character import asks_back, on_topic, tells_of, voice_accuracy
 from train.metrics.generation_eval import Progress, say, together
 from train.metrics.text import mean, probe_passes
