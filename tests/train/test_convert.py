@@ -92,7 +92,9 @@ def test_a_trained_folder_of_stock_chats_after_conversion(convai_model, convai_f
     for name, tensor in convai_model.state_dict().items():
         made = checkpoint.model.state_dict()[name]
         assert torch.equal(tensor.to(made.dtype), made)
-    reply = LocalModel.plain(checkpoint).reply(Persona("", ("i sail.",)), ["hello"], Settings(seed=1))
+    reply = LocalModel.plain(checkpoint).reply(
+        Persona("", ("i sail.",)), ["hello"], Settings(seed=1)
+    )
     assert "".join(reply) == reply.text
 
 
