@@ -1,0 +1,56 @@
+"""Makes a file of dialogues whose candidates a model wrote itself, ranked by rules.
+
+Run: `python -m train.sampled --model M --data everyday.json --limit 250 --out ranked.json`
+"""
+
+import argparse
+import json
+import random
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from persona_bot import Settings, load_model
+from persona_bot.errors import UserError
+from persona_bot.persona import Persona
+from train.data.dialogues import read_dialogues
+from train.data.sampled import rank_dialogue
+from train.metrics.generation_eval import say, together
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.sampled", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--model", help="Hub repository[@revision] or folder")
+    parser.add_argument("--data", required=True, help="a file of train.everyday or train.questions")
+    parser.add_argument("--limit", type=int, help="only the first so many dialogues")
+    parser.add_argument("--replies", type=int, default=3, help="drawn for each turn (default: 3)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    options = parser.parse_args()
+    try:
+        dialogues = read_dialogues(options.data)[: options.limit]
+        model = load_model(options.model)
+    except UserError as error:
+        sys.exit(str(error))
+    settings = Settings(temperature=0.9)
+
+    def ranked(number: int) -> dict:
+        dialogue = dialogues[number]
+        persona, draw = Persona("", dialogue.personality), random.Random(options.seed + number)
+
+        def sample(turns):
+            seeds = [draw.randrange(2**31) for _ in range(options.replies)]
+            return [say(model, persona, turns, settings, seed) for seed in seeds]
+
+        return rank_dialogue(dialogue, sample, draw)
+
+    made = together(model, ranked, range(len(dialogues)), lambda items: tqdm(list(items)))
+    options.out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    print(f"{len(made)} dialogues: {options.out}")
+
+
+if __name__ == "__main__":
+    main()
