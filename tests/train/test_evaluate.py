@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,12 +24,15 @@ from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from tests.models import batched_model
 from train.data.dialogues import Dialogue, Utterance
-from train.evaluate import Wanted, evaluate, evaluate_folder, main, parse
-from train.metrics import generation_eval
+from train.evaluate import evaluate, evaluate_folder, main
+from train.metrics import character_eval, generation_eval
+from train.metrics.evaluate_options import parse
+from train.metrics.groups import GROUPS, NEED_NO_FILE, EvalConfig
 from train.metrics.likelihood import gold_nats, log_likelihoods, rows_of
 from train.metrics.ranking_eval import candidate_hits, likelihoods_behind
 from train.metrics.text import baselines, mean, other_personas
 
+METRICS = Path(character_eval.__file__).parent
 TURNS = [
     "hello , how are you ?",
     "fine ! i keep bees .",
@@ -324,7 +328,7 @@ def test_another_persona_is_the_next_different_one():
 
 def test_the_swap_gain_is_the_difference_of_two_plain_means(chat):
     dialogues = [BEEKEEPER, BANKER]
-    report = evaluate(chat, dialogues, Wanted(groups=["nats", "swap"]))
+    report = evaluate(chat, dialogues, EvalConfig(groups=["nats", "swap"]))
     own = gold_nats(chat, dialogues, [BEEKEEPER.personality, BANKER.personality])
     swapped = gold_nats(chat, dialogues, [BANKER.personality, BEEKEEPER.personality])
     assert own != swapped
@@ -334,7 +338,7 @@ def test_the_swap_gain_is_the_difference_of_two_plain_means(chat):
 def test_as_written_keeps_the_blanks_of_the_file(chat):
     turns = ["how are you ?", "fine !"]
     report = evaluate(
-        chat, [dialogue_of("i sing .", turns=turns)], Wanted(groups=["nats"], as_written=True)
+        chat, [dialogue_of("i sing .", turns=turns)], EvalConfig(groups=["nats"], as_written=True)
     )
     parts = chat.layout.segments(Persona("", ("i sing .",)), ["how are you?"], open_reply=True)
     head, tail = [
@@ -406,11 +410,27 @@ def test_baselines_of_a_file():
     assert 0 < result["constant"]["word_f1"] < 100
 
 
-def test_every_score_of_a_checkpoint_with_a_ranking_head_is_a_number(double):
-    wanted = Wanted(
+def few(name: str):
+    """The first entries of a file of questions, so that a tiny model is done with them at once."""
+    entries = json.loads((METRICS / name).read_text(encoding="utf-8"))
+    if isinstance(entries, list):
+        return entries[:3]
+    return {key: values[:2] for key, values in entries.items()}
+
+
+@pytest.fixture
+def few_questions(monkeypatch):
+    monkeypatch.setattr(character_eval, "read_json", few)
+    monkeypatch.setattr(character_eval, "RANDOM_PERSONAS", 1)
+    monkeypatch.setattr(character_eval, "GREETED_PRESETS", 2)
+    monkeypatch.setattr(character_eval, "GREETINGS_OF_EACH", 2)
+
+
+def test_every_score_of_a_checkpoint_with_a_ranking_head_is_a_number(double, few_questions):
+    config = EvalConfig(
         replies=2, self_chats=1, probe_times=1, settings=SHORT, as_written=True, baselines=True
     )
-    report = evaluate(double, [BEEKEEPER, BANKER], wanted, "own.json")
+    report = evaluate(double, [BEEKEEPER, BANKER], config, "own.json")
     assert all(math.isfinite(value) for value in report["scores"].values())
     names = {
         "nats_per_reply",
@@ -420,6 +440,12 @@ def test_every_score_of_a_checkpoint_with_a_ranking_head_is_a_number(double):
         "word_f1",
         "repetition",
         "recall_probes",
+        "contradiction_questions",
+        "contradiction_yes_or_no",
+        "everyday_messages",
+        "asks_back",
+        "greeting_with_persona",
+        "voice",
     }
     assert names | {"language_model_loss", "f1_score"} <= set(report["scores"])
     assert (report["data"], report["dialogues"], report["replies"], report["generated"]) == (
@@ -541,7 +567,7 @@ def test_what_a_user_gets_wrong_is_one_line_and_exit_2(arguments, message, file,
 def test_hits_need_candidates(chat):
     alone = Dialogue(("i sing .",), (Utterance(("hi",), ("hello",)),))
     with pytest.raises(UserError, match="single candidate"):
-        evaluate(chat, [alone], Wanted(groups=["hits"]))
+        evaluate(chat, [alone], EvalConfig(groups=["hits"]))
 
 
 def test_a_folder_is_scored_without_hits_when_nothing_can_be_ranked(chat, chat_folder, monkeypatch):
@@ -554,5 +580,46 @@ def test_a_folder_is_scored_without_hits_when_nothing_can_be_ranked(chat, chat_f
 
 
 def test_probes_need_no_file():
-    assert parse(["--only", "probes"]).wanted.groups == ["probes"]
-    assert parse(["--transcripts", "t.md"]).wanted.groups == []
+    assert parse(["--only", "probes"], GROUPS, NEED_NO_FILE).config.groups == ["probes"]
+    assert parse(["--transcripts", "t.md"], GROUPS, NEED_NO_FILE).config.groups == []
+
+
+def test_two_models_stand_in_one_table_and_side_by_side(
+    chat_folder, few_questions, tmp_path, capsys
+):
+    other = shutil.copytree(chat_folder, tmp_path / "other")
+    out, chats = tmp_path / "scores.json", tmp_path / "chats.md"
+    short = ["--set", "max_tokens=4", "--set", "min_tokens=2", "--presets", "1"]
+    files = ["--json", str(out), "--side-by-side", str(chats), "--persona", "vampire"]
+    only = ["--only", "contradictions,greetings", "--against", str(other)]
+    main(["--model", str(chat_folder), *only, *short, *files])
+    table = capsys.readouterr().out
+    report = json.loads(out.read_text())
+    # the same weights: every score is equal, every difference nought
+    assert report["against"]["scores"] == report["scores"]
+    assert "+0.000" in table and "contradiction questions" in table
+    text = chats.read_text()
+    assert text.count("## ") == 2 and "## Tired vampire" in text
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| why?")]
+    assert len(rows) == 2 and all(len(row) == 3 for row in rows)
+
+
+@pytest.mark.parametrize("flag", ["--json", "--replies-out", "--transcripts", "--side-by-side"])
+def test_a_file_that_cannot_be_written_is_named_before_any_work(flag, file, tmp_path, capsys):
+    place = tmp_path / "a folder"
+    place.mkdir()
+    with pytest.raises(SystemExit) as exit_:
+        # no model of that name exists, so whoever loads first fails otherwise
+        against = ["--against", "nobody/nothing"]
+        main(["--model", "nobody/nothing", "--data", str(file), *against, flag, str(place)])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert error == f"{place} cannot be written (Is a directory); write somewhere else.\n"
+
+
+def test_what_is_there_already_stays_when_the_work_fails(file, tmp_path):
+    kept = tmp_path / "scores.json"
+    kept.write_text("precious")
+    with pytest.raises(SystemExit):
+        main(["--model", str(file), "--data", str(file), "--json", str(kept)])
+    assert kept.read_text() == "precious"

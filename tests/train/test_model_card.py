@@ -109,8 +109,8 @@ def test_each_licence_is_named_once():
             ]
         }
     )
-    assert text.count("(ParlAI; XPersona's English part): MIT") == 1
-    assert text.count("Synthetic-Persona-Chat (Google): CC-BY 4.0") == 1
+    assert text.count("by way of ParlAI): CC BY 4.0 (attribution; MIT is") == 1
+    assert text.count("Synthetic-Persona-Chat (Jandaghi et al. 2023, Google): CC BY 4.0") == 1
     assert "HuggingFaceTB/SmolLM2-135M-Instruct: apache-2.0" in text
 
 
@@ -125,7 +125,7 @@ def test_training_that_went_on_names_all_commands_and_data():
         text.index(FACTS["command"]) < text.index("It goes on from:") < text.index("the first one")
     )
     assert (
-        "Synthetic-Persona-Chat (Google): CC-BY 4.0" in text
+        "Synthetic-Persona-Chat (Jandaghi et al. 2023, Google): CC BY 4.0" in text
         and "this project's own templates" in text
     )
 

@@ -28,8 +28,8 @@ from train.hub.sources import (
     known_data,
     licence_lines,
 )
-from train.metrics.generation_eval import transcripts
-from train.metrics.table import MEANINGS, markdown_table
+from train.metrics.table import METRICS, markdown_table
+from train.metrics.transcripts import transcripts
 
 SAMPLES = 3  # presets that are asked the six questions
 IN_MODEL_INDEX = ("nats_per_reply", "bits_per_character", "recall_probes")
@@ -45,7 +45,7 @@ def model_card(
     """The card of a loaded checkpoint; `facts` as training.json and `report` as scores.json hold them (or {})."""
     presets = list(load_presets().values())
     try:
-        samples = transcripts(LocalModel.plain(checkpoint), SAMPLES, Settings(), 0)
+        samples = transcripts(LocalModel.plain(checkpoint), presets[:SAMPLES], Settings(), 0)
     except UserError:  # a context in which no preset and its questions have room
         samples = (
             f"It reads {checkpoint.max_positions} tokens, too few for a preset and six questions."
@@ -146,7 +146,7 @@ def model_index(report: Mapping) -> list[EvalResult]:
             dataset_type=source.hub if source and source.hub else "own",
             dataset_name=f"{data}, {plural(report['dialogues'], 'dialogue')}",
             metric_type=name,
-            metric_name=MEANINGS[name].title,
+            metric_name=METRICS[name].title,
             metric_value=round(report["scores"][name], 4),
         )
         for name in IN_MODEL_INDEX

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from persona_bot.persona import Persona, load_presets, random_persona
+from persona_bot.replies.reply import Model
 from persona_bot.settings import Settings
 from train.metrics.character import asks_back, on_topic, tells_of, voice_accuracy
 from train.metrics.generation_eval import Progress, say, together
@@ -32,11 +33,15 @@ class Said(NamedTuple):
     right: bool
 
 
+def read_json(name: str) -> list | dict:
+    return json.loads((HERE / name).read_text(encoding="utf-8"))
+
+
 def ask_contradictions(
-    model, settings: Settings, seed: int, progress: Progress = iter
+    model: Model, settings: Settings, seed: int, progress: Progress = iter
 ) -> list[Said]:
     """One answer to every question of contradiction_questions.json."""
-    entries = json.loads((HERE / "contradiction_questions.json").read_text(encoding="utf-8"))
+    entries = read_json("contradiction_questions.json")
 
     def answer(k: int) -> Said:
         entry = entries[k]
@@ -48,12 +53,14 @@ def ask_contradictions(
     return together(model, answer, range(len(entries)), progress)
 
 
-def send_everyday(model, settings: Settings, seed: int, progress: Progress = iter) -> list[Said]:
+def send_everyday(
+    model: Model, settings: Settings, seed: int, progress: Progress = iter
+) -> list[Said]:
     """Answers to every message of everyday_messages.json by every persona there.
 
     Messages marked `after` come behind a question that the persona answered with its first sentence.
     """
-    data = json.loads((HERE / "everyday_messages.json").read_text(encoding="utf-8"))
+    data = read_json("everyday_messages.json")
     pairs = list(product(data["personas"], data["messages"]))
 
     def answer(k: int) -> Said:
@@ -67,7 +74,9 @@ def send_everyday(model, settings: Settings, seed: int, progress: Progress = ite
     return together(model, answer, range(len(pairs)), progress)
 
 
-def greet(model, settings: Settings, seed: int, progress: Progress = iter) -> list[list[Said]]:
+def greet(
+    model: Model, settings: Settings, seed: int, progress: Progress = iter
+) -> list[list[Said]]:
     """Answers to greetings: GREETINGS_OF_EACH of each of the first presets, then one of each random persona."""
     presets = list(load_presets().values())[:GREETED_PRESETS]
     others = [random_persona(seed + k) for k in range(RANDOM_PERSONAS)]
@@ -87,18 +96,21 @@ def greet(model, settings: Settings, seed: int, progress: Progress = iter) -> li
     return [*(said[at : at + step] for at in starts), said[step * len(presets) :]]
 
 
-def character_scores(contradictions: Sequence[Said], everyday: Sequence[Said]) -> dict[str, float]:
-    """Shares of what is right, of the questions in all and by kind, and of answers that end by asking back."""
-    scores = {}
-    if contradictions:
-        scores["contradiction_questions"] = mean(a.right for a in contradictions)
-        for kind in dict.fromkeys(a.kind for a in contradictions):
-            name = f"contradiction_{kind.replace(' ', '_')}"
-            scores[name] = mean(a.right for a in contradictions if a.kind == kind)
-    if everyday:
-        scores["everyday_messages"] = mean(a.right for a in everyday)
-        scores["asks_back"] = mean(asks_back(a.text) for a in everyday)
+def contradiction_scores(answers: Sequence[Said]) -> dict[str, float]:
+    """Shares of right answers, in all and by kind."""
+    scores = {"contradiction_questions": mean(a.right for a in answers)}
+    for kind in dict.fromkeys(a.kind for a in answers):
+        name = f"contradiction_{kind.replace(' ', '_')}"
+        scores[name] = mean(a.right for a in answers if a.kind == kind)
     return scores
+
+
+def everyday_scores(answers: Sequence[Said]) -> dict[str, float]:
+    """The share in character or on topic, and the share that ends by asking back."""
+    return {
+        "everyday_messages": mean(a.right for a in answers),
+        "asks_back": mean(asks_back(a.text) for a in answers),
+    }
 
 
 def greeting_scores(greetings: Sequence[Sequence[Said]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Lets a model talk, exactly as the app does: replies to the turns of a file, self-chats, recall probes, transcripts.
+"""Lets a model talk, exactly as the app does: replies to the turns of a file, self-chats, recall probes.
 
 Run: `python -m train.evaluate --model M --data FILE --only replies,selfchat,probes`.
 
@@ -13,21 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from persona_bot.persona import Persona, load_presets
+from persona_bot.persona import Persona
 from persona_bot.replies.reply import Model
 from persona_bot.settings import Settings
 from train.data.dialogues import Dialogue
 from train.metrics.text import probe_passes
 
 PROBES = Path(__file__).parent / "recall_probes.json"
-QUESTIONS = (  # what the reference run asked its personas
-    "Hello!",
-    "Who are you?",
-    "Where do you work?",
-    "Do you like working there?",
-    "Do you have a car?",
-    "What do you think about nature?",
-)
 # seconds a reply may take; the app's own deadline would make scores depend on the machine
 NO_HURRY = 600.0
 Progress = Callable[[Iterable], Iterable]
@@ -156,40 +148,3 @@ def ask_probes(
         return Answer(probe, text, probe_passes(text, probe.accept, probe.refuse))
 
     return together(model, answer, range(times * len(probes)), progress)
-
-
-def transcript(
-    model: Model, persona: Persona, settings: Settings, seed: int
-) -> list[tuple[str, str]]:
-    """(question, reply) for the QUESTIONS, asked one after the other in one chat."""
-    turns: list[str] = []
-    for k, question in enumerate(QUESTIONS):
-        turns.append(question)
-        turns.append(say(model, persona, turns, settings, seed + k))
-    return list(zip(turns[::2], turns[1::2], strict=True))
-
-
-def transcripts(
-    model: Model, presets: int, settings: Settings, seed: int, progress: Progress = iter
-) -> str:
-    """The QUESTIONS and the replies of the first `presets` presets, as markdown."""
-    personas = list(load_presets().values())[:presets]
-    asked = f"The same {len(QUESTIONS)} questions to {len(personas)} personas, seed {seed}; nothing is edited or chosen."
-    chats = [
-        transcript_markdown(persona, transcript(model, persona, settings, seed))
-        for persona in progress(personas)
-    ]
-    return "\n".join([f"{asked}\n", *chats])
-
-
-def transcript_markdown(persona: Persona, pairs: Sequence[tuple[str, str]]) -> str:
-    """A chat as markdown: the persona's sentences as a quote, then the turns."""
-    lines = [
-        f"### {f'{persona.face} {persona.name}'.strip()}",
-        "",
-        *(f"> {sentence}  " for sentence in persona.sentences),
-        "",
-    ]
-    for question, reply in pairs:
-        lines += [f"**You:** {question}  ", f"**Persona:** {reply}", ""]
-    return "\n".join(lines)

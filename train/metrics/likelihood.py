@@ -9,12 +9,13 @@ A reply's likelihood includes its end token, and what stands before it is exactl
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.engine.likelihood import logits_at, token_log_likelihoods, types_with
 from persona_bot.persona import Persona
-from persona_bot.prompt import build_prompt, reply_ids
+from persona_bot.prompt import ChatLayout, build_prompt, reply_ids
 from persona_bot.replies.local import LocalModel
 from train.data.dialogues import Dialogue
 
@@ -82,3 +83,14 @@ def log_likelihoods(checkpoint: Checkpoint, row: Row) -> list[float]:
     logits, _ = logits_at(checkpoint.model, row.ids, row.token_types, keep)
     values = token_log_likelihoods(logits, [row.ids[t] for t in scored])
     return [part.sum().item() for part in values.split([end - start for start, end in row.spans])]
+
+
+def as_written(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with a layout that takes texts as a file writes them, `hi , i 'm ok !`; the convai layout does anyway."""
+    if not isinstance(checkpoint.layout, ChatLayout):
+        return checkpoint
+    return replace(checkpoint, layout=AsWrittenLayout(checkpoint.tokenizer))
+
+
+class AsWrittenLayout(ChatLayout):
+    tidy = staticmethod(str)
