@@ -18,7 +18,7 @@ from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.engine.backend import SerialBackend
 from persona_bot.engine.likelihood import LikelihoodScorer, score_one_by_one
 from persona_bot.errors import UserError
-from persona_bot.persona import Persona
+from persona_bot.persona import Persona, load_presets
 from persona_bot.prompt import NOBODY, build_prompt, find_layout, reply_ids, unconditional_prompt
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
@@ -599,7 +599,7 @@ def test_two_models_stand_in_one_table_and_side_by_side(
     assert report["against"]["scores"] == report["scores"]
     assert "+0.000" in table and "contradiction questions" in table
     text = chats.read_text()
-    assert text.count("## ") == 2 and "## Tired vampire" in text
+    assert text.count("## ") == 2 and f"## {load_presets()['vampire'].name}" in text
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| why?")]
     assert len(rows) == 2 and all(len(row) == 3 for row in rows)
 

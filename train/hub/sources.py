@@ -20,12 +20,15 @@ BASES = (
     Source("dialogpt", "DialoGPT", "mit"),
 )
 SYNTHETIC = Source(
-    "synthetic", "Synthetic-Persona-Chat (Google)", "CC-BY 4.0", "google/Synthetic-Persona-Chat"
+    "synthetic",
+    "Synthetic-Persona-Chat (Jandaghi et al. 2023, Google)",
+    "CC BY 4.0 (attribution)",
+    "google/Synthetic-Persona-Chat",
 )
 PERSONA_CHAT = Source(
     "personachat",
-    "Persona-Chat (ParlAI; XPersona's English part)",
-    "MIT",
+    "Persona-Chat (with ConvAI2; Zhang et al. 2018, Facebook AI Research, by way of ParlAI)",
+    "CC BY 4.0 (attribution; MIT is the licence of the code around it)",
     "bavard/personachat_truecased",
 )
 DATA = (  # the first that fits is it; all are English
@@ -39,6 +42,11 @@ DATA = (  # the first that fits is it; all are English
         "as this project",
     ),
     Source("everyday", "everyday talk made by this project (train/everyday.py)", "as this project"),
+    Source(
+        "ranked",
+        "the same, answered by the model itself and ranked by rules (train/sampled.py)",
+        "as this project",
+    ),
 )
 
 
