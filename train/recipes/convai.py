@@ -34,7 +34,7 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from persona_bot.checkpoints.files import check_files, save_layout
+from persona_bot.checkpoints.files import check_files, save_layout, save_tokenizer
 from persona_bot.checkpoints.load import Checkpoint, find_folder
 from persona_bot.device import pick_device
 from persona_bot.errors import UserError
@@ -202,7 +202,7 @@ class ConvAIModel(StockConvAIModel):
     def write(self, folder: Path) -> None:
         """A checkpoint that stock ConvAIModel, the page and the evaluation load."""
         self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        save_tokenizer(self.tokenizer, Path(folder))
         self.args.save(folder)
         save_layout(Path(folder), self.layout)
 

@@ -1,0 +1,160 @@
+"""Checkpoints as strangers make them: adapters with added tokens, quantized and encoder-decoder weights, folders in folders.
+
+Run: `python -m pytest tests/persona_bot/test_strange_checkpoints.py`
+"""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoTokenizer,
+    BlenderbotConfig,
+    BlenderbotForConditionalGeneration,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from persona_bot.checkpoints import files
+from persona_bot.checkpoints import load as load_module
+from persona_bot.checkpoints.files import save_tokenizer
+from persona_bot.checkpoints.load import load_checkpoint
+from persona_bot.errors import UserError
+from tests.conftest import CHATML, save, train_bpe
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PREPARED", tmp_path / "prepared")
+    monkeypatch.setattr(load_module, "best_dtype", lambda device: torch.float32)
+
+
+def plain_tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=train_bpe(["<|endoftext|>"]), eos_token="<|endoftext|>"
+    )
+
+
+def llama(rows: int, tied: bool = False) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=rows,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+    )
+    return LlamaForCausalLM(config)
+
+
+WAYS = {  # of training what was added
+    "whole embeddings": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "embeddings alone": {"modules_to_save": ["embed_tokens"]},
+    "lora on them": {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_adapter_with_added_tokens(way, tmp_path):
+    tokenizer = plain_tokenizer()
+    save(llama(len(tokenizer)), tokenizer, tmp_path / "base")
+    chat = copy.deepcopy(tokenizer)
+    chat.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    chat.eos_token, chat.chat_template = "<|im_end|>", CHATML
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "base")
+    model.resize_token_embeddings(len(chat))
+    options = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **WAYS[way]}
+    model = get_peft_model(model, LoraConfig(**options))
+    model.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    save(model, chat, tmp_path / "adapter")
+    loaded = load_checkpoint(str(tmp_path / "adapter"), "cpu")
+    assert loaded.model.get_input_embeddings().weight.shape[0] == len(chat)
+    assert loaded.layout.end_id == chat.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_an_encoder_decoder_is_refused(chat_tokenizer, tmp_path):
+    config = BlenderbotConfig(
+        vocab_size=len(chat_tokenizer),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+    )
+    save(BlenderbotForConditionalGeneration(config), chat_tokenizer, tmp_path / "model")
+    with pytest.raises(UserError, match="is an encoder-decoder .blenderbot.*choose a model that"):
+        load_checkpoint(str(tmp_path / "model"))
+
+
+def test_quantized_weights_without_their_package_are_refused(chat_folder, tmp_path):
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="quantized with bitsandbytes, for which the package"):
+        load_checkpoint(str(folder))
+
+
+def test_an_adapters_base_is_named_as_such(chat_folder, chat_tokenizer, tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    base = {"base_model_name_or_path": "/content/drive/MyDrive/my-base", "peft_type": "LORA"}
+    (folder / "adapter_config.json").write_text(json.dumps(base))
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    chat_tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match="base model.*/content/drive/MyDrive/my-base") as caught:
+        load_checkpoint(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_inside_the_folder_is_named(chat_folder, tmp_path):
+    shutil.copytree(chat_folder, tmp_path / "run" / "checkpoint-500")
+    with pytest.raises(UserError, match=r"holds no .*; name .*checkpoint-500\."):
+        load_checkpoint(str(tmp_path / "run"))
+
+
+def test_fewer_rows_than_tokens(chat_tokenizer, tmp_path):
+    """The last tokens were added without rows: nothing reads or draws them; a template of such tokens is refused."""
+    more = copy.deepcopy(chat_tokenizer)
+    more.add_tokens(["Brumholm"])
+    more.add_special_tokens({"additional_special_tokens": ["[PAD]"]})
+    save(llama(len(chat_tokenizer)), more, tmp_path / "some")
+    layout = load_checkpoint(str(tmp_path / "some")).layout
+    assert max(layout.encode("i live in Brumholm [PAD]")) < len(chat_tokenizer)
+    plain = plain_tokenizer()
+    rows = len(plain)
+    plain.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    plain.eos_token, plain.chat_template = "<|im_end|>", CHATML
+    save(llama(rows), plain, tmp_path / "all")
+    with pytest.raises(UserError, match="tokens for which the model has no"):
+        load_checkpoint(str(tmp_path / "all"))
+
+
+def test_what_is_saved_opens_in_transformers_4_too(convai_tokenizer, chat_tokenizer, tmp_path):
+    for name, tokenizer in (("convai", convai_tokenizer), ("chat", chat_tokenizer)):
+        folder = tmp_path / name
+        save_tokenizer(tokenizer, folder)
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+        assert not isinstance(settings.get("extra_special_tokens"), list)
+        again = AutoTokenizer.from_pretrained(folder)
+        text = "hello, <speaker1> how are you?"
+        assert again(text).input_ids == tokenizer(text).input_ids
+        assert set(again.all_special_ids) == set(tokenizer.all_special_ids)
+    settings = json.loads((tmp_path / "convai" / "tokenizer_config.json").read_text())
+    assert {"<speaker1>", "<speaker2>"} <= set(settings["additional_special_tokens"])
+
+
+def test_the_default_opens_in_transformers_4_too():
+    folder = Path(__file__).parents[2] / "default_model"
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
