@@ -24,6 +24,7 @@ from persona_bot.checkpoints.files import (
     BASE_MODEL,
     BASE_WHEEL,
     DOUBLE_HEADS,
+    adapter_rows,
     check_files,
     gguf_file,
     load_model,
@@ -36,7 +37,7 @@ from persona_bot.checkpoints.hub import fetch
 from persona_bot.device import best_dtype, pick_device
 from persona_bot.errors import UserError
 from persona_bot.library_warnings import silence_libraries
-from persona_bot.prompt import Layout, find_layout
+from persona_bot.prompt import NOBODY, Layout, find_layout
 
 DEFAULT_FOLDER = Path(__file__).parents[2] / "default_model"
 # tokens; Persona-Chat dialogues stay below 600, and a longer prefill only makes a CPU slow
@@ -94,9 +95,11 @@ def find_checkpoint(name: str | None = None, device: str | None = None) -> Sourc
     check_files(folder)
     marker = read_layout_file(folder)
     adapter = read_json(folder / "adapter_config.json")
-    base = find_base(adapter["base_model_name_or_path"]) if adapter else folder
+    base = base_of(folder, adapter) if adapter else folder
     tokenizer = guard(folder, load_tokenizer, folder, base)
     layout = find_layout(tokenizer, marker.get("layout"), marker.get("max_turns"))
+    if rows := num_rows(folder if folder == base else base):
+        suppress_missing(layout, tokenizer, max(rows, adapter_rows(folder) or 0), folder)
     shown, weights = display_name(name, folder), prepared_folder(folder, base)
     return Source(shown, folder, base, weights, tokenizer, layout, place, best_dtype(place))
 
@@ -132,6 +135,35 @@ def find_base(name: str) -> Path:
     if name == BASE_MODEL and (spec := importlib.util.find_spec(BASE_WHEEL)):
         return Path(spec.origin).parent
     return find_folder(name)
+
+
+def base_of(folder: Path, adapter: dict) -> Path:
+    """The base model's folder of an adapter."""
+    name = adapter.get("base_model_name_or_path") or ""
+    try:
+        return find_base(name)
+    except UserError as error:
+        cure = "put it there, or name another one as base_model_name_or_path in its adapter_config.json"
+        raise UserError(
+            f"{folder} is an adapter whose base model {name!r} cannot be had ({str(error).rstrip('.')}); {cure}."
+        ) from error
+
+
+def num_rows(folder: Path) -> int | None:
+    """How many tokens a model's embeddings have rows for, by its configuration."""
+    return (read_json(folder / "config.json") or {}).get("vocab_size")
+
+
+def suppress_missing(layout: Layout, tokenizer, rows: int, folder: Path) -> None:
+    """Tokens without a row in the model are neither read nor drawn; the layout's own must have one."""
+    missing = {i for i in tokenizer.get_vocab().values() if i >= rows}
+    parts = layout.segments(NOBODY, ["", "", ""], True) if missing else []
+    if any(i >= rows for part in parts for i in part.ids):
+        raise UserError(
+            f"The prompt layout of {folder} needs tokens for which the model has no embeddings; use the tokenizer that belongs "
+            "to the weights."
+        )
+    layout.control_ids |= missing
 
 
 def load_tokenizer(folder: Path, base: Path):

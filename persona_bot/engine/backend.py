@@ -1,7 +1,7 @@
 """Ids in, ids out: the one interface behind which every model of this machine stands, and what implements it.
 
     BatchedBackend   passes shared by all visitors (batching.py), over a model with forward(parts), forward_branches, new_cache
-    SerialBackend    a transformers module as it is, two replies at a time, with transformers' cache or none
+    SerialBackend    a transformers module as it is, two replies at a time, with whatever it keeps between tokens (serial.py)
 
 A backend knows neither texts nor layouts.
 """
@@ -12,29 +12,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from types import SimpleNamespace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from transformers.cache_utils import DynamicCache
 
 from persona_bot.engine.attention import Part
 from persona_bot.engine.batching import Engine, Request, as_user_error
 from persona_bot.engine.int8_linear import has_fast_int8
-from persona_bot.engine.likelihood import (
-    can_crop,
-    keeps_positions,
-    logits_at,
-    new_cache,
-    score_one_by_one,
-    score_together,
-    types_with,
-)
+from persona_bot.engine.likelihood import LikelihoodScorer, types_with
 from persona_bot.engine.llama import FastLlama, can_run
-from persona_bot.engine.prefix_cache import PrefixCache
+from persona_bot.engine.prefix_cache import GPU_BYTES, MAX_BYTES, PrefixCache
 from persona_bot.engine.sampler import Sampler
 from persona_bot.errors import UserError
 from persona_bot.prompt import Prompt
 
+if TYPE_CHECKING:  # else a plain Llama's start would wait for transformers' model classes: 2 s
+    from persona_bot.engine.serial import Reading
+    from persona_bot.engine.shared_model import SharedModel
+
+MAX_READINGS = 4  # states of recent replies that a SerialBackend keeps
 TICK = 0.05  # seconds between looks at whether it is somebody's turn
 
 
@@ -42,6 +38,7 @@ class Backend(Protocol):
     """A model's passes. Raises UserError with one sentence, whatever fails."""
 
     at_once: int  # replies that are worth writing at the same time
+    is_shared: bool  # whether visitors share passes; else they come one after the other
 
     def generate(self, prompt: Prompt, sampler: Sampler, keep: bool = True) -> Iterator[int | None]:
         """The tokens as they are drawn, the end token too; None while others come first.
@@ -86,10 +83,13 @@ def told_in_one_sentence() -> Iterator[None]:
 class BatchedBackend:
     """A model whose passes visitors share."""
 
-    at_once = 16
+    is_shared = True
 
-    def __init__(self, model: FastLlama):
-        self.model, self.engine, self.prefixes = model, Engine(model), PrefixCache()
+    def __init__(self, model: "FastLlama | SharedModel"):
+        on_gpu = model.slots.kv.device.type != "cpu"
+        self.at_once = len(model.slots.kv) if on_gpu else 16
+        self.model, self.prefixes = model, PrefixCache(GPU_BYTES if on_gpu else MAX_BYTES)
+        self.engine = Engine(model, 256, 2048) if on_gpu else Engine(model)
 
     def generate(self, prompt: Prompt, sampler: Sampler, keep: bool = True) -> Iterator[int | None]:
         with told_in_one_sentence():
@@ -141,15 +141,17 @@ class Place:
 
 
 class SerialBackend:
-    """A transformers module, whatever its architecture and device."""
+    """A transformers module, whatever its architecture and device, with whatever it keeps between tokens."""
 
     at_once = 2  # more would only slow each other down
+    is_shared = False
 
     def __init__(self, model: torch.nn.Module):
-        self.model, self.prefixes = model, PrefixCache()
-        cache = new_cache(model)
-        self.has_cache = cache is not None
-        self.keeps_positions, self.can_crop = keeps_positions(cache), can_crop(cache)
+        from persona_bot.engine.serial import SerialModel
+
+        self.model, self.serial = model, SerialModel(model)
+        self.scorer = LikelihoodScorer(model)
+        self._readings: list[Reading] = []  # of recent replies, the newest last
         self._line: list[Place] = []
         self._lock = threading.Lock()
 
@@ -172,61 +174,48 @@ class SerialBackend:
             return place in self._line[: self.at_once]
 
     def _tokens(self, prompt: Prompt, sampler: Sampler, keep: bool) -> Iterator[int]:
-        cache, done = self._cache(prompt)
-        ids: list[int] = []
-        # what the cache is known to hold; a failed pass may have left it half filled
-        computed: list[int] = []
+        reading, ids = self._take(prompt.ids), []
         try:
             while not sampler.is_last(ids):
-                sequence, types = prompt.ids + ids, types_with(prompt, ids)
-                computed = []
-                logits = self._pass(sequence, types, cache, done)
-                computed, done = sequence, len(sequence) if cache is not None else 0
+                logits = reading.logits(prompt.ids + ids, types_with(prompt, ids))
                 ids.append(sampler.sample(logits, ids))
                 yield ids[-1]
         finally:
-            if keep and self.keeps_positions:
-                self.prefixes.give_back(computed, cache)
+            if keep:
+                self._readings.append(reading)  # and takes no lock
 
-    def _cache(self, prompt: Prompt):
-        """(a cache, how many ids of the prompt it holds); of earlier replies' where it can be cut to what both begin with."""
-        if self.keeps_positions:
-            return self.prefixes.take(prompt.ids, self._empty)
-        return (self._empty() if self.has_cache else None), 0
-
-    def _empty(self) -> DynamicCache:
-        return DynamicCache(config=self.model.config)
-
-    def _pass(self, sequence: list[int], types: list[int] | None, cache, done: int) -> torch.Tensor:
-        """One pass over what the cache does not hold; the logits of the last position, (vocabulary,) float32 on the CPU."""
-        ids = sequence[done:]
-        inputs = {} if cache is None else {"past_key_values": cache, "use_cache": True}
-        logits, _ = logits_at(self.model, ids, types and types[done:], [len(ids) - 1], **inputs)
-        return logits[0].float().cpu()
+    def _take(self, ids: list[int]) -> "Reading":
+        """A copy of the longest reading of a beginning of these ids: a state can be gone on with, but not cut."""
+        with self._lock:
+            del self._readings[:-MAX_READINGS]
+            readings = list(self._readings)
+        fitting = [r for r in readings if len(r.ids) < len(ids) and r.ids == ids[: len(r.ids)]]
+        longest = max(fitting, key=lambda reading: len(reading.ids), default=None)
+        return longest.copy() if longest else self.serial.begin()
 
     def prefill(self, prompt: Prompt) -> None:
-        if self.keeps_positions:
-            for _ in self.generate(prompt, Reader()):
-                pass
+        with told_in_one_sentence():
+            reading = self._take(prompt.ids[:-1])
+            reading.logits(prompt.ids[:-1], prompt.token_types and prompt.token_types[:-1])
+        self._readings.append(reading)
 
     def score(self, prompt: Prompt, replies: Sequence[list[int]]) -> list[float]:
-        with told_in_one_sentence():
-            if not self.can_crop:
-                return score_one_by_one(self.model, prompt, replies).log_likelihoods
-            cache, known = self._cache(prompt)
-            scores = score_together(self.model, prompt, replies, cache, known)
-            self.prefixes.give_back(prompt.ids, cache)
-            return scores.log_likelihoods
+        with told_in_one_sentence(), self._lock:
+            return self.scorer.score(prompt, replies).log_likelihoods
 
     def close(self) -> None:
-        self.prefixes.clear()
+        self._readings.clear()
 
 
 def backend_for(model: torch.nn.Module, max_positions: int) -> Backend:
     """The backend that answers fastest for a transformers module on its device."""
-    if model.device.type == "cpu" and can_run(model.config):
+    from persona_bot.engine.gate import share
+
+    on_cpu = model.device.type == "cpu"
+    if on_cpu and can_run(model.config):
         return fast_llama_backend(model.config, model.state_dict(), max_positions)
-    return SerialBackend(model)
+    shared = share(model, max_positions, int8=on_cpu and has_fast_int8())
+    return BatchedBackend(shared) if shared else SerialBackend(model)
 
 
 def fast_llama_backend(config, tensors, max_positions: int) -> BatchedBackend:

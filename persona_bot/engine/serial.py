@@ -8,6 +8,7 @@ How a model takes back what it keeps is tried when it is loaded: some compute se
 only (state-space models), some nothing at all. Then everything is computed anew for each token: slow, but right.
 """
 
+import copy
 import inspect
 from collections.abc import Sequence
 
@@ -83,6 +84,12 @@ class Reading:
         self.model = model
         self.ids: list[int] = []  # whose state it holds
         self._state = None
+
+    @torch.inference_mode()
+    def copy(self) -> "Reading":
+        new = Reading(self.model)
+        new.ids, new._state = list(self.ids), copy.deepcopy(self._state)
+        return new
 
     @torch.inference_mode()
     def logits(self, ids: Sequence[int], types: Sequence[int] | None = None) -> Tensor:

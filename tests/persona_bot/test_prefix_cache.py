@@ -4,15 +4,15 @@ import copy
 from dataclasses import replace
 
 import pytest
-from transformers import DynamicCache
 
-from persona_bot.engine.backend import SerialBackend
-from persona_bot.engine.prefix_cache import PrefixCache, common_length, num_bytes
+from persona_bot.engine.backend import BatchedBackend
+from persona_bot.engine.gate import share
+from persona_bot.engine.prefix_cache import PrefixCache, common_length
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
-from tests.models import plain_model
+from tests.models import checkpoint_of
 
 GREEDY = Settings(temperature=0, max_tokens=12)
 QUESTIONS = [
@@ -27,7 +27,8 @@ QUESTIONS = [
 def model(request) -> LocalModel:
     tokenizer = request.getfixturevalue(f"{request.param}_tokenizer")
     model = copy.deepcopy(request.getfixturevalue(f"{request.param}_model"))
-    return plain_model(model, tokenizer, 256)
+    backend = BatchedBackend(share(model, 256))
+    return LocalModel.with_backend(checkpoint_of(model, tokenizer, 256), backend)
 
 
 def passes(model: LocalModel) -> list[int]:
@@ -35,16 +36,16 @@ def passes(model: LocalModel) -> list[int]:
     counts: list[int] = []
     original = model.backend.model.forward
 
-    def forward(**inputs):
-        counts.append(inputs["input_ids"].shape[1])
-        return original(**inputs)
+    def forward(parts):
+        counts.extend(len(part.ids) for part in parts)
+        return original(parts)
 
     model.backend.model.forward = forward
     return counts
 
 
 def cold(model: LocalModel) -> LocalModel:
-    return replace(model, backend=SerialBackend(model.backend.model))
+    return replace(model, backend=BatchedBackend(model.backend.model))
 
 
 def converse(model: LocalModel, persona: Persona, questions: list[str], warm: bool) -> list[str]:
@@ -121,16 +122,18 @@ def test_what_many_visitors_begin_with_is_computed_once(model, environmentalist)
 
 def test_a_conversation_that_goes_on_takes_one_place(model, environmentalist):
     converse(model, environmentalist, QUESTIONS[:1], warm=True)
+    model.backend.engine.reap_finished()
     places = len(model.backend.prefixes.entries())
     converse(model, environmentalist, QUESTIONS[:1], warm=True)
+    model.backend.engine.reap_finished()
     assert places == len(model.backend.prefixes.entries()) == 1
 
 
 def test_a_failed_pass_leaves_nothing_behind(model, environmentalist):
     original = model.backend.model.forward
 
-    def broken(**inputs):
-        original(**inputs)  # fills the cache
+    def broken(parts):
+        original(parts)  # fills the cache
         raise RuntimeError("broken")
 
     model.backend.model.forward = broken
@@ -140,16 +143,16 @@ def test_a_failed_pass_leaves_nothing_behind(model, environmentalist):
 
 
 def test_memory_is_bounded(model, environmentalist):
-    model.backend.prefixes.max_bytes = 400_000
+    model.backend.prefixes.max_bytes = 4_000_000
     for number in range(60):
         persona = Persona("", (f"{number} is my lucky number.",) * 4)
         list(model.reply(persona, ["hello!"], Settings(max_tokens=4, min_tokens=0)))
-    held = sum(num_bytes(cache) for _, cache in model.backend.prefixes.entries())
-    assert 200_000 < held <= 400_000
+    held = sum(cache.nbytes for _, cache in model.backend.prefixes.entries())
+    assert 2_000_000 < held <= 4_000_000
 
 
 def test_common_length():
     assert common_length([1, 2, 3], [1, 2, 4, 5]) == 2
     assert common_length([1, 2], [1, 2, 3]) == 2
     assert common_length([], [1]) == 0
-    assert PrefixCache().take([1, 2, 3], DynamicCache)[1] == 0
+    assert PrefixCache().take([1, 2, 3], list)[1] == 0
