@@ -19,7 +19,7 @@ if __name__ == "__main__":  # the model loads while Gradio is imported, which ta
     options = parse_options()
     loading = begin_to_load(options)
 
-from page import backend, middleware
+from page import backend, faults, metrics, middleware
 from page.blocks import demo
 from page.serving import launch
 from persona_bot.errors import UserError
@@ -28,6 +28,7 @@ from persona_bot.errors import UserError
 def main() -> None:
     signal.signal(signal.SIGTERM, middleware.close)
     try:
+        let_in()
         if loading is None:
             backend.load(options.model, options.device, options.endpoint)
         print(
@@ -48,6 +49,18 @@ def main() -> None:
         leave(2)
     except KeyboardInterrupt:
         leave(0)
+
+
+def let_in() -> None:
+    """Sets who may do how much, and what can be watched."""
+    sites = {"embed": tuple(options.embed)} if options.embed else {}
+    middleware.access = middleware.Access(options.proxies, not options.unlimited, **sites)
+    if options.metrics:
+        metrics.enable(
+            waiting=lambda: len(demo._queue.event_ids_to_events),
+            sessions=lambda: len(demo.app.state_holder.session_data),
+            faults=lambda: sum(faults.counts.values()),
+        )
 
 
 def leave(code: int) -> None:

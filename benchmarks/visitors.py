@@ -46,7 +46,7 @@ def measure(seconds: float) -> dict:
         port = free.getsockname()[1]
     url, began = f"http://127.0.0.1:{port}", time.monotonic()
     page = subprocess.Popen(
-        [sys.executable, str(APP), "--host", "127.0.0.1", "--port", str(port)],
+        [sys.executable, str(APP), "--host", "127.0.0.1", "--port", str(port), "--unlimited"],
         stdout=subprocess.DEVNULL,
     )
     try:

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import NamedTuple
@@ -16,6 +17,7 @@ except ImportError:
 
 import gradio as gr
 
+from page import metrics
 from persona_bot import load_model
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
@@ -85,31 +87,47 @@ def write(
     Raises UserError with one sentence, whatever went wrong.
     """
     running.add(stop)
+    started, first_text, last, how = time.monotonic(), None, Progress("", 0, 0.0), "left"
     try:
-        # only what stands on a GPU needs to borrow one
-        if spaces is None or model.device_label != "GPU":
-            yield from _write(persona, turns, settings, stop)
-            return
-        for progress in _write_on_borrowed_gpu(persona, turns, settings):
-            if isinstance(progress, str):
-                raise UserError(progress)
-            yield progress
-            if stop.is_set():
-                return
+        with closing(_write_where_it_runs(persona, turns, settings, stop)) as pieces:
+            for last in pieces:
+                if first_text is None and last.text:
+                    first_text = time.monotonic() - started
+                yield last
+        how = "stopped" if stop.is_set() else "complete"
     except UserError as error:
+        how = "failed"
         if error.__cause__:  # for who runs the page: what it was, without the words of the visitor
             print(f"A reply failed: {type(error.__cause__).__name__}.", flush=True)
         raise
     # the Space's own, when no GPU is free or the visitor's share of it is used up
     except gr.Error as error:
+        how = "failed"
         raise UserError(str(error.message)) from error
     # the visitor can do nothing about it but try again; the words stay out of the log
     except Exception as error:
+        how = "failed"
         print(f"A reply failed: {type(error).__name__}.", flush=True)
         raise UserError("The model failed during this reply; try again.") from error
     finally:
         stop.set()
         running.discard(stop)
+        metrics.reply_ended(metrics.Ended(how, last.tokens, first_text, last.seconds))
+
+
+def _write_where_it_runs(
+    persona: Persona, turns: list[str], settings: Settings, stop: threading.Event
+) -> Iterator[Progress]:
+    # only what stands on a GPU needs to borrow one
+    if spaces is None or model.device_label != "GPU":
+        yield from _write(persona, turns, settings, stop)
+        return
+    for progress in _write_on_borrowed_gpu(persona, turns, settings):
+        if isinstance(progress, str):
+            raise UserError(progress)
+        yield progress
+        if stop.is_set():
+            return
 
 
 def _write(

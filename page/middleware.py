@@ -1,34 +1,65 @@
-"""What stands between the network and Gradio: size limit, refused routes, security headers, health, and an orderly end."""
+"""What stands between the network and Gradio: open addresses, limits for each client, checked calls, security headers, health, and an orderly end."""
 
+import json
+import math
 import os
 import threading
 import time
+from dataclasses import dataclass
+from typing import Any
 
-from starlette.exceptions import HTTPException
+from starlette._utils import get_route_path
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from page import backend
+from page import backend, faults, metrics, sessions
+from page.calls import Malformed, read_call
+from page.limits import Rate, client_of
+from page.routes import is_open
 
 # an API call with a full persona and 199 turns of 1,000 characters has 200,000 to 800,000
 MAX_BODY_BYTES = 1_000_000
 TOO_LARGE = f"A request may have at most {MAX_BODY_BYTES:,} bytes."
 DRAIN_SECONDS = 8.0  # how long running replies may go on after SIGTERM
-# nothing here needs them
-REFUSED = (
-    "/upload",
-    "/upload_progress",
-    "/file=",
-    "/file/",
-    "/proxy=",
-    "/component_server",
-    "/stream/",
-)
-JOINS = ("/queue/join", "/call/", "/run/", "/api/")
+FULL = "Too many people are waiting for a reply right now; try again in a minute."
+LOST = "The server had to make room and let go of this chat; reload the page, and your browser brings it back."
+FORWARDED = (b"forwarded", b"x-real-ip")  # and all that begin with x-forwarded-
 
-POLICY = "; ".join(
-    [
+closing = threading.Event()  # set at SIGTERM: running replies go on, new ones are refused
+
+# uvicorn would believe X-Forwarded-For of anything on this machine
+os.environ["FORWARDED_ALLOW_IPS"] = ""
+faults.quieten()
+
+
+@dataclass
+class Access:
+    """Who may do how much; `python app.py` sets it from its options."""
+
+    proxies: int = (
+        0  # trusted ones in front of the page; what any other says of its client is not believed
+    )
+    limited: bool = True  # whether the limits below hold
+    waiting: int = 24  # replies that one client may be writing and waiting for
+    embed: tuple[str, ...] = (
+        "https://huggingface.co",
+        "https://*.hf.space",
+    )  # may show it in a frame
+
+    def __post_init__(self) -> None:
+        self.calls = Rate(at_once=200, per_second=30)
+        self.sessions = Rate(at_once=60, per_second=0.5)
+
+
+access = Access()
+
+
+def security_headers() -> list[tuple[bytes, bytes]]:
+    policy = [
         "default-src 'self'",
         "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio builds functions from strings
         "style-src 'self' 'unsafe-inline'",
@@ -38,68 +69,217 @@ POLICY = "; ".join(
         "object-src 'none'",
         "base-uri 'self'",
         "form-action 'self'",
-        "frame-ancestors 'self' https://huggingface.co https://*.hf.space",
+        " ".join(["frame-ancestors 'self'", *access.embed]),
     ]
-)
-HEADERS = [
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),  # a persona link carries the persona in its query
-]
-
-closing = threading.Event()  # set at SIGTERM: running replies go on, new ones are refused
+    return [
+        (b"content-security-policy", "; ".join(policy).encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),  # a persona link carries the persona in its query
+    ]
 
 
 class Door:
-    """ASGI middleware: refuses what the page never asks for, and adds the headers to everything else."""
+    """ASGI middleware: lets in what the page uses and each client's share of it; nothing that fails inside breaks a connection."""
 
-    def __init__(self, app):
+    def __init__(self, app: ASGIApp):
         self.app = app
 
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        refusal = refuse(scope["path"], dict(scope["headers"]))
-        if refusal:
-            return await refusal(scope, receive, send)
-        room = MAX_BODY_BYTES
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # the page uses none
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] == "http":
+            await self.let_in(scope, receive, Answer(send))
+        else:
+            await self.app(scope, receive, send)
 
-        async def receive_within_limit():
-            nonlocal room
-            message = await receive()
-            room -= len(message.get("body", b""))
-            if room < 0:  # a chunked body names no length beforehand
-                raise HTTPException(413, TOO_LARGE)
-            return message
+    async def let_in(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
+        path = get_route_path(scope)
+        answer.of_a_call = path.startswith("/gradio_api/")
+        scope["client_name"] = believe(scope)
+        try:
+            refuse_request(scope, path)
+            if scope["method"] == "POST":
+                receive = await self.check(scope, path, receive)
+        except Refused as refusal:
+            await refusal.response(scope, receive, answer.send)
+            return
+        visit = path.startswith("/gradio_api/heartbeat/")
+        metrics.visitor(+visit)
+        try:
+            await self.app(scope, receive, answer.send)
+        except Exception as error:
+            faults.note(error)
+            await answer.give_up()
+        finally:
+            metrics.visitor(-visit)
 
-        async def send_with_headers(message):
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
-            await send(message)
-
-        await self.app(scope, receive_within_limit, send_with_headers)
-
-
-def refuse(path: str, headers: dict[bytes, bytes]) -> JSONResponse | None:
-    """The answer to a request that is not let in, else None."""
-    length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-        return JSONResponse({"detail": TOO_LARGE}, 413)
-    inner = path.removeprefix("/gradio_api")
-    if inner.startswith(REFUSED):
-        return JSONResponse({"detail": "This page takes and serves no files."}, 403)
-    if closing.is_set() and inner.startswith(JOINS):
-        return JSONResponse({"detail": "The server is restarting; try again in a minute."}, 503)
-    return None
+    async def check(self, scope: Scope, path: str, receive: Receive) -> Receive:
+        """What the app receives instead: the call's body, read and found good."""
+        body = await read_body(receive)
+        app = scope["app"]
+        kept = sessions.adopt(app)
+        try:
+            call = read_call(body, path, app.get_blocks())
+        except Malformed as problem:
+            raise Refused(problem.status, str(problem)) from None
+        if call.session in kept.lost:
+            raise Refused(409, LOST)
+        if closing.is_set() and call.function:
+            raise Refused(503, "The server is restarting; try again in a minute.", 60)
+        if access.limited:
+            refuse_beyond_share(scope["client_name"], call.session, call.function, app, kept)
+        MutableHeaders(scope=scope)["content-length"] = str(len(call.body))
+        return replay(call.body, receive)
 
 
-def health(request) -> JSONResponse:
+class Refused(Exception):
+    """An answer of our own instead of the app's."""
+
+    def __init__(self, status: int, sentence: str, wait: float | None = None):
+        super().__init__(sentence)
+        headers = {} if wait is None else {"retry-after": str(math.ceil(wait))}
+        self.response = JSONResponse({"detail": sentence}, status, headers)
+
+
+class Answer:
+    """Sends with the security headers, and turns a failure of a call into a 4xx with one sentence."""
+
+    def __init__(self, send: Send):
+        self._send = send
+        self.of_a_call = self._started = self._replaced = self._ended = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            if self.of_a_call and message["status"] >= 500:
+                await self._replace(message["status"])
+                return
+            self._started = True
+            headers = [*message.get("headers", []), *security_headers()]
+            message = {**message, "headers": headers}
+        elif message["type"] == "http.response.body":
+            if self._replaced:
+                return
+            self._ended = not message.get("more_body", False)
+        await self._send(message)
+
+    async def _replace(self, status: int) -> None:
+        full = status == 503
+        sentence = (
+            FULL if full else "This call cannot be answered: its values do not fit the function."
+        )
+        body = json.dumps({"detail": sentence, "error": sentence}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        headers += [(b"retry-after", b"60")] if full else []
+        status = 503 if full else 400
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": headers + security_headers(),
+            }
+        )
+        await self._send({"type": "http.response.body", "body": body})
+        self._started = self._replaced = self._ended = True
+
+    async def give_up(self) -> None:
+        """The app failed: an answer that has begun ends here, another is a 400."""
+        if not self._started:
+            await self._replace(400)
+        elif not self._ended:
+            self._ended = True
+            await self._send({"type": "http.response.body", "body": b""})
+
+
+def believe(scope: Scope) -> str:
+    """The client's name for the limits; X-Forwarded-* of anybody but a trusted proxy is taken off."""
+    headers = Headers(scope=scope)
+    peer = (scope.get("client") or ("unknown", 0))[0]
+    client = client_of(peer, headers.getlist("x-forwarded-for"), access.proxies)
+    if not access.proxies:
+        scope["headers"] = [
+            (name, value)
+            for name, value in scope["headers"]
+            if name not in FORWARDED and not name.startswith(b"x-forwarded-")
+        ]
+    return client
+
+
+def refuse_request(scope: Scope, path: str) -> None:
+    headers = Headers(scope=scope)
+    if path in OWN and scope["method"] in ("GET", "HEAD"):
+        return
+    if not is_open(scope["method"], path):
+        raise Refused(404, "This page has nothing at that address.")
+    if not HOST.issuperset(headers.get("host", "")):
+        raise Refused(400, "The Host header is no name of a server.")
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()) or int(length[:20]) > MAX_BODY_BYTES:
+        raise Refused(413, TOO_LARGE)
+    if scope["method"] == "POST" and not headers.get("content-type", "").startswith(
+        "application/json"
+    ):
+        raise Refused(415, "The body of a call must be application/json.")
+
+
+HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]_")
+
+
+def refuse_beyond_share(
+    client: str, session: str | None, function: Any, app: Any, kept: sessions.Sessions
+) -> None:
+    wait = access.calls.take(client)
+    if not wait and session and session not in kept.session_data:
+        wait = access.sessions.take(client)
+    if wait:
+        raise Refused(429, "Too many calls came from your address; wait a moment.", wait)
+    if function is None or function.concurrency_id != "model":
+        return
+    events = list(app.get_blocks()._queue.event_ids_to_events.values())
+    theirs = [
+        event
+        for event in events
+        if event.concurrency_id == "model" and event.request.scope.get("client_name") == client
+    ]
+    if len(theirs) >= access.waiting:
+        raise Refused(
+            429, f"Your address waits for {len(theirs)} replies already; try again later.", 10
+        )
+
+
+async def read_body(receive: Receive) -> bytes:
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "The call was not sent to its end.")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_BODY_BYTES:  # a chunked body names no length beforehand
+            raise Refused(413, TOO_LARGE)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def receive_again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again
+
+
+def health(request: Request | None) -> JSONResponse:
     """200 when replies can be had, 503 while the model loads, its endpoint has not answered yet, or the server ends."""
     state = "closing" if closing.is_set() else backend.state()
     return JSONResponse({"status": state}, 200 if state == "ready" else 503)
 
 
-def close(*_) -> None:
+def close(*_: object) -> None:
     """What SIGTERM does: new work is refused and `wait_for_the_end` returns; while the model still loads, all ends at once."""
     closing.set()
     if not backend.ready.is_set():
@@ -118,4 +298,5 @@ def wait_for_the_end() -> None:
 
 
 middleware = [Middleware(Door)]
-routes = [Route("/healthz", health)]
+routes = [Route("/healthz", health), Route("/metrics", metrics.answer)]
+OWN = {route.path for route in routes}

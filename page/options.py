@@ -28,6 +28,28 @@ def parse_options() -> argparse.Namespace:
     door.add_argument(
         "--waiting", type=int, default=128, help="how many replies may wait in the queue"
     )
+    door.add_argument(
+        "--proxies",
+        type=int,
+        default=1 if os.environ.get("SPACE_ID") else 0,
+        help="how many trusted proxies stand in front of the page; X-Forwarded-* is believed from them only",
+    )
+    door.add_argument(
+        "--unlimited",
+        action="store_true",
+        help="no limits for each client's address: calls, chats, waiting replies",
+    )
+    door.add_argument(
+        "--embed",
+        action="append",
+        metavar="ORIGIN",
+        help="a site that may show the page in a frame; may be repeated",
+    )
+    door.add_argument(
+        "--metrics",
+        action="store_true",
+        help="figures at /metrics for Prometheus; needs prometheus_client",
+    )
     return parser.parse_args()
 
 

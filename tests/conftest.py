@@ -155,9 +155,11 @@ def environmentalist() -> Persona:
 
 @pytest.fixture(scope="session")
 def page_url() -> str:
+    from page import middleware
     from page.blocks import demo
     from page.serving import launch
 
+    middleware.access.limited = False  # all tests are one client
     yield launch(demo, "127.0.0.1", waiting=WAITING)[0]
     demo.close(verbose=False)
 
