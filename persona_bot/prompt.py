@@ -30,6 +30,8 @@ INSTRUCTION = "Chat casually and stay in character, in one or two short sentence
 # what looks like a control token: <think>, </s>, <|end|>, [INST]
 TAG = re.compile(r"<[|/\w][^<>\s]*>|\[/?[A-Z_]+\]")
 
+OPEN_THOUGHT = re.compile(r"<think(?:ing)?>\s*$")
+
 
 class Segment(NamedTuple):
     """A run of ids that belongs together: a text, or the layout's own tokens around it."""
@@ -172,6 +174,8 @@ class ChatLayout:
         text = self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=open_reply, enable_thinking=False
         )
+        # a template that opens a thought for the model (DeepSeek-R1's): here it answers at once
+        text = OPEN_THOUGHT.sub("", text) if open_reply else text
         pieces = re.split("\ue000(\\d+)\ue001", text)
         return [int(p) if k % 2 else p for k, p in enumerate(pieces) if k % 2 or p]
 

@@ -23,31 +23,33 @@ import httpx
 
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
-from persona_bot.prompt import settled
+from persona_bot.proxies import spare_loopback
 from persona_bot.replies.openai_protocol import (
-    BROKEN,
     BUSY,
-    NOT_ACCEPTED,
+    MAX_LIST,
+    PLAIN,
     SILENT,
-    Chunk,
+    Shape,
     base_address,
-    chunks,
+    blocks,
     failure,
-    fields,
-    messages,
+    read_json,
     sentence,
 )
-from persona_bot.replies.reply import Pieces, Reply, ends_a_sentence
+from persona_bot.replies.reply import Reply, ends_a_sentence
+from persona_bot.replies.request import End, converse
 from persona_bot.settings import Settings
 
-PAUSES = (0.5, 2.0)  # seconds before another try, while no text has come
 # seconds of silence; a busy server lets a request wait before its first byte
 TIMEOUT = httpx.Timeout(30, connect=5)
+TICK = 0.05  # seconds of silence after which a reader looks whether anybody still waits
+LISTING = 10.0  # seconds for the whole list of models
 ASK_AGAIN = 5.0  # seconds between looks at a server that was down when the page opened
 
 
 class Endpoint:
-    """The server at an address; the contract of its replies is reply.Model's. Raises UserError for an address that is none; whether it answers stands in `problem`."""
+    """The server at an address; the contract is reply.Model's. Raises UserError for an address that is none; whether it
+    answers stands in `problem`."""
 
     device_label = "another machine"
     at_once = 16
@@ -55,13 +57,15 @@ class Endpoint:
     def __init__(self, url: str, model: str | None = None):
         self.model = model or None  # None until the server has told which it has
         self.problem: str | None = None  # one sentence while the server does not answer
-        self.full = True  # whether it takes the fields beyond OpenAI's
+        self.shape: Shape | None = None  # of a request that it accepted
+        self.thinks = False  # before it answers, as far as is known
         token = os.environ.get("MODEL_ENDPOINT_TOKEN", "").strip()
         if not (token.isascii() and token.isprintable()):
             raise UserError(
                 "MODEL_ENDPOINT_TOKEN holds characters that no token has; set it again."
             )
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = PLAIN | ({"Authorization": f"Bearer {token}"} if token else {})
+        spare_loopback()
         # the page bounds how many replies are written at once
         limits = httpx.Limits(max_connections=None)
         self.client = httpx.AsyncClient(
@@ -114,19 +118,16 @@ class Endpoint:
         self.loop.call_soon_threadsafe(self.loop.stop)
 
     def _write(self, persona, turns, settings, stop, reply: Reply) -> Iterator[str]:
-        """The pieces of one reply, as they arrive."""
-        started, raw, ended_by, pieces = time.monotonic(), "", None, Pieces()
+        """The pieces of one reply, as they arrive; an empty one at each TICK of silence."""
+        started, ended_by, pieces = time.monotonic(), None, 0
         arrived: queue.SimpleQueue = queue.SimpleQueue()
-        reading = self.run(self.read(persona, turns, settings, arrived.put))
+        reading = self.run(self._read(persona, turns, settings, arrived.put))
         try:
             while True:
-                try:
-                    event = arrived.get(timeout=0.05)
-                except queue.Empty:
-                    # some servers leave the line open after the end
-                    event = None if ended_by else ()
+                event = next_of(arrived)
                 reply.seconds = time.monotonic() - started
-                if event is None:
+                # some servers leave the line open after the end
+                if isinstance(event, End) or (event is None and ended_by):
                     break
                 if stop.is_set() or reply.seconds > settings.deadline:
                     if not stop.is_set() and not reply.text:
@@ -135,39 +136,57 @@ class Endpoint:
                     return
                 if isinstance(event, UserError):
                     raise event
-                if not event:
+                if event is None:
                     yield ""
                     continue
-                reply.dropped_turns, chunk = event
-                ended_by = chunk.finish or ended_by
-                counted = chunk.usage.get("completion_tokens")
-                reply.num_tokens = counted or reply.num_tokens + bool(chunk.text)
-                reply.prompt_tokens = chunk.usage.get("prompt_tokens") or reply.prompt_tokens
-                raw += chunk.text
-                if piece := pieces.up_to(ended(raw)):
-                    yield piece
+                pieces += bool(event.piece)
+                # a server that goes on beyond what was asked for (one that sends letter by letter
+                # may send more pieces)
+                if pieces > settings.max_tokens < len(reply.text + event.piece):
+                    ended_by = "length"
+                    break
+                ended_by = event.chunk.finish or ended_by
+                reply.dropped_turns = event.dropped_turns
+                reply.num_tokens = event.chunk.usage.get("completion_tokens", pieces)
+                reply.prompt_tokens = event.chunk.usage.get("prompt_tokens", reply.prompt_tokens)
+                if event.piece:
+                    yield event.piece
                 if not ended_by and reply.is_long_enough(settings) and ends_a_sentence(reply.text):
                     reply.finish_reason = "length"
                     return
+            if isinstance(event, End) and event.rest:
+                yield event.rest
             reply.finish_reason = "length" if ended_by == "length" else "stop"
             if ended_by == "length" and not ends_a_sentence(reply.text):
                 yield "…"
         finally:
             reading.cancel()
 
+    def accepted(self, shape: Shape) -> None:
+        """A request of this shape is being answered."""
+        self.shape, self.problem = shape, None
+
     async def find_model(self) -> None:
         """Asks which model the server has, unless one was named; raises UserError while it does not answer."""
         try:
-            response = await self.client.get("models", timeout=TIMEOUT.connect)
-            status = response.status_code
+            status, data = await asyncio.wait_for(self._list(), LISTING)
             if status in (401, 403) or status in BUSY or (status >= 400 and not self.model):
                 raise UserError(sentence(status, self.name))
-            self.model = self.model or str(response.json()["data"][0]["id"])
+            self.model = self.model or str(read_json(data)["data"][0]["id"])[:200]
         except httpx.RequestError as error:
             raise UserError(sentence(failure(error), self.name)) from error
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise UserError(sentence(SILENT, self.name)) from error
         except (ValueError, LookupError, TypeError) as error:
             raise UserError("The model's server names no model; name one with --model.") from error
         self.problem = None
+
+    async def _list(self) -> tuple[int, bytes]:
+        async with self.client.stream("GET", "models", timeout=TIMEOUT.connect) as response:
+            if response.status_code >= 400 or self.model:
+                return response.status_code, b""
+            data = [block async for block in blocks(response, MAX_LIST)]
+            return response.status_code, b"".join(data)
 
     async def _look_again(self) -> None:
         while self.problem:
@@ -177,14 +196,14 @@ class Endpoint:
             except UserError as error:
                 self.problem = self.problem and str(error)
 
-    async def read(
+    async def _read(
         self, persona: Persona, turns: Sequence[str], settings: Settings, put: Callable
     ) -> None:
-        """Puts (turns dropped, Chunk) for each event, then None; or the UserError that ends the reply."""
+        """Puts (turns dropped, Chunk) for each event, then End; or the UserError that ends the reply."""
         try:
             if not self.model:
                 await self.find_model()
-            put(await self._read(persona, turns, settings, put))
+            put(await converse(self, persona, turns, settings, put))
         except UserError as error:
             put(error)
         except Exception as error:  # its words could hold the conversation
@@ -194,54 +213,10 @@ class Endpoint:
                 )
             )
 
-    async def _read(self, persona, turns, settings, put) -> UserError | None:
-        """The busy are asked again; what is not accepted goes with fewer fields, then with fewer turns, if there are any left."""
-        dropped, full = 0, self.full
-        while True:
-            body = {
-                "model": self.model,
-                "messages": messages(persona, turns[dropped:]),
-                "stream": True,
-                **fields(settings, full),
-            }
-            status = await self._ask(
-                body,
-                lambda chunk, dropped=dropped, full=full: self._arrived(chunk, dropped, full, put),
-            )
-            if status == 200:
-                return None
-            if status not in NOT_ACCEPTED or (not full and dropped + 1 >= len(turns)):
-                return UserError(sentence(status, self.name))
-            if not full:
-                dropped += max(2, (len(turns) - dropped) // 4 * 2)
-            full = self.full and not full
 
-    def _arrived(self, chunk: Chunk, dropped: int, full: bool, put: Callable) -> None:
-        self.full, self.problem = full, None
-        put((dropped, chunk))
-
-    async def _ask(self, body: dict, put: Callable) -> int:
-        """One request, repeated after a pause while there is hope and no text yet; 200, or what went wrong."""
-        for pause in (*PAUSES, None):
-            begun = False
-            try:
-                async with self.client.stream("POST", "chat/completions", json=body) as response:
-                    status = response.status_code
-                    if status == 200:
-                        async for chunk in chunks(response):
-                            begun = begun or bool(chunk.text)
-                            put(chunk)
-                        return status
-            except httpx.RequestError as error:
-                status = failure(error)
-            # no chunk of this protocol, or no proper end
-            except (ValueError, LookupError, TypeError, AttributeError):
-                status = BROKEN
-            if begun or pause is None or (status > 0 and status not in BUSY):
-                return BROKEN if begun else status
-            await asyncio.sleep(pause)
-
-
-def ended(text: str) -> str:
-    """Two halves of a character may come in two chunks; what waits for another half or for a word is left out."""
-    return settled(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").lstrip())
+def next_of(arrived: queue.SimpleQueue):
+    """The next event, or None after a TICK of silence."""
+    try:
+        return arrived.get(timeout=TICK)
+    except queue.Empty:
+        return None

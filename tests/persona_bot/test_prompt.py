@@ -429,3 +429,33 @@ def test_threads_that_encode_at_once_do_not_disturb_each_other(chat_tokenizer, e
             range(2_000),
         )
         assert all(prompt == alone for prompt in together)
+
+
+def test_words_that_were_added_to_a_tokenizer_stay_words_and_tags_do_not(chat_tokenizer):
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    words = ["Brumholm", "café", "🌻", "<3", "[ok]", "C++"]
+    tags = ["<think>", "</think>", "<tool_call>", "<|user|>", "[INST]", "[/INST]"]
+    tokenizer.add_tokens([*words, *tags])
+    layout = find_layout(tokenizer)
+    text = "i live in Brumholm and like the café 🌻 <3 [ok] C++"
+    assert layout.decode(layout.encode(text)) == text
+    assert layout.control_ids.isdisjoint(tokenizer.convert_tokens_to_ids(words))
+    assert layout.control_ids.issuperset(tokenizer.convert_tokens_to_ids(tags))
+
+
+@pytest.mark.parametrize("opened", ["<think>\n", "<think>", "<thinking>\n\n"])
+def test_a_template_that_opens_a_thought_is_answered_at_once(
+    chat_tokenizer, environmentalist, opened
+):
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    plain = find_layout(tokenizer)
+    thinking = copy.deepcopy(tokenizer)
+    thinking.chat_template = tokenizer.chat_template.replace(
+        "<|im_start|>assistant\n{% endif %}", f"<|im_start|>assistant\n{opened}{{% endif %}}"
+    )
+    assert thinking.chat_template != tokenizer.chat_template
+    prompts = [
+        build_prompt(layout, environmentalist, TURNS[:3], 400).ids
+        for layout in (plain, find_layout(thinking))
+    ]
+    assert prompts[0] == prompts[1]

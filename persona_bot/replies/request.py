@@ -1,0 +1,153 @@
+"""One question to a server, asked again and in other ways while that may help, and its answer as it comes."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import httpx
+
+from persona_bot.errors import UserError
+from persona_bot.persona import Persona
+from persona_bot.replies.openai_protocol import (
+    AROUND,
+    BROKEN,
+    BUSY,
+    MAX_LINE,
+    NOT_ACCEPTED,
+    PER_TOKEN,
+    SHAPES,
+    THINKING,
+    THOUGHT_TOKENS,
+    Chunk,
+    Shape,
+    blocks,
+    chunks,
+    failure,
+    fields,
+    messages,
+    retry_after,
+    sentence,
+)
+from persona_bot.replies.visible_text import VisibleText
+from persona_bot.settings import Settings
+
+PAUSES = (0.5, 2.0)  # seconds before another try, while no text has come
+
+
+class Arrived(NamedTuple):
+    """An event of the stream."""
+
+    dropped_turns: int
+    piece: str  # what it adds to what is shown
+    chunk: Chunk
+
+
+class End(NamedTuple):
+    """The answer has come to its end."""
+
+    rest: str  # what was held back
+
+
+class Answer:
+    """What has come of one answer; hands it on."""
+
+    def __init__(self, put: Callable, dropped_turns: int, accepted: Callable[[], None]):
+        self._put, self._dropped_turns, self._accepted = put, dropped_turns, accepted
+        self.wants_new = False  # it was refused, and the server names the newer field
+        self.begin()
+
+    def begin(self) -> None:
+        self.begun = self._thought = False
+        self.shown = VisibleText()
+
+    def add(self, chunk: Chunk) -> None:
+        self._accepted()
+        piece = self.shown.add(chunk.text)
+        self.begun = self.begun or bool(piece)
+        self._thought = self._thought or chunk.thought or self.shown.thought
+        # nothing but a thought does not end the reply: the server is asked again
+        if not (self.only_thought and chunk.finish):
+            self._put(Arrived(self._dropped_turns, piece, chunk))
+
+    @property
+    def only_thought(self) -> bool:
+        return self._thought and not self.begun
+
+
+async def converse(
+    server, persona: Persona, turns: Sequence[str], settings: Settings, put: Callable
+) -> UserError | End:
+    """Asks a remote.Endpoint. What it does not accept goes in other shapes, until it has accepted one; then with fewer
+    turns, if any are left."""
+    until, dropped = time.monotonic() + settings.deadline, 0
+    shapes = [server.shape] if server.shape else list(SHAPES)
+    while True:
+        shape = shapes[0]
+        answer = Answer(put, dropped, lambda shape=shape: server.accepted(shape))
+        status = THINKING
+        while status == THINKING:
+            thinks = server.thinks
+            limit = settings.max_tokens + THOUGHT_TOKENS * thinks
+            body = {
+                "model": server.model,
+                "messages": messages(persona, turns[dropped:], shape.system_turn),
+                "stream": True,
+                **fields(settings, shape.fields, limit),
+            }
+            status = await ask(server.client, body, answer, PER_TOKEN * limit + AROUND, until)
+            if status == THINKING:
+                server.thinks = True  # from now on it may think on top of what it says
+            if thinks:
+                break
+        if status == 200:
+            return End(answer.shown.end())
+        if status not in NOT_ACCEPTED:
+            return UserError(sentence(status, server.name))
+        new = Shape("new", shape.system_turn)
+        if answer.wants_new and new in shapes[1:]:
+            shapes = [new, *(other for other in shapes[1:] if other != new)]
+        elif len(shapes) > 1:
+            shapes = shapes[1:]
+        elif dropped + 1 < len(turns):
+            shapes = [server.shape or SHAPES[1]]
+            dropped += max(2, (len(turns) - dropped) // 4 * 2)
+        else:
+            return UserError(sentence(status, server.name))
+
+
+async def ask(
+    client: httpx.AsyncClient, body: dict, answer: Answer, max_bytes: int, until: float
+) -> int:
+    """One request, repeated after a pause while there is hope, time, and no text yet; 200, or what went wrong."""
+    for pause in (*PAUSES, None):
+        answer.begin()
+        wanted = 0.0
+        try:
+            async with client.stream("POST", "chat/completions", json=body) as response:
+                status, wanted = response.status_code, retry_after(response)
+                if status == 200:
+                    async for chunk in chunks(response, max_bytes):
+                        answer.add(chunk)
+                    return THINKING if answer.only_thought else status
+                if status in NOT_ACCEPTED:
+                    answer.wants_new = b"max_completion_tokens" in await first_block(response)
+        except httpx.RequestError as error:
+            status = failure(error)
+        # no chunk of this protocol, or no proper end
+        except (ValueError, LookupError, TypeError, AttributeError):
+            status = BROKEN
+        if answer.begun or pause is None or (status > 0 and status not in BUSY):
+            return BROKEN if answer.begun else status
+        pause = max(pause, wanted)
+        if time.monotonic() + pause > until:
+            return status
+        await asyncio.sleep(pause)
+    raise AssertionError("the last pause is None")
+
+
+async def first_block(response: httpx.Response) -> bytes:
+    """The beginning of a refusal, which is looked through and never shown."""
+    async for block in blocks(response, MAX_LINE):
+        return block
+    return b""
