@@ -7,6 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
+from persona_bot.prompt import tidy
+from train.data.dialogues import read_dialogues
 from train.data.everyday import make_dialogues
 
 
@@ -17,8 +19,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1500, help="dialogues (default: 1500)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--personas", help="dialogues whose personas speak in half of those made")
     options = parser.parse_args()
-    dialogues = make_dialogues(options.count, options.seed)
+    read = read_dialogues(options.personas) if options.personas else []
+    personas = [[tidy(line) for line in dialogue.personality] for dialogue in read]
+    dialogues = make_dialogues(options.count, options.seed, personas)
     options.out.write_text(json.dumps(dialogues, indent=1) + "\n", encoding="utf-8")
     print(
         f"{len(dialogues)} dialogues, {sum(len(d['utterances']) for d in dialogues)} replies: {options.out}"

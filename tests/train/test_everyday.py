@@ -17,6 +17,7 @@ from train.data.everyday_contradictions import AGREES, DENIES, contradictions
 from train.data.everyday_speaker import Known
 from train.data.everyday_templates import read_facts, read_messages, read_voices
 from train.data.held_out import held_out_sentences
+from train.data.line_questions import fact_of
 from train.data.questions import read_templates
 from train.everyday import main
 from train.metrics.text import distinct_2, words
@@ -138,3 +139,33 @@ def test_wrong_answers_contradict_the_right_one(asked, answer, wrong):
     made = contradictions(random.Random(1), known, asked, answer, ["i am nine."])
     assert made[-1] == "i am nine." and len(made) == len(wrong) + 1
     assert all(text in allowed for text, allowed in zip(made, wrong, strict=False))
+
+
+@pytest.mark.parametrize(
+    "line, question, answer",
+    [
+        ("i work for a tea company.", "where do you work?", "for a tea company."),
+        ("i am a retired diver.", "are you a retired diver?", "yes, a retired diver."),
+        ("i love to whistle.", "do you like to whistle?", "yes, i love to whistle."),
+        ("i can't stand my boss.", "do you like your boss?", "no, i can't stand my boss."),
+        ("my favorite tree is the oak.", "what is your favorite tree?", "the oak."),
+        ("i have two ferrets.", "do you have two ferrets?", "i do, two ferrets."),
+        ("i cannot whistle.", "can you whistle?", "no, i can't whistle."),
+    ],
+)
+def test_a_sentence_that_people_wrote_is_asked_by_its_grammar(line, question, answer):
+    blocks = [b for b in fact_of(line).blocks if question in b.questions]
+    assert len(blocks) == 1 and answer in blocks[0].answers
+
+
+def test_a_sentence_that_no_rule_reads_is_a_fact_without_questions():
+    assert fact_of("the moon owes me money.").blocks == ()
+
+
+def test_written_personas_speak_in_half_of_the_dialogues():
+    written = [["i am a diver.", "the moon owes me money."], ["i {draw} slots."]]
+    made = make_dialogues(100, seed=2, personas=written)
+    speaking = [d for d in made if set(written[0]) <= set(d["personality"])]
+    assert 30 <= len(speaking) <= 70
+    assert not any("slots" in sentence for d in made for sentence in d["personality"])
+    assert any("moon" in u["candidates"][-1] for d in speaking for u in d["utterances"])

@@ -9,6 +9,7 @@ project. A reply's wrong candidates contradict the persona: the same reply said 
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 from persona_bot.persona import random_persona
 from persona_bot.pools import POOLS
@@ -19,11 +20,13 @@ from train.data.everyday_templates import (
     ASKS_BACK,
     Fact,
     Message,
+    Voice,
     read_facts,
     read_messages,
     read_voices,
 )
 from train.data.held_out import held_out_sentences
+from train.data.line_questions import fact_of
 
 # topics of question_templates.txt that no topic of everyday_facts.txt speaks of
 MORE_TOPICS = {"allergy", "church", "color", "films", "hair", "language", "money", "music"}
@@ -38,19 +41,25 @@ ASKED_OFTEN = (
 class Maker:
     """Draws personas and dialogues from one seed; counts replies, so that none is learnt by heart."""
 
-    def __init__(self, seed: int, often: int):
+    def __init__(self, seed: int, often: int, personas: Sequence[Sequence[str]] = ()):
         self.draw = random.Random(seed)
         self.slots, asked = questions.read_templates()
         self.facts = read_facts()
         self.facts += [Fact.of_questions(f) for f in asked if f.topic in MORE_TOPICS]
         self.messages, self.voices = read_messages(), read_voices()
         self.held_out = held_out_sentences()
+        # by people; braces would be slots
+        self.written = [
+            p for p in personas if not self.held_out & set(p) and not re.search(r"[{}]", "".join(p))
+        ]
         self.often, self.counts = often, Counter()
         self.others = [self.speaker() for _ in range(30)]
 
     def speaker(self) -> Speaker:
         """A persona of three to six sentences, a quarter of them with a line about its voice."""
         draw = self.draw
+        if self.written and draw.random() < 0.5:
+            return Speaker(draw, self._from_written(draw.choice(self.written)), self._voice())
         from_pools = draw.random() < 0.25
         if from_pools:
             known = self._from_pools()
@@ -71,8 +80,19 @@ class Maker:
             if fact.topic not in {k.fact.topic for k in known}:
                 known.append(self._known(fact))
         draw.shuffle(known)
-        voice = draw.choice(self.voices) if draw.random() < 0.3 else None
-        return Speaker(draw, known, voice)
+        return Speaker(draw, known, self._voice())
+
+    def _voice(self) -> Voice | None:
+        return self.draw.choice(self.voices) if self.draw.random() < 0.3 else None
+
+    def _from_written(self, sentences: Sequence[str]) -> list[Known]:
+        """The sentences as they are, now and then with a name or an age where they tell none."""
+        known = [Known(fact_of(line), line, {}) for line in sentences]
+        for topic, told in (("name", "name|called"), ("age", r"\d\d|years")):
+            if self.draw.random() < 0.3 and not re.search(told, " ".join(sentences)):
+                known.append(self._known(next(f for f in self.facts if f.topic == topic)))
+        self.draw.shuffle(known)
+        return known
 
     def _known(self, fact: Fact) -> Known:
         while True:
@@ -120,8 +140,8 @@ class Maker:
                 message = draw.choice(["yes", "no", "iam"])
             made = None
             if message == "question" or not speaker.can(message):
-                made = self._question(speaker)
-            made = made or self._message(speaker, self.messages.get(message, self.messages["ok"]))
+                made, message = self._question(speaker), "ok"
+            made = made or self._message(speaker, self.messages[message])
             if made:
                 said, reply, false = made
                 ends = message in ("bye", "thanks")
@@ -245,9 +265,12 @@ def typed(draw: random.Random, text: str) -> str:
     )
 
 
-def make_dialogues(count: int, seed: int = 0) -> list[dict]:
-    """`count` dialogues in the layout of Persona-Chat; the same count and seed give the same ones."""
-    maker = Maker(seed, often=max(3, count // 150))
+def make_dialogues(count: int, seed: int = 0, personas: Sequence[Sequence[str]] = ()) -> list[dict]:
+    """`count` dialogues in the layout of Persona-Chat; the same count, seed and personas give the same ones.
+
+    Half of them speak as one of the `personas`, where there are some.
+    """
+    maker = Maker(seed, max(3, count // 150), personas)
     made = [maker.dialogue() for _ in range(count)]
     replies = sorted({reply for _, _, turns in made for reply in turns[1::2]})
     return [

@@ -1,0 +1,138 @@
+"""Questions that a persona's sentence answers, made from the sentence itself by rules of grammar, whatever it speaks of.
+
+    i work for a bank.      where do you work?         for a bank.
+    i hate long meetings.   do you like long meetings? no, i hate long meetings.
+
+`train/data/everyday.py` asks them of personas that people wrote, so that odd trades and things are answered like common ones.
+"""
+
+import re
+
+from train.data.everyday_templates import Block, Fact
+
+
+class Rule:
+    """A pattern of a sentence; questions and answers, in turn, with its groups as {0}, {1}. Facts of one topic never meet."""
+
+    def __init__(self, topic: str, pattern: str, *texts: str):
+        self.topic, self.pattern = topic, pattern
+        split = [text.split(" | ") for text in texts]
+        self.blocks = list(zip(split[::2], split[1::2], strict=True))
+
+
+THING = r"((?:\w+[' -]?){1,5}?)"
+RULES = [
+    Rule(
+        "work",
+        rf"i work (as|at|for|in) {THING}",
+        "where do you work? | what do you do? | what is your job? | what do you do for a living?",
+        "i work {0} {1}. | {0} {1}. | {0} {1}, most days. | i work {0} {1}, it pays the bills.",
+        "do you work? | do you have a job? | do you work {0} {1}?",
+        "yes, {0} {1}. | i do, {0} {1}. | yes, i work {0} {1}.",
+    ),
+    Rule(
+        "trade",
+        r"i(?: a|')m (an? (?:\w+ ){0,2}?\w*(?:er|or|ist|man|nurse|student|artist|soldier|chef|cook|mom|dad|vet))",
+        "who are you? | what are you? | what do you do? | tell me about yourself.",
+        "i am {0}. | {0}, and happy. | me? {0}. | just {0}.",
+        "are you {0}? | so you are {0}? | is it true that you are {0}?",
+        "yes, i am {0}. | that's right, {0}. | yes, {0}. | i am, yes.",
+    ),
+    Rule(
+        "home",
+        rf"i live (in|on|at|near|with) {THING}",
+        "where do you live? | where is your home? | where can i find you?",
+        "{0} {1}. | i live {0} {1}. | my home is {0} {1}.",
+        "do you live {0} {1}? | you live {0} {1}, right?",
+        "yes, {0} {1}. | i do. | yes, i live {0} {1}.",
+    ),
+    Rule(
+        "origin",
+        rf"i(?: am|'m| was born| grew up|'m originally) (?:from|in) {THING}",
+        "where are you from? | where were you born? | where did you grow up?",
+        "i am from {0}. | {0}. | from {0}, originally. | i come from {0}.",
+        "are you from {0}?",
+        "yes, i am from {0}. | yes, {0}. | i am.",
+    ),
+    Rule(
+        "have {0}",
+        rf"i have (an? {THING}|(?:two|three|four|five|six|seven|eight|many|several) {THING})",
+        "do you have {0}? | you have {0}? | is it true that you have {0}? | really, {0}?",
+        "yes, i have {0}. | i do, {0}. | yes, that is true, {0}. | yes i do.",
+    ),
+    Rule(
+        "like {0}",
+        rf"i (?:really )?(?:like|love|enjoy) ((?:to )?{THING})",
+        "what do you like? | what do you enjoy? | what makes you happy?",
+        "i love {0}. | i like {0}. | {0} is what i love. | i really like {0}.",
+        "do you like {0}? | do you really like {0}?",
+        "yes, i love {0}. | yes, a lot. | i do, very much. | yes, i like {0}.",
+        "do you hate {0}?",
+        "no, i love {0}. | not at all, i like {0}.",
+    ),
+    Rule(
+        "like {0}",
+        rf"i (?:really )?(?:hate|don't like|do not like|can't stand|dislike) ((?:to )?{THING})",
+        "do you like {0}? | are you fond of {0}? | you love {0}, right?",
+        "no, i hate {0}. | not at all. | no, i don't like {0}. | no, i can't stand {0}.",
+        "what do you hate? | what don't you like?",
+        "i hate {0}. | {0}. | i don't like {0}.",
+    ),
+    Rule(
+        "favorite {0}",
+        rf"my favorite {THING} (?:is|are) {THING}",
+        "what is your favorite {0}? | what {0} do you like? | do you have a favorite {0}?",
+        "{1}. | my favorite is {1}. | i like {1} best. | {1}, always.",
+    ),
+    Rule(
+        "can {0}",
+        rf"i (?:can't|cannot|can not|never learned to) {THING}",
+        "can you {0}? | do you know how to {0}?",
+        "no, i can't {0}. | no, i never learned to. | sadly not. | no, i can not.",
+    ),
+    Rule(
+        "fear",
+        rf"i(?: am|'m) (?:afraid|scared|terrified) of {THING}",
+        "what are you afraid of? | what scares you?",
+        "i am afraid of {0}. | {0}. | {0} scare me.",
+        "are you afraid of {0}? | do you like {0}?",
+        "{0} scare me. | i am afraid of {0}.",
+    ),
+    Rule(
+        "allergy",
+        rf"i(?: am|'m) allergic to {THING}",
+        "are you allergic to anything? | do you have an allergy? | what are you allergic to?",
+        "i am allergic to {0}. | to {0}, yes. | {0}, sadly.",
+    ),
+    Rule(
+        "spouse",
+        r"(?:i(?: am|'m) (?:happily )?married.*|my (?:husband|wife) .+)",
+        "are you married? | do you have somebody at home?",
+        "yes, i am married. | yes, married. | i am. | yes, happily.",
+    ),
+    Rule(
+        "spouse",
+        r"i(?: am|'m) (?:single|divorced|not married)",
+        "are you married? | do you have a husband? | do you have a wife?",
+        "no, i am not married. | no, there is nobody. | not me, no.",
+    ),
+]
+
+
+def fact_of(line: str) -> Fact:
+    """The sentence as a fact, with the questions that a rule makes of it; without any where none fits."""
+    for rule in RULES:
+        if match := re.fullmatch(rule.pattern, line.rstrip(" .!")):
+            groups = [group for group in match.groups() if group]
+            blocks = [
+                Block([yours(q.format(*groups)) for q in asked], [a.format(*groups) for a in told])
+                for asked, told in rule.blocks
+            ]
+            who = re.sub(r"^an? ", "the ", groups[0]) if rule.topic == "trade" else ""
+            return Fact(rule.topic.format(*groups), [line], tuple(blocks), who)
+    return Fact(line, [line])
+
+
+def yours(question: str) -> str:
+    """`do you like my job?` -> `do you like your job?`"""
+    return re.sub(r"\bme\b", "you", re.sub(r"\bmy\b", "your", question))
