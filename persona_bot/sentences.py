@@ -101,7 +101,7 @@ def in_first_person(text: str, name: str = "") -> str:
     if "{{" in text or "}}" in text:
         text = text.replace("{", "").replace("}", "")
     if name:
-        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", _CHAR, text)
+        text = re.sub(rf"(?<!\w)(?<!name is ){re.escape(name)}(?!\w)", _CHAR, text)
     return _SPEAKER.sub(_pronoun, text)
 
 
@@ -115,7 +115,7 @@ def _pronoun(match: re.Match) -> str:
     who, owns, space, adverb, word = match.groups()
     rest = f"{space or ''}{adverb or ''}{word or ''}"
     mine = who == _CHAR
-    before = match.string[: match.start()].rstrip()
+    before = match.string[max(0, match.start() - 20) : match.start()].rstrip()
     subject = (
         not before
         or before[-1] in ".!?…;:,"
