@@ -1,0 +1,60 @@
+// What leaves the page: links, copies, files. The server writes them; here they reach the clipboard or the disk.
+window.personaShare = {
+	// A parcel is {kind, name, text}: for the clipboard ("copy", "link"), a picture ("png"), or a file of that kind.
+	async deliver(json) {
+		if (!json) return;
+		const { kind, name, text } = JSON.parse(json);
+		if (kind === "copy") await personaShare.copy(text);
+		else if (kind === "link") await personaShare.copy(`${location.origin}${location.pathname}#chat=${text}`);
+		else if (kind === "png") personaShare.save(await personaCards.png(JSON.parse(text)), name);
+		else personaShare.save(new Blob([text], { type: kind }), name);
+	},
+
+	async copy(text) {
+		try {
+			await navigator.clipboard.writeText(text);
+		} catch {
+			window.prompt("Copy this:", text); // no clipboard outside https and localhost
+		}
+	},
+
+	save(blob, name) {
+		const link = document.createElement("a");
+		link.href = URL.createObjectURL(blob);
+		link.download = name;
+		link.click();
+		setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+	},
+
+	// Takes the conversation out of the address, so that a reload goes on with what was said since.
+	fromAddress() {
+		const found = location.hash.match(/^#chat=(.*)$/)?.[1];
+		if (found !== undefined) history.replaceState(null, "", location.pathname + location.search);
+		return found;
+	},
+
+	// The menu: its buttons ask the server for a parcel; a file is read here (6-cards.js).
+	menu(element, trigger) {
+		personaPage.clicks(element, trigger);
+		const input = element.querySelector("input");
+		element.querySelector("[data-open]").addEventListener("click", () => input.click());
+		input.addEventListener("change", async () => {
+			const file = input.files[0];
+			input.value = "";
+			element.querySelector("[popover]").hidePopover();
+			if (file) trigger(personaNames.events.openFile, await personaCards.read(file));
+		});
+	},
+};
+
+document.addEventListener("click", async (event) => {
+	const button = event.target.closest?.("button[data-copy]");
+	if (!button) return;
+	await personaShare.copy(button.closest(".said").querySelector("p").textContent);
+	button.dataset.done = "true";
+	document.querySelector("#announcer [aria-live]").textContent = "Copied";
+	setTimeout(() => delete button.dataset.done, 1500);
+});
+
+// A link to another conversation, opened where the page is already.
+addEventListener("hashchange", () => location.hash.startsWith("#chat=") && location.reload());
