@@ -5,7 +5,7 @@ from functools import partial
 
 import gradio as gr
 
-from page import api, events, faces, names, render
+from page import api, events, faces, names, passing_on, render
 from page.conversation import Conversation
 from page.events import FIRST, PRESETS, Shown, ShownPersona
 from page.serving import Page
@@ -37,6 +37,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     start = Conversation(FIRST)
     chat = gr.State(start)
     kept = gr.Textbox(visible=False)  # what the browser brings when the page opens
+    parcel = gr.Textbox(visible=False)  # what it takes to the clipboard or the disk
     html(faces.SYMBOLS, elem_id="symbols")
     with gr.Row(elem_id="top"):
         html(render.TITLE, elem_id="title")
@@ -54,6 +55,11 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
                     render.CHATS,
                     elem_id="chats",
                     js_on_load="personaStore.earlier(element, trigger)",
+                )
+                menu = html(
+                    passing_on.menu(),
+                    elem_id="sharing",
+                    js_on_load="personaShare.menu(element, trigger)",
                 )
                 new_chat = quiet_button("New chat")
             with gr.Column(elem_id="scroll"):
@@ -129,6 +135,12 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     )
     getattr(chats, names.OPEN_CHAT)(
         events.open_chat, [persona, chat], [message, *PERSONA, *SHOWN], **soon
+    ).then(**to_message)
+    getattr(menu, names.PACK)(passing_on.packed, chat, parcel, **soon).success(
+        None, parcel, js="personaShare.deliver", **unseen
+    ).then(None, js="personaPage.focusMessage", **unseen)
+    getattr(menu, names.OPEN_FILE)(
+        passing_on.opened_file, [persona, chat], [message, *PERSONA, *SHOWN], **soon
     ).then(**to_message)
     persona.input(
         events.rewrite, [persona, chat], [name, counter, *SHOWN], trigger_mode="always_last", **at_once

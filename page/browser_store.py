@@ -68,6 +68,7 @@ class Kept(NamedTuple):
     draft: str  # in the message box
     settings: dict[str, Any]  # by name, not checked yet
     problem: str  # a sentence about what could not be used
+    link: str | None = None  # what the address holds behind #chat= (share.py)
 
 
 def kept_from_json(text: object) -> Kept:
@@ -89,6 +90,7 @@ def kept_from_json(text: object) -> Kept:
         _text_or(record.get("draft"), MAX_DRAFT_CHARS, ""),
         settings if isinstance(settings, dict) else {},
         problem,
+        _text_or(record.get("link"), MAX_JSON_CHARS, None),
     )
 
 

@@ -91,7 +91,7 @@ def _data(text: object) -> dict:
         raise UserError(NO_CARD)
     if len(text) > MAX_CARD_CHARS:
         raise UserError(
-            f"This card has {len(text):,} characters and at most {MAX_CARD_CHARS:,} fit; shorten it."
+            f"This card has over {MAX_CARD_CHARS:,} characters; shorten it, its lorebook above all."
         )
     try:
         card = json.loads(text)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import backend, browser_store, render
+from page import backend, browser_store, render, share
 from page.conversation import NAMELESS, Conversation, check_message, new_id
 from page.names import SETTINGS
 from persona_bot.errors import UserError
@@ -88,14 +88,17 @@ def opened(kept: str, chat: Conversation, request: gr.Request) -> list:
     text, chat.id = back.text, new_id()  # every visit begins with a copy of the same conversation
     if back.problem:
         gr.Info(back.problem, title="")
-    if back.chat:
+    if back.link is not None:
+        _from_shared(back.link, chat)
+        text = None
+    elif back.chat:
         chat.persona, chat.exchanges, chat.id = back.chat.persona, back.chat.exchanges, back.chat.id
         chat.own, chat.before = back.chat.own, []
     elif request.query_params.get("persona", "").strip():
         text = _from_link(request.query_params["persona"], chat)
     if text is not None:
         with_what_was_good(chat, text)
-    unsent = back.chat.unsent if back.chat else ""
+    unsent = back.chat.unsent if back.chat and back.link is None else ""
     draft = " ".join(filter(None, [unsent, back.draft]))
     settings = [kept_setting(name, back.settings) for name in SETTINGS]
     return [draft, *shown_persona(chat.persona, text), *shown(chat), *settings]
@@ -107,6 +110,17 @@ def kept_setting(name: str, kept: dict[str, Any]) -> Any:
         return getattr(Settings(**{name: kept[name]}), name)
     except (KeyError, UserError):
         return getattr(Settings(), name)
+
+
+def _from_shared(fragment: str, chat: Conversation) -> None:
+    """Takes the conversation that a link holds."""
+    try:
+        shared = share.chat_from_link(fragment)
+    except UserError as error:
+        gr.Info(str(error), title="")
+        return
+    chat.persona, chat.exchanges, chat.own = shared.persona, shared.exchanges, shared.own
+    chat.before = []
 
 
 def _from_link(wanted: str, chat: Conversation) -> str | None:

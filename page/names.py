@@ -13,6 +13,8 @@ SHOW = "like"  # ‹ and › at a reply with alternatives
 FACE = "option_select"  # a face for the persona
 OPEN_CHAT = "upload"  # a conversation that the browser kept
 OPEN_PERSONA = "apply"  # a persona that the browser kept
+PACK = "copy"  # an entry of the menu that passes a chat on
+OPEN_FILE = "load"  # what a visitor's file holds
 EVENTS = {
     "pick": PICK,
     "edit": EDIT,
@@ -21,6 +23,7 @@ EVENTS = {
     "face": FACE,
     "openChat": OPEN_CHAT,
     "openPersona": OPEN_PERSONA,
+    "openFile": OPEN_FILE,
 }  # for the script
 
 SETTINGS = (*SLIDERS, "seed")  # in the order in which the page shows them

@@ -6,12 +6,17 @@ import gradio as gr
 
 from page import browser_store, cards, export, share
 from page.conversation import NAMELESS, Conversation
+from page.events import shown, shown_persona, toast
 from page.names import PACK
 from page.render import event
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 
 MAX_FILE_BYTES = 8 * 2**20  # 6-cards.js reads no larger one
+SAID = {
+    "link": "Link copied. Whoever opens it reads this chat and can go on from it.",
+    "copy": "The chat is copied.",
+}
 KINDS = {  # of a parcel, as the menu names them
     "link": "Copy a link to this chat",
     "copy": "Copy the chat as text",
@@ -28,8 +33,8 @@ def menu() -> str:
         f'<li><button {event(PACK, kind=kind)}>{label}</button></li>' for kind, label in KINDS.items()
     )
     return (
-        '<button type="button" class="quiet" popovertarget="sharing">Share</button>'
-        '<div id="sharing" popover role="dialog" aria-label="Share"><h3>Share</h3>'
+        '<button type="button" class="quiet" popovertarget="share">Share</button>'
+        '<div id="share" popover role="dialog" aria-label="Share"><h3>Share</h3>'
         f'<ul>{buttons}<li><button type="button" data-open>Open a chat or a character card…</button></li></ul>'
         "<p>A link holds persona and chat itself; nothing is stored on a server.</p>"
         '<input type="file" hidden accept=".json,.png,application/json,image/png" aria-label="A file"></div>'
@@ -92,8 +97,20 @@ def _is_chat(text: object) -> bool:
     return isinstance(record, dict) and "persona_bot" in record
 
 
-def told(words: str) -> None:
-    gr.Info(words, title="", duration=8)
+def packed(chat: Conversation, event: gr.EventData) -> str:
+    """An entry of the menu was pressed."""
+    with toast():
+        parcel = pack(chat, event.kind)
+    if event.kind in SAID:
+        gr.Info(SAID[event.kind], title="", duration=4)
+    return parcel
 
 
-SAID = {"link": "Link copied. It holds the persona and the chat.", "copy": "The chat is copied."}
+def opened_file(text: str, chat: Conversation, event: gr.EventData) -> list:
+    """A file was chosen; the browser has read it."""
+    with toast():
+        note = open_file(chat, event.text, event.bytes, text)
+    if note:
+        gr.Info(note, title="", duration=8)
+    unsent, chat.unsent = chat.unsent, ""
+    return [unsent or gr.skip(), *shown_persona(chat.persona), *shown(chat)]

@@ -18,6 +18,10 @@ PEN = (
     '<svg viewBox="0 0 24 24" width="16" height="16" fill="none" stroke="currentColor" stroke-width="1.8" stroke-linejoin="round" '
     'aria-hidden="true"><path d="M4 20l1-5L16.5 3.5l4 4L9 19z"/></svg>'
 )
+COPY = (
+    '<button type="button" class="copy" data-copy aria-label="Copy" title="Copy"><svg viewBox="0 0 24 24" width="16" height="16" '
+    'fill="none" stroke="currentColor" stroke-width="1.8" aria-hidden="true"><path d="M9 9h11v11H9zM5 15H4V4h11v1"/></svg></button>'
+)
 TITLE = "<h1>Persona bot <span>describe someone, then talk to them</span></h1>"
 TO_PERSONA = '<button type="button" class="quiet" data-scroll="persona" aria-label="Edit persona">Edit</button>'
 TO_CHAT = '<button type="button" class="quiet" data-scroll="talk">Back to the chat</button>'
@@ -187,7 +191,7 @@ def _yours(exchange: Exchange, number: int, chat: Conversation) -> str:
 def _theirs(exchange: Exchange, number: int, last: bool) -> str:
     words = f'<p dir="auto">{escape(exchange.reply)}</p>'
     below = _alternatives(exchange, number) if last and len(exchange.replies) > 1 else ""
-    return _bubble(exchange.persona, words, number, below)
+    return _bubble(exchange.persona, words + COPY, number, below)
 
 
 def _alternatives(exchange: Exchange, number: int) -> str:

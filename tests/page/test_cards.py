@@ -87,7 +87,7 @@ def test_what_is_no_card_gets_one_sentence(text):
 
 
 def test_a_card_that_is_too_large_or_says_nothing_gets_one_sentence():
-    with pytest.raises(UserError, match=r"^This card has 100,0\d\d characters and at most 100,000 fit; shorten it\.$"):
+    with pytest.raises(UserError, match="^This card has over 100,000 characters; shorten it, its lorebook above all"):
         read_card(card(2, description="x" * (MAX_CARD_CHARS - 200)).ljust(MAX_CARD_CHARS + 1))
     with pytest.raises(UserError, match="^This card says nothing about its character; choose another"):
         read_card(json.dumps({"description": "\x00 {{random:a}} ", "extensions": []}))

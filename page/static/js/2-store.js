@@ -110,8 +110,8 @@ window.personaStore = (() => {
 			const settings = all.get("settings") ?? {};
 			const again = tab.get("now:link") === link() && tab.get("now:record");
 			const storage = again ? tab : link() ? null : all;
-			const kept = { settings };
-			if (storage) {
+			const kept = { settings, link: personaShare.fromAddress() };
+			if (storage && kept.link === undefined) {
 				const record = again ? withGrowing(tab.get("now:record")) : all.get("now:record");
 				if (record && !again) delete record.id; // the other tab may go on with its own
 				if (record) opened = JSON.stringify(record.exchanges);
