@@ -13,8 +13,8 @@ SHOW = "like"  # ‹ and › at a reply with alternatives
 FACE = "option_select"  # a face for the persona
 OPEN_CHAT = "upload"  # a conversation that the browser kept
 OPEN_PERSONA = "apply"  # a persona that the browser kept
-PACK = "copy"  # an entry of the menu that passes a chat on
-OPEN_FILE = "load"  # what a visitor's file holds
+PACK = "submit"  # an entry of the menu that passes a chat on
+OPEN_FILE = "input"  # what a visitor's file holds
 EVENTS = {
     "pick": PICK,
     "edit": EDIT,
