@@ -149,14 +149,23 @@ def plan_pass(parts: Sequence[Part], slots: KVSlots, all_positions: bool) -> Pas
 
 
 def plan_branches(
-    branches: Sequence[Sequence[int]], cache: KVCache, token_type: int | None, slots: KVSlots
+    branches: Sequence[Sequence[int]],
+    cache: KVCache,
+    token_type: int | None,
+    slots: KVSlots,
+    hidden: Sequence[tuple[int, int]] = (),
 ) -> PassPlan:
-    """One pass over several continuations of what the cache holds, which see it and themselves only."""
+    """One pass over several continuations of what the cache holds, which see it and themselves only.
+
+    `hidden`: for each branch the cached positions (from, until) that it does not see.
+    """
     ids = [i for branch in branches for i in branch]
     cache.reserve(len(ids))
     owner = torch.tensor([number for number, branch in enumerate(branches) for _ in branch])
     mask = torch.ones(len(ids), cache.length + len(ids), dtype=torch.bool).tril(cache.length)
     mask[:, cache.length :] &= owner[:, None] == owner[None]
+    for number, (start, end) in enumerate(hidden):
+        mask[owner == number, start:end] = False
     empty = torch.empty(0, dtype=torch.long)
     device, until = slots.kv.device, cache.length + len(ids)
     inputs = PassInputs(

@@ -105,10 +105,17 @@ class FastLlama:
 
     @torch.inference_mode()
     def forward_branches(
-        self, branches: Sequence[Sequence[int]], cache: KVCache, token_type: int | None = None
+        self,
+        branches: Sequence[Sequence[int]],
+        cache: KVCache,
+        token_type: int | None = None,
+        hidden: Sequence[tuple[int, int]] = (),
     ) -> Tensor:
-        """Logits (N, vocabulary) after every id of several branches, each behind what the cache holds and forgets them again."""
-        return self._run(plan_branches(branches, cache, token_type, self.slots))
+        """Logits (N, vocabulary) after every id of several branches, each behind what the cache holds and forgets them again.
+
+        `hidden`: for each branch the cached positions (from, until) that it does not see.
+        """
+        return self._run(plan_branches(branches, cache, token_type, self.slots, hidden))
 
     def _run(self, plan: PassPlan) -> Tensor:
         x = self.embedding[plan.ids].float()  # (N, hidden)

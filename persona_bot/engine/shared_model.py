@@ -135,10 +135,17 @@ class SharedModel:
 
     @torch.inference_mode()
     def forward_branches(
-        self, branches: Sequence[Sequence[int]], cache: KVCache, token_type: int | None = None
+        self,
+        branches: Sequence[Sequence[int]],
+        cache: KVCache,
+        token_type: int | None = None,
+        hidden: Sequence[tuple[int, int]] = (),
     ) -> Tensor:
-        """Logits (N, vocabulary) after every id of several branches, each behind what the cache holds and forgets them again."""
-        return self._run(plan_branches(branches, cache, token_type, self.slots))
+        """Logits (N, vocabulary) after every id of several branches, each behind what the cache holds and forgets them again.
+
+        `hidden`: for each branch the cached positions (from, until) that it does not see.
+        """
+        return self._run(plan_branches(branches, cache, token_type, self.slots, hidden))
 
     def _run(self, plan: PassPlan) -> Tensor:
         def row(numbers: Sequence[int]) -> Tensor:
