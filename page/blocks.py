@@ -5,7 +5,7 @@ from functools import partial
 
 import gradio as gr
 
-from page import api, events, faces, names, passing_on, render
+from page import api, duet, duet_view, events, faces, names, passing_on, render
 from page.conversation import Conversation
 from page.events import FIRST, PRESETS, Shown, ShownPersona
 from page.serving import Page
@@ -66,6 +66,9 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
                 transcript = buttons(render.transcript(start), elem_id="transcript")
                 html("", elem_id="just-sent")
                 growing = html("", elem_id="growing", js_on_load="personaPage.follow(element)")
+            talking = html(
+                "", elem_id="talking", js_on_load="personaDuet.watch(element, trigger)"
+            )
             with gr.Row(elem_id="editing", visible=False) as editing:
                 html("<p>Your next message replaces the marked one and all that follows.</p>")
                 keep = quiet_button("Cancel", elem_id="keep")
@@ -82,6 +85,11 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
             with gr.Row(elem_id="after"):
                 retry_button = quiet_button("Retry", interactive=False)
                 undo_button = quiet_button("Undo", interactive=False)
+                duet_menu = html(
+                    duet_view.menu(PRESETS),
+                    elem_id="duet-menu",
+                    js_on_load="personaDuet.menu(element, trigger)",
+                )
                 status = html(render.status(start, 0, 0), elem_id="status")
         with gr.Column(elem_id="persona"):
             html(render.TO_CHAT, elem_id="to-chat")
@@ -113,7 +121,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     SHOWN = list(
         Shown(
             cards=cards, header=header, transcript=transcript, growing=growing, status=status, send=send_button,
-            stop=stop_button, retry=retry_button, undo=undo_button, editing=editing, own_face=own_face, record=record,
+            stop=stop_button, retry=retry_button, undo=undo_button, editing=editing, own_face=own_face, record=record, duet=talking,
         )
     )  # fmt: skip
     PERSONA = list(ShownPersona(name=name, text=persona, counter=counter))
@@ -167,8 +175,18 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
         js="personaPage.sent", **soon,
     )  # fmt: skip
     sending.failure(None, js="personaPage.refused", **unseen)
+    getattr(duet_menu, names.TALK)(duet.begin, chat, SHOWN, **soon).success(**to_message)
+    writer = {
+        "concurrency_limit": AT_ONCE, "concurrency_id": "model", "show_progress": "minimal",
+        "show_progress_on": status, "api_visibility": "private",
+    }  # fmt: skip
+    speaking = getattr(talking, names.NEXT_LINE)(duet.listen, chat, SHOWN, **at_once).success(
+        duet.speak, [chat, *settings], growing, **writer
+    )
+    speaking.failure(events.halt, [message, chat], [message, *SHOWN], **at_once)
     for asked in (
         sending,
+        speaking.success(duet.answer, chat, SHOWN, **soon),
         getattr(transcript, names.STARTER)(events.send_starter, [persona, chat], SHOWN, **soon),
         retry_button.click(events.retry, [persona, chat], SHOWN, **soon),
     ):

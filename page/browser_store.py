@@ -3,7 +3,8 @@
     {"persona_bot": 1, "id": "4f0c..", "persona": {"name": "Willow", "face": "🌱", "sentences": ["i am willow."]}, "own": false,
      "exchanges": [{"message": "hi", "replies": ["hello!", "hey."], "shown": 1}]}
 
-An exchange names its `persona` only where it is not the conversation's. What comes back is a stranger's input: it passes the
+An exchange names its `persona` only where it is not the conversation's, and who said its message (`by`) where that was a
+second persona. What comes back is a stranger's input: it passes the
 same rules as what is typed into the page, and its size is bounded before it is parsed.
 """
 
@@ -109,6 +110,8 @@ def _exchange(exchange: Exchange, chat: Conversation) -> dict[str, Any]:
     }
     if exchange.persona != chat.persona:
         fields["persona"] = persona_to_dict(exchange.persona)
+    if exchange.by:
+        fields["by"] = persona_to_dict(exchange.by)
     return fields
 
 
@@ -151,7 +154,8 @@ def _read_exchange(fields: dict[str, Any], persona: Persona) -> Exchange:
         raise UserError(BROKEN)
     if "persona" in fields:
         persona = persona_from_dict(fields["persona"])
-    return Exchange(check_message(fields.get("message")), persona, replies, shown)
+    by = persona_from_dict(fields["by"]) if "by" in fields else None
+    return Exchange(check_message(fields.get("message")), persona, replies, shown, by=by)
 
 
 def persona_from_dict(value: object) -> Persona:

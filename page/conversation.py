@@ -24,6 +24,7 @@ from persona_bot.prompt import SILENCE
 MAX_EXCHANGES = 200  # bounds a session's memory; a model forgets far earlier
 MAX_REPLIES = 20  # alternatives of one exchange
 MAX_FACE_CHARS = 16
+MAX_LINES = 20  # that two personas say to each other before they stop
 MAX_STEPS_BACK = 20  # fresh starts that can be undone
 NAMELESS = Persona("Your persona", (), "🎭")  # name and face of one that has none
 
@@ -39,6 +40,7 @@ class Exchange:
     replies: list[str] = field(default_factory=list)
     shown: int = 0  # the reply that the conversation goes on from
     growing: str = ""  # the reply that is being written
+    by: Persona | None = None  # who said the message, when that was no visitor but a second persona
     replaced: list["Exchange"] = field(default_factory=list)  # what this edited message superseded
 
     @property
@@ -77,7 +79,15 @@ class Conversation:
     unsent: str = ""  # a message without an answer, on its way back into the message box
     returned: str = ""  # the message that `undo` gave back last
     before: list[Before] = field(default_factory=list)
+    partner: Persona | None = None  # a second persona that talks to the first
+    lines_left: int = 0  # of both, until they stop by themselves
+    line: str | None = None  # what the partner is saying
     _persona_before: Persona | None = None  # of the exchange that is tried again
+
+    @property
+    def writing(self) -> bool:
+        """Whether somebody is writing: the persona, or a second one that talks to it."""
+        return self.pending is not None or self.line is not None
 
     @property
     def greeting(self) -> str:
@@ -112,8 +122,42 @@ class Conversation:
         self.pending, exchange.growing = exchange, ""
         self.claimed, self.editing, self.stop = False, None, threading.Event()
 
+    def begin_talk(self, partner: Persona) -> None:
+        """A second persona takes the visitor's place."""
+        self._refuse_while_pending()
+        self.partner, self.lines_left, self.editing = partner, MAX_LINES, None
+
+    def open_line(self) -> None:
+        """The partner is about to speak, unless they were stopped or the chat is full."""
+        if len(self.exchanges) >= MAX_EXCHANGES:
+            self.lines_left = 0
+        if self.lines_left and not self.writing:
+            self.line, self.stop = "", threading.Event()
+            self.lines_left -= 1
+
+    def close_line(self) -> None:
+        """What the partner said becomes a message, and the persona is asked."""
+        said, self.line = self.line, None
+        if said and self.partner:
+            self.ask(said[:MAX_MESSAGE_CHARS])
+            self.exchanges[-1].by = self.partner
+            self.lines_left = max(0, self.lines_left - 1)
+
+    def end_talk(self) -> None:
+        """Stops the two: the line that is being said is dropped, a reply counts as far as it came."""
+        if self.partner and self.writing:
+            self.stop.set()
+            if self.pending:
+                self.finish(self.pending)
+        self.line, self.lines_left = None, 0
+
+    def heard(self) -> list[str]:
+        """`turns` as the partner hears them: what the persona said is the partner's partner's."""
+        turns = self.turns()
+        return turns[1:] if turns[:1] == [SILENCE] else [SILENCE, *turns]
+
     def _refuse_while_pending(self) -> None:
-        if self.pending:
+        if self.writing:
             raise UserError("A reply is being written; wait for it or press Stop.")
 
     def claim(self) -> Exchange | None:
@@ -139,7 +183,7 @@ class Conversation:
         elif exchange.replies:
             exchange.persona = self._persona_before
         else:
-            self.unsent = exchange.message
+            self.unsent = "" if exchange.by else exchange.message
             self.exchanges[-1:] = exchange.replaced
         exchange.growing = ""
 
@@ -147,6 +191,7 @@ class Conversation:
         """Ends the reply that is being written, or takes back the message that still waits for its turn."""
         if self.stop:
             self.stop.set()
+        self.line, self.lines_left = None, 0
         waiting = self.claim()
         if waiting:
             self.finish(waiting)
@@ -161,7 +206,7 @@ class Conversation:
         if self.exchanges:
             exchange = self.exchanges.pop()
             self.exchanges += exchange.replaced
-            return exchange.message, None
+            return "" if exchange.by else exchange.message, None
         if not self.before:
             raise UserError("There is nothing to undo.")
         self.id, self.persona, self.own, text, self.exchanges, message = self.before.pop()
@@ -201,6 +246,8 @@ class Conversation:
 
     def put_away(self, text: str | None) -> None:
         """Ends what is being written and remembers all of it for `undo`."""
+        self.end_talk()
+        self.partner = None
         if self.stop:
             self.stop.set()
         if self.pending:

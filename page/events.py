@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import backend, browser_store, render, share
+from page import backend, browser_store, duet_view, render, share
 from page.conversation import NAMELESS, Conversation, check_message, new_id
 from page.names import SETTINGS
 from persona_bot.errors import UserError
@@ -37,6 +37,7 @@ class Shown(NamedTuple):
     editing: Any
     own_face: Any
     record: Any
+    duet: Any
 
 
 class ShownPersona(NamedTuple):
@@ -58,7 +59,7 @@ def toast() -> Iterator[None]:
 
 
 def shown(chat: Conversation) -> Shown:
-    writing, something = chat.pending is not None, bool(chat.exchanges)
+    writing, something = chat.writing, bool(chat.exchanges)
     return Shown(
         cards=render.cards(PRESETS, chat.persona),
         header=render.header(chat.persona, PRESETS),
@@ -72,6 +73,7 @@ def shown(chat: Conversation) -> Shown:
         editing=gr.update(visible=chat.editing is not None),
         own_face=render.own_face(chat.persona),
         record=render.record(browser_store.chat_to_json(chat)),
+        duet=duet_view.state(chat),
     )
 
 
@@ -200,6 +202,7 @@ def send(message: str, text: str, chat: Conversation) -> Shown:
     with toast():
         check_message(message)
         chat.rewrite(text, PRESETS)
+        chat.end_talk()  # the visitor steps in
         chat.ask(message)
     return shown(chat)
 

@@ -20,7 +20,8 @@ def chat_as_text(chat: Conversation) -> str:
     if chat.greeting:
         paragraphs.append(f"{_speaker(_first(chat))}: {chat.greeting}")
     for exchange in chat.exchanges:
-        paragraphs.append(f"You: {exchange.message}")
+        asked_by = _speaker(exchange.by) if exchange.by else "You"
+        paragraphs.append(f"{asked_by}: {exchange.message}")
         if exchange.reply:
             paragraphs.append(f"{_speaker(exchange.persona)}: {exchange.reply}")
     return "\n\n".join(filter(None, paragraphs)) + "\n"

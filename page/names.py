@@ -15,6 +15,8 @@ OPEN_CHAT = "upload"  # a conversation that the browser kept
 OPEN_PERSONA = "apply"  # a persona that the browser kept
 PACK = "submit"  # an entry of the menu that passes a chat on
 OPEN_FILE = "input"  # what a visitor's file holds
+TALK = "play"  # a second persona to talk with
+NEXT_LINE = "tick"  # of two personas that talk
 EVENTS = {
     "pick": PICK,
     "edit": EDIT,
@@ -24,6 +26,8 @@ EVENTS = {
     "openChat": OPEN_CHAT,
     "openPersona": OPEN_PERSONA,
     "openFile": OPEN_FILE,
+    "talk": TALK,
+    "nextLine": NEXT_LINE,
 }  # for the script
 
 SETTINGS = (*SLIDERS, "seed")  # in the order in which the page shows them

@@ -119,16 +119,24 @@ def transcript(chat: Conversation) -> str:
 
 def growing(chat: Conversation) -> str:
     """The reply that is being written, alone, or nothing: what a frame carries."""
-    exchange = chat.pending
-    if exchange is None:
+    if chat.line is not None and chat.partner:
+        return _talk(_partners(chat.partner, _growing(chat.line)))
+    if chat.pending is None:
         return ""
-    if exchange.growing:
-        words = f'<p dir="auto" data-writing>{escape(exchange.growing)}</p>'
-    else:
-        words = (
-            '<p class="dots" role="img" aria-label="is about to answer"><i></i><i></i><i></i></p>'
-        )
-    return _talk(_bubble(exchange.persona, words, len(chat.exchanges) - 1))
+    words = _growing(chat.pending.growing)
+    return _talk(_bubble(chat.pending.persona, words, len(chat.exchanges) - 1))
+
+
+def _growing(text: str) -> str:
+    if text:
+        return f'<p dir="auto" data-writing>{escape(text)}</p>'
+    return '<p class="dots" role="img" aria-label="is about to answer"><i></i><i></i><i></i></p>'
+
+
+def _partners(partner: Persona, words: str) -> str:
+    """What a second persona says in a visitor's place."""
+    face = faces.face(partner.face or NAMELESS.face)
+    return f'<li class="you"><div class="said">{_by(partner)}{words}</div>{face}</li>'
 
 
 def _talk(items: str) -> str:
@@ -177,13 +185,15 @@ def _greeting(chat: Conversation) -> str:
 
 
 def _yours(exchange: Exchange, number: int, chat: Conversation) -> str:
+    if exchange.by:
+        return _partners(exchange.by, f'<p dir="auto">{escape(exchange.message)}</p>')
     edited = ' data-editing="true"' if chat.editing == number else ""
     pen = (
         f'<button class="pen" {event(names.EDIT, number=number)} aria-label="Edit message {number + 1}" '
         f'title="Edit and ask again">{PEN}</button>'
     )
     return (
-        f'<li class="you"{edited}>{"" if chat.pending else pen}<div class="said"><span class="by">You</span>'
+        f'<li class="you"{edited}>{"" if chat.writing else pen}<div class="said"><span class="by">You</span>'
         f'<p dir="auto">{escape(exchange.message)}</p></div></li>'
     )
 

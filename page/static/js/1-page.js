@@ -83,7 +83,8 @@ window.personaPage = {
 	// The box clears and the message stands in the chat before the server has answered; what it would refuse stays in the box.
 	sent(message, ...others) {
 		const editing = document.querySelector("[data-editing]");
-		const writing = document.querySelector("#growing .them");
+		const talking = document.querySelector("[data-talking]"); // two personas, whom the visitor interrupts
+		const writing = !talking && document.querySelector("#growing .them");
 		if (personaPage.sending === null && !writing && message.trim() && message.length <= 1000) {
 			personaPage.sending = message;
 			const typedSince = personaPage.box().value.slice(message.length);
