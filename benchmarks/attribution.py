@@ -47,7 +47,9 @@ def main() -> None:
             found += bool(set(about) & set(marked))
             if not set(about) & set(marked):
                 print(f"not marked: {probe['question']} - {reply}")
-    print(f"{right} right answers; the right sentence is marked in {found / right:.1%}, {marks / right:.2f} marks each")
+    print(
+        f"{right} right answers; the right sentence is marked in {found / right:.1%}, {marks / right:.2f} marks each"
+    )
 
     idle = wrong = 0
     for seed, persona in enumerate(load_presets().values()):
@@ -58,7 +60,9 @@ def main() -> None:
                 if marked:
                     print(f"marked: {message} - {reply} - {persona.sentences[marked[0]]}")
     print(f"{idle} replies that share no word with the persona; {wrong / idle:.1%} marked")
-    print(f"marking takes {clock['marking'] / clock['reply']:.2f} of the time that the replies take")
+    print(
+        f"marking takes {clock['marking'] / clock['reply']:.2f} of the time that the replies take"
+    )
 
 
 def holds(text: str, accept: list[str]) -> bool:

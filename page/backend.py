@@ -21,6 +21,7 @@ from page import metrics
 from persona_bot import load_model
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
+from persona_bot.replies.attribution import used_sentences
 from persona_bot.replies.reply import Model
 from persona_bot.settings import Settings
 
@@ -157,3 +158,14 @@ _write_on_borrowed_gpu = spaces.GPU(duration=30)(_write_apart) if spaces else No
 def room(persona: Persona, turns: list[str], settings: Settings | None = None) -> tuple[int, int]:
     """(tokens used, tokens there are); (0, 0) while the model is loading, or where only its server can count."""
     return (0, 0) if model is None else model.context_usage(persona, turns, settings)
+
+
+def used(persona: Persona, turns: list[str], reply: str) -> list[str]:
+    """The sentences of the persona that the reply used, the most important first; raises UserError where nobody can tell.
+
+    On a borrowed GPU nothing is looked for: it would be borrowed a second time.
+    """
+    if spaces is not None and model.device_label == "GPU":
+        return []
+    found = used_sentences(model, persona, turns, reply)
+    return [persona.sentences[number] for number, _ in found]

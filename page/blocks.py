@@ -5,7 +5,7 @@ from functools import partial
 
 import gradio as gr
 
-from page import api, duet, duet_view, events, faces, names, passing_on, render
+from page import api, duet, duet_view, events, faces, names, passing_on, render, why
 from page.conversation import Conversation
 from page.events import FIRST, PRESETS, Shown, ShownPersona
 from page.serving import Page
@@ -66,9 +66,8 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
                 transcript = buttons(render.transcript(start), elem_id="transcript")
                 html("", elem_id="just-sent")
                 growing = html("", elem_id="growing", js_on_load="personaPage.follow(element)")
-            talking = html(
-                "", elem_id="talking", js_on_load="personaDuet.watch(element, trigger)"
-            )
+                because = html("", elem_id="why", js_on_load="personaWhy.watch(element)")
+            talking = html("", elem_id="talking", js_on_load="personaDuet.watch(element, trigger)")
             with gr.Row(elem_id="editing", visible=False) as editing:
                 html("<p>Your next message replaces the marked one and all that follows.</p>")
                 keep = quiet_button("Cancel", elem_id="keep")
@@ -122,6 +121,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
         Shown(
             cards=cards, header=header, transcript=transcript, growing=growing, status=status, send=send_button,
             stop=stop_button, retry=retry_button, undo=undo_button, editing=editing, own_face=own_face, record=record, duet=talking,
+            why=because,
         )
     )  # fmt: skip
     PERSONA = list(ShownPersona(name=name, text=persona, counter=counter))
@@ -162,7 +162,6 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     getattr(transcript, names.EDIT)(
         events.edit, chat, [message, *SHOWN], js="personaPage.beforeEdit", **at_once
     ).then(**to_message)
-    getattr(transcript, names.SHOW)(events.show, chat, SHOWN, **soon)
     keep.click(events.stop_editing, chat, SHOWN, **at_once).then(
         None, js="personaPage.afterEdit", **unseen
     )
@@ -184,6 +183,11 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
         duet.speak, [chat, *settings], growing, **writer
     )
     speaking.failure(events.halt, [message, chat], [message, *SHOWN], **at_once)
+    # after a reply is shown; few at a time, since replies come first
+    because_of = {**unseen, "concurrency_limit": 2, "concurrency_id": "why"}
+    getattr(transcript, names.SHOW)(events.show, chat, SHOWN, **soon).success(
+        why.found, chat, because, **because_of
+    )
     for asked in (
         sending,
         speaking.success(duet.answer, chat, SHOWN, **soon),
@@ -197,5 +201,6 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
         )  # fmt: skip
         # no room in the queue
         writing.failure(events.halt, [message, chat], [message, *SHOWN], **at_once)
-        writing.success(events.settle, [message, chat], [message, *SHOWN], **at_once)
+        settled = writing.success(events.settle, [message, chat], [message, *SHOWN], **at_once)
+        settled.success(why.found, chat, because, **because_of)
     gr.api(api.answer, api_name="chat", concurrency_limit=AT_ONCE, concurrency_id="model")

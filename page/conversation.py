@@ -82,6 +82,7 @@ class Conversation:
     partner: Persona | None = None  # a second persona that talks to the first
     lines_left: int = 0  # of both, until they stop by themselves
     line: str | None = None  # what the partner is saying
+    used: tuple[str, tuple[str, ...]] | None = None  # a reply, and the sentences that it used
     _persona_before: Persona | None = None  # of the exchange that is tried again
 
     @property

@@ -18,7 +18,7 @@ from page.events import PRESETS, Shown, frame_seconds, shown, toast
 from page.names import SETTINGS
 from persona_bot.errors import UserError
 from persona_bot.persona import random_persona
-from persona_bot.replies.reply import Settings
+from persona_bot.settings import Settings
 
 
 def begin(chat: Conversation, event: gr.EventData) -> Shown:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import backend, browser_store, duet_view, render, share
+from page import backend, browser_store, duet_view, render, share, why
 from page.conversation import NAMELESS, Conversation, check_message, new_id
 from page.names import SETTINGS
 from persona_bot.errors import UserError
@@ -38,6 +38,7 @@ class Shown(NamedTuple):
     own_face: Any
     record: Any
     duet: Any
+    why: Any
 
 
 class ShownPersona(NamedTuple):
@@ -74,6 +75,7 @@ def shown(chat: Conversation) -> Shown:
         own_face=render.own_face(chat.persona),
         record=render.record(browser_store.chat_to_json(chat)),
         duet=duet_view.state(chat),
+        why=why.drawn(chat),
     )
 
 

@@ -30,7 +30,8 @@ KINDS = {  # of a parcel, as the menu names them
 
 def menu() -> str:
     buttons = "".join(
-        f'<li><button {event(PACK, kind=kind)}>{label}</button></li>' for kind, label in KINDS.items()
+        f"<li><button {event(PACK, kind=kind)}>{label}</button></li>"
+        for kind, label in KINDS.items()
     )
     return (
         '<button type="button" class="quiet" popovertarget="share">Share</button>'

@@ -1,6 +1,6 @@
 """A conversation in a link: packed into the fragment, which no browser sends and no log holds.
 
-    https://host/#chat=7VbBbtswDP0V..        the JSON of browser_store.py, deflated, in URL-safe base64
+https://host/#chat=7VbBbtswDP0V..        the JSON of browser_store.py, deflated, in URL-safe base64
 """
 
 import base64

@@ -53,6 +53,11 @@ class Backend(Protocol):
     def score(self, prompt: Prompt, replies: Sequence[list[int]]) -> list[float]:
         """Log likelihood of each reply behind the prompt; replies end with their end token."""
 
+    def score_hiding(
+        self, prompt: Prompt, reply: list[int], hidden: Sequence[tuple[int, int]]
+    ) -> list[float]:
+        """Log likelihood of a reply behind the prompt, then behind it with each of these stretches (from, until) out of sight."""
+
     def close(self) -> None:
         """Gives back what the backend holds beside memory."""
 
@@ -130,6 +135,27 @@ class BatchedBackend:
             parts = values.split([len(reply) for reply in replies])
             return [part.sum().item() for part in parts]
 
+    @torch.inference_mode()
+    def score_hiding(
+        self, prompt: Prompt, reply: list[int], hidden: Sequence[tuple[int, int]]
+    ) -> list[float]:
+        """Branches of one pass, behind what the reply's own prompt left in the cache."""
+        with told_in_one_sentence():
+            self.engine.reap_finished()
+            cache, known = self.prefixes.take(prompt.ids, self.model.new_cache)
+            types, last = prompt.token_types, len(prompt.ids) - 1
+            if known < last:
+                part = Part(prompt.ids[known:last], cache, types and types[known:last])
+                self.model.forward([part])
+            # the prompt's last id stands in each branch, so that it does not see the stretch either
+            branches = [[prompt.ids[last], *reply[:-1]]] * (len(hidden) + 1)
+            logits = self.model.forward_branches(
+                branches, cache, types and types[-1], [(0, 0), *hidden]
+            )
+            self.prefixes.give_back(prompt.ids[:last], cache)
+            values = logits.unflatten(0, (len(branches), len(reply))).log_softmax(-1)
+            return values[:, range(len(reply)), reply].sum(-1).tolist()
+
     def close(self) -> None:
         self.prefixes.clear()
 
@@ -202,6 +228,17 @@ class SerialBackend:
     def score(self, prompt: Prompt, replies: Sequence[list[int]]) -> list[float]:
         with told_in_one_sentence(), self._lock:
             return self.scorer.score(prompt, replies).log_likelihoods
+
+    def score_hiding(
+        self, prompt: Prompt, reply: list[int], hidden: Sequence[tuple[int, int]]
+    ) -> list[float]:
+        """One prompt after the other, each without its stretch."""
+        ids, types = prompt.ids, prompt.token_types
+        prompts = [
+            prompt._replace(ids=ids[:a] + ids[b:], token_types=types and types[:a] + types[b:])
+            for a, b in [(0, 0), *hidden]
+        ]
+        return [self.score(one, [reply])[0] for one in prompts]
 
     def close(self) -> None:
         self._readings.clear()

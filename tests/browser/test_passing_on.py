@@ -43,7 +43,11 @@ def said(page) -> list[str]:
 
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG of one pixel that claims 40,000 by 40,000, with these chunks in it."""
-    whole = [(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)), *chunks, (b"IEND", b"")]
+    whole = [
+        (b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)),
+        *chunks,
+        (b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in whole

@@ -15,7 +15,7 @@ CARD = {
     "name": "Anna",
     "description": "{{char}} is a baker in Oslo.\nAnna loves {{user}}'s cat. She sings.",
     "personality": "kind, stubborn",
-    "first_mes": '*waves* hi {{user}}! {{char}} is glad to see you.',
+    "first_mes": "*waves* hi {{user}}! {{char}} is glad to see you.",
     "scenario": "a bakery",
     "mes_example": "",
     "character_book": {"entries": [{}]},
@@ -23,7 +23,9 @@ CARD = {
 
 
 def card(version: int, **changes) -> str:
-    return json.dumps({"spec": f"chara_card_v{version}", "spec_version": f"{version}.0", "data": CARD | changes})
+    return json.dumps(
+        {"spec": f"chara_card_v{version}", "spec_version": f"{version}.0", "data": CARD | changes}
+    )
 
 
 @pytest.mark.parametrize("text", [card(2), card(3), json.dumps(CARD)])
@@ -56,10 +58,18 @@ def test_a_card_with_a_sheet_in_it_becomes_sentences():
 
 
 def test_what_does_not_fit_is_named():
-    description = "I bake bread. " * 3 + "".join(f"I know {k} songs. " for k in range(300)) + "x" * 201
+    description = (
+        "I bake bread. " * 3 + "".join(f"I know {k} songs. " for k in range(300)) + "x" * 201
+    )
     assert len(description) > 5_000
     persona, note = read_card(
-        card(2, description=description, first_mes="hello there. " * 50, scenario="", character_book=None)
+        card(
+            2,
+            description=description,
+            first_mes="hello there. " * 50,
+            scenario="",
+            character_book=None,
+        )
     )
     assert len(persona.sentences) == 12 and persona.sentences[2] == "I bake bread."
     assert len(persona.greeting) <= 300 and persona.greeting.endswith("hello there.")
@@ -87,9 +97,14 @@ def test_what_is_no_card_gets_one_sentence(text):
 
 
 def test_a_card_that_is_too_large_or_says_nothing_gets_one_sentence():
-    with pytest.raises(UserError, match="^This card has over 100,000 characters; shorten it, its lorebook above all"):
+    with pytest.raises(
+        UserError,
+        match="^This card has over 100,000 characters; shorten it, its lorebook above all",
+    ):
         read_card(card(2, description="x" * (MAX_CARD_CHARS - 200)).ljust(MAX_CARD_CHARS + 1))
-    with pytest.raises(UserError, match="^This card says nothing about its character; choose another"):
+    with pytest.raises(
+        UserError, match="^This card says nothing about its character; choose another"
+    ):
         read_card(json.dumps({"description": "\x00 {{random:a}} ", "extensions": []}))
 
 

@@ -60,5 +60,7 @@ def test_each_persona_of_a_chat_is_a_dialogue_of_its_own(tmp_path):
 
 @pytest.mark.parametrize("exchanges", [[], [Exchange("hi", WILLOW)]])
 def test_without_a_reply_there_is_nothing_to_train_on(exchanges):
-    with pytest.raises(UserError, match="^There is no reply to train on yet; write a message first"):
+    with pytest.raises(
+        UserError, match="^There is no reply to train on yet; write a message first"
+    ):
         training_dialogue(chat_with(WILLOW, *exchanges))

@@ -15,7 +15,9 @@ from page.share import MAX_LINK_CHARS, chat_from_link, chat_to_link
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 
-WILLOW = Persona("Willow, gardener", ("i am willow.", "我喜欢猫。"), "🌱", "hi there!", ("Any pets?",))
+WILLOW = Persona(
+    "Willow, gardener", ("i am willow.", "我喜欢猫。"), "🌱", "hi there!", ("Any pets?",)
+)
 
 
 def packed(text: bytes) -> str:
@@ -45,7 +47,8 @@ def test_a_chat_that_is_too_long_for_a_link_gets_a_clear_word():
     words = lambda: "".join(draw.choices(string.ascii_lowercase + " ", k=300))  # noqa: E731
     chat = Conversation(WILLOW, [Exchange(words(), WILLOW, [words()]) for _ in range(30)])
     with pytest.raises(
-        UserError, match=r"^This chat is too long for a link \(\d+,\d+ characters, at most 8,000 fit\); download"
+        UserError,
+        match=r"^This chat is too long for a link \(\d+,\d+ characters, at most 8,000 fit\); download",
     ):
         chat_to_link(chat)
 
