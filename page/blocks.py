@@ -5,7 +5,7 @@ from functools import partial
 
 import gradio as gr
 
-from page import api, duet, duet_view, events, faces, names, passing_on, render, why
+from page import api, duet, duet_view, events, faces, names, opening, passing_on, render, why
 from page.conversation import Conversation
 from page.events import FIRST, PRESETS, Shown, ShownPersona
 from page.serving import Page
@@ -131,10 +131,10 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     soon = {"concurrency_limit": None, **unseen}
     to_message = {"fn": None, "js": "personaPage.focusMessage", **unseen}
 
-    opening = demo.load(
-        events.opened, [kept, chat], [message, *PERSONA, *SHOWN, *settings], js="personaStore.brought", **soon,
+    visit = demo.load(
+        opening.opened, [kept, chat], [message, *PERSONA, *SHOWN, *settings], js="personaStore.brought", **soon,
     )  # fmt: skip
-    opening.then(events.model_arrives, chat, [model_line, status], **soon)
+    visit.then(opening.model_arrives, chat, [model_line, status], **soon)
     demo.load(None, js="personaPage.start", **unseen)
     for card in (cards, random_card):
         getattr(card, names.PICK)(events.pick, [persona, chat], [*PERSONA, *SHOWN], **at_once)
@@ -179,9 +179,9 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
         "concurrency_limit": AT_ONCE, "concurrency_id": "model", "show_progress": "minimal",
         "show_progress_on": status, "api_visibility": "private",
     }  # fmt: skip
-    speaking = getattr(talking, names.NEXT_LINE)(duet.listen, chat, SHOWN, **at_once).success(
-        duet.speak, [chat, *settings], growing, **writer
-    )
+    speaking = getattr(talking, names.NEXT_LINE)(
+        duet.listen, chat, SHOWN, trigger_mode="multiple", **at_once
+    ).success(duet.speak, [chat, *settings], growing, **writer)
     speaking.failure(events.halt, [message, chat], [message, *SHOWN], **at_once)
     # after a reply is shown; few at a time, since replies come first
     because_of = {**unseen, "concurrency_limit": 2, "concurrency_id": "why"}

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import backend, browser_store, duet_view, render, share, why
-from page.conversation import NAMELESS, Conversation, check_message, new_id
+from page import backend, browser_store, duet_view, render, why
+from page.conversation import NAMELESS, Conversation, check_message
 from page.names import SETTINGS
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona, load_presets, persona_text, random_persona
@@ -86,75 +86,12 @@ def shown_persona(persona: Persona, text: str | None = None) -> ShownPersona:
     )
 
 
-def opened(kept: str, chat: Conversation, request: gr.Request) -> list:
-    """A visit begins: with what the browser kept, else with the persona that a link brings, else with the first preset."""
-    back = browser_store.kept_from_json(kept)
-    text, chat.id = back.text, new_id()  # every visit begins with a copy of the same conversation
-    if back.problem:
-        gr.Info(back.problem, title="")
-    if back.link is not None:
-        _from_shared(back.link, chat)
-        text = None
-    elif back.chat:
-        chat.persona, chat.exchanges, chat.id = back.chat.persona, back.chat.exchanges, back.chat.id
-        chat.own, chat.before = back.chat.own, []
-    elif request.query_params.get("persona", "").strip():
-        text = _from_link(request.query_params["persona"], chat)
-    if text is not None:
-        with_what_was_good(chat, text)
-    unsent = back.chat.unsent if back.chat and back.link is None else ""
-    draft = " ".join(filter(None, [unsent, back.draft]))
-    settings = [kept_setting(name, back.settings) for name in SETTINGS]
-    return [draft, *shown_persona(chat.persona, text), *shown(chat), *settings]
-
-
-def kept_setting(name: str, kept: dict[str, Any]) -> Any:
-    """The value that the browser kept of a setting when it is in its range, else the default."""
-    try:
-        return getattr(Settings(**{name: kept[name]}), name)
-    except (KeyError, UserError):
-        return getattr(Settings(), name)
-
-
-def _from_shared(fragment: str, chat: Conversation) -> None:
-    """Takes the conversation that a link holds."""
-    try:
-        shared = share.chat_from_link(fragment)
-    except UserError as error:
-        gr.Info(str(error), title="")
-        return
-    chat.persona, chat.exchanges, chat.own = shared.persona, shared.exchanges, shared.own
-    chat.before = []
-
-
-def _from_link(wanted: str, chat: Conversation) -> str | None:
-    """Takes the persona that a link names or holds; returns its text where it is over a limit."""
-    slug = wanted.strip().lower()
-    if slug in PRESETS or slug == "random":
-        chat.persona = PRESETS.get(slug) or random_persona(random.randrange(2**32))
-        return None
-    try:
-        chat.persona = NAMELESS
-        chat.rewrite(wanted, PRESETS)
-    except UserError as error:
-        gr.Info(str(error), title="")
-        return wanted
-    return None
-
-
 def with_what_was_good(chat: Conversation, text: str) -> None:
     """Reads the persona's text; over a limit the last good text stays in force, and the counter says which line."""
     try:
         chat.rewrite(text, PRESETS)
     except UserError:
         pass
-
-
-def model_arrives(chat: Conversation) -> Iterator[list]:
-    """Ends when the model is there."""
-    while not backend.ready.wait(1):
-        yield [render.model_line(None, ""), gr.skip()]
-    yield [render.model_line(backend.model.name, backend.model.device_label), shown(chat).status]
 
 
 def pick(text: str, chat: Conversation, event: gr.EventData) -> list:

@@ -140,7 +140,7 @@ def test_a_visit_brings_what_can_be_used_of_it():
     assert (broken.chat, broken.text, broken.draft, broken.settings) == (None, None, "so", {})
     assert broken.problem.startswith("The chat that this browser kept cannot be used")
     for nothing in (None, "", "{}"):
-        assert kept_from_json(nothing) == (None, None, "", {}, "")
+        assert kept_from_json(nothing) == (None, None, "", {}, "", None)
     assert kept_from_json("[").problem
 
 

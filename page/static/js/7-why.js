@@ -9,7 +9,7 @@ window.personaWhy = {
 		element.addEventListener("focusin", () => show(true));
 		element.addEventListener("focusout", () => show(isOpen()));
 		element.addEventListener("toggle", () => show(isOpen()), true);
-		new MutationObserver(() => show(false)).observe(element, { childList: true, subtree: true });
+		new MutationObserver(() => show(false)).observe(element, { childList: true, subtree: true, attributeFilter: ["value"] });
 	},
 
 	// A text box cannot mark words: the same text lies over it, see-through, with marks in it.

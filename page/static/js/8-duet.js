@@ -23,6 +23,6 @@ window.personaDuet = {
 			const next = element.querySelector("[data-next]")?.dataset.next ?? null;
 			if (next !== null && next !== asked) trigger(personaNames.events.nextLine, {});
 			asked = next;
-		}).observe(element, { childList: true, subtree: true });
+		}).observe(element, { childList: true, subtree: true, attributes: true }); // Gradio changes what differs
 	},
 };

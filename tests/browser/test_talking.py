@@ -1,0 +1,66 @@
+"""Two personas that talk, and why a reply came about, in a real Chromium.
+
+Run: `python -m pytest tests/browser/test_talking.py`
+"""
+
+from page import backend
+from tests.browser.conftest import DESKTOP, PHONE, SCREENSHOTS
+from tests.browser.test_browser import ask, box, button, persona_box, slow, wait_for_replies
+
+
+def let_them_talk(page, who: str) -> None:
+    button(page, "Let them talk").click()
+    page.locator(f"#duet [data-who={who}]").click()
+
+
+def test_two_personas_talk_until_a_visitor_steps_in(open_page, tiny, monkeypatch):
+    page = open_page(tiny)
+    slow(tiny, monkeypatch, 0.02)
+    let_them_talk(page, "astronaut")
+    page.locator("#growing .you [data-writing]").wait_for()  # a line streams in the visitor's place
+    page.locator('#transcript .them[data-number="1"]').wait_for()
+    page.screenshot(path=SCREENSHOTS / "desktop-light-talking.png")
+    box(page).fill("hello you two")
+    box(page).press("Enter")
+    page.get_by_text("Ruth and Willow have talked.").wait_for()
+    page.locator(".you", has_text="hello you two").wait_for()
+    button(page, "Send").wait_for()
+    names = page.locator("#transcript .you .by").all_inner_texts()
+    assert names[:2] == ["Ruth", "Ruth"] and names[-1] == "You" and names.count("You") == 1
+    assert box(page).input_value() == ""
+
+
+def test_stop_ends_the_talk(open_page, tiny, monkeypatch):
+    page = open_page(tiny, **PHONE)
+    slow(tiny, monkeypatch, 0.05)
+    let_them_talk(page, "soldier")
+    page.locator("#growing .you [data-writing]").wait_for()
+    button(page, "Stop").click()
+    page.get_by_text("Tom and Willow have talked.").wait_for()
+    button(page, "Send").wait_for()
+    count = page.locator("#transcript .you").count()
+    page.wait_for_timeout(500)
+    assert page.locator("#transcript .you").count() == count == 0
+    assert box(page).input_value() == ""
+
+
+def test_the_sentences_that_a_reply_used_are_marked_under_it_and_in_the_text_box(
+    open_page, tiny, monkeypatch
+):
+    monkeypatch.setattr(backend, "used", lambda persona, *_: list(persona.sentences[1:3]))
+    page = open_page(tiny, **DESKTOP)
+    ask(page, "hello")
+    wait_for_replies(page, 1)
+    page.locator(".why summary").click()
+    marked = page.locator("#why li").all_inner_texts()
+    assert marked == persona_box(page).input_value().split("\n")[1:3]
+    assert page.locator("#marks mark").all_inner_texts() == marked
+    page.screenshot(path=SCREENSHOTS / "desktop-light-why.png")
+    persona_box(page).press("End")
+    persona_box(page).type(" and more")
+    page.locator("#marks").wait_for(state="detached")
+
+    monkeypatch.setattr(backend, "used", lambda *_: [])  # it used none: nothing is said
+    ask(page, "and you?")
+    wait_for_replies(page, 2)
+    page.locator("#why summary").wait_for(state="detached")
