@@ -28,7 +28,11 @@ def answer(
     seed: int | None = None,
     best_of: int = DEFAULTS.best_of,
 ) -> str:  # of one streamed value; gr.api documents it
-    """Streams the persona's reply as it grows. `persona` holds one sentence an item; `turns` alternate, yours first and last."""
+    """Streams the persona's reply as it grows. `persona` holds one sentence an item; `turns` alternate, yours first and last.
+
+    The same seed gives the same reply while nobody else is answered; beside others, whose words share its passes, rounding
+    may now and then choose another word.
+    """
     chosen = locals()
     try:
         lists_of_text = all(

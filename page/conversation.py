@@ -21,6 +21,7 @@ from persona_bot.persona import (
     persona_text,
 )
 from persona_bot.prompt import SILENCE
+from persona_bot.settings import Settings
 
 MAX_EXCHANGES = 200  # bounds a session's memory; a model forgets far earlier
 MAX_REPLIES = 20  # alternatives of one exchange
@@ -76,6 +77,7 @@ class Conversation:
     stop: threading.Event | None = None  # ends the reply that is being written
     editing: int | None = None  # the exchange that the next message replaces
     tokens_per_second: float | None = None  # of the last reply
+    settings: Settings | None = None  # of the last reply, for how much room it leaves
     unsent: str = ""  # a message without an answer, on its way back into the message box
     returned: str = ""  # the message that `undo` gave back last
     before: list[Before] = field(default_factory=list)

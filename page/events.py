@@ -66,7 +66,7 @@ def shown(chat: Conversation) -> Shown:
         header=render.header(chat.persona, PRESETS),
         transcript=render.transcript(chat),
         growing=render.growing(chat),
-        status=render.status(chat, *backend.room(chat.persona, chat.turns())),
+        status=render.status(chat, *backend.room(chat.persona, chat.turns(), chat.settings)),
         send=gr.update(visible=not writing),
         stop=gr.update(visible=writing),
         retry=gr.update(interactive=something and not writing),
@@ -228,7 +228,7 @@ def reply(chat: Conversation, *values: Any) -> Iterator[str]:
         return
     stop, turns, drafts = chat.stop, chat.turns(), ()
     try:
-        settings = Settings(**dict(zip(SETTINGS, values, strict=True)))
+        chat.settings = settings = Settings(**dict(zip(SETTINGS, values, strict=True)))
         while not backend.ready.wait(1) and not stop.is_set():
             yield render.growing(chat)
         if stop.is_set():

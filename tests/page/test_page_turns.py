@@ -8,6 +8,8 @@ import threading
 import pytest
 
 from page import backend
+from page.conversation import Conversation
+from page.events import shown
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from tests.models import batched_model, plain_model
@@ -57,3 +59,13 @@ def test_where_passes_are_shared_nobody_waits(
     assert all(next(reply).text for reply in replies)
     for reply in replies:
         reply.close()
+
+
+def test_the_memory_meter_leaves_room_for_the_longest_reply(plain, environmentalist, monkeypatch):
+    chat, asked = Conversation(environmentalist), []
+    real = backend.room
+    monkeypatch.setattr(backend, "room", lambda *values: asked.append(real(*values)) or (0, 0))
+    shown(chat)
+    chat.settings = Settings(max_tokens=200)
+    shown(chat)
+    assert [room for _, room in asked] == [512 - 60, 512 - 200]
