@@ -1,5 +1,6 @@
 """A model on this machine: from a persona and turns to ids, through a backend, and back to a growing text."""
 
+import copy
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -66,8 +67,8 @@ class LocalModel:
 
     @classmethod
     def served(cls, checkpoint: Checkpoint) -> "LocalModel":
-        """A loaded checkpoint as it answers fastest."""
-        backend = backend_for(checkpoint.model, checkpoint.max_positions)
+        """A loaded checkpoint as it answers fastest, which changes a copy of its module only."""
+        backend = backend_for(copy.deepcopy(checkpoint.model), checkpoint.max_positions)
         return cls.with_backend(checkpoint, backend)
 
     @classmethod
