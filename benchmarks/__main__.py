@@ -44,7 +44,16 @@ def main() -> None:
         default=DOCS,
         help="folder for benchmark.json and benchmark.png (default: docs)",
     )
+    parser.add_argument(
+        "--write-docs",
+        action="store_true",
+        help="measure nothing: put the figures of benchmark.json into the tables of speed.md",
+    )
     options = parser.parse_args()
+    if options.write_docs:
+        report = json.loads((options.out / "benchmark.json").read_text(encoding="utf-8"))
+        write_docs(report, options.out / "speed.md")
+        return
     report = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
@@ -64,6 +73,33 @@ def main() -> None:
         json.dumps(report, indent=2) + "\n", encoding="utf-8"
     )
     draw(report, options.out / "benchmark.png")
+    write_docs(report, options.out / "speed.md")
+
+
+def write_docs(report: dict, path: Path) -> None:
+    """Puts the tables of a report between the marks that the text has for them."""
+    if not path.exists():
+        return
+    alone = chat.ratios(report["one_visitor"]["median"])
+    at_once = together.ratios(report["together"], report["one_visitor"]["median"])
+    tables = {
+        "machine": f"{report['date']}, {report['machine']}.",
+        "one visitor": markdown(alone),
+        "together": markdown(at_once),
+        "visitors": markdown(visitors.rows(report["visitors"])),
+    }
+    text = path.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}" if rest else before
+    path.write_text(text, encoding="utf-8")
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table, its head first."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
 
 
 def machine() -> str:

@@ -8,6 +8,7 @@ Run: `python -m benchmarks.chat` (minutes; `--json OUT` keeps the figures), or `
     ctranslate2   the same weights in int8, where `pip install ctranslate2` was done
     llama.cpp     the base's own 4-bit file, where llama-cpp-python is installed
     stock         simpletransformers' ConvAIModel, an untrained GPT-2 of GPT-2's shape: its speed does not depend on the weights
+    ours, GPT-2   the page's path with an untrained GPT-2 of the same shape, and with a GPT
 
 Every engine writes 20 tokens behind a prompt of about 100, in a process of its own; the runs take turns and medians count.
 """
@@ -24,14 +25,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-TOKENS = 20  # of a reply
-PERSONA = [
-    "i keep bees on my roof.",
-    "i used to be a dancer.",
-    "my sister is a judge.",
-    "i am afraid of the dark.",
-    "i cook with garlic.",
-]
+from benchmarks.peers import PERSONA, TOKENS, TURNS, ctranslate2, generate, llama_cpp, stock
+
 QUESTIONS = [
     "hello, what do you do for a living?",
     "do you have a family?",
@@ -39,8 +34,23 @@ QUESTIONS = [
     "what did you do before that?",
     "any pets?",
 ]
-ENGINES = ("stock", "generate", "ctranslate2", "llama.cpp", "ours", "ours, later")
-TURNS = ["hi there, how was your day?", "it was fine, i looked after my bees. how was yours?"]
+ENGINES = (
+    "stock",
+    "generate",
+    "ctranslate2",
+    "llama.cpp",
+    "ours",
+    "ours, later",
+    "ours, GPT-2",
+    "ours, GPT",
+)
+# bytes of int8 weights that a token reads: all matrices of the layers and the head
+WEIGHTS = {
+    "ours": 30 * (960 * 576 + 576 * 576 + 3 * 1536 * 576) + 49_152 * 576,
+    "ours, GPT-2": 12 * 12 * 768 * 768 + 50_262 * 768,
+    "ours, GPT": 12 * 12 * 768 * 768 + 40_483 * 768,
+}
+WEIGHTS["ours, later"] = WEIGHTS["ours"]
 
 
 def main() -> None:
@@ -110,6 +120,8 @@ def measure(engine: str, threads: int) -> dict:
         "llama.cpp": llama_cpp,
         "ours": ours,
         "ours, later": later,
+        "ours, GPT-2": lambda: ours(kind="gpt2"),
+        "ours, GPT": lambda: ours(kind="openai-gpt"),
     }
     start = time.monotonic()
     reply = write[engine]()
@@ -128,21 +140,47 @@ def measure(engine: str, threads: int) -> dict:
         * (1 if sys.platform == "darwin" else 1024)
         / 1e9
     )
-    return {
+    figures = {
         "first_text_s": first,
         "tokens_per_s": speed,
         "cpu_s_per_reply": cpu,
         "peak_gb": memory,
         "load_s": ready,
     }
+    if engine in WEIGHTS:
+        figures["bandwidth_share"] = WEIGHTS[engine] * speed / bandwidth()
+    return figures
 
 
-def ours(before: int = 0):
+def bandwidth() -> float:
+    """Bytes a second that this many threads read from memory: the best of some sums over 256 MB."""
+    import torch
+
+    block, best = torch.ones(64 << 20), float("inf")
+    for _ in range(6):
+        began = time.monotonic()
+        block.sum()
+        best = min(best, time.monotonic() - began)
+    return block.nbytes / best
+
+
+def load(kind: str | None):
+    """The default model, or an untrained one of a kind of convai_models."""
+    from benchmarks import convai_models
+    from persona_bot import load_model
+
+    if kind is None:
+        return load_model(None, "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        return load_model(str(convai_models.make(kind, Path(folder))), "cpu")
+
+
+def ours(before: int = 0, kind: str | None = None):
     """Each of these returns a function from a question to an iterator with one item a token; what it does at once is not timed."""
-    from persona_bot import Settings, load_model
+    from persona_bot import Settings
     from persona_bot.persona import Persona
 
-    model = load_model(None, "cpu")
+    model = load(kind)
     settings = Settings(seed=0, min_tokens=TOKENS, max_tokens=3 * TOKENS)
     persona = Persona("", tuple(PERSONA))
 
@@ -166,151 +204,30 @@ def later():
     return ours(before=1)
 
 
-def prompt_ids():
-    """(the default checkpoint, ids of the prompt by question)."""
-    from persona_bot.checkpoints.load import load_checkpoint
-    from persona_bot.persona import Persona
-    from persona_bot.prompt import build_prompt
-
-    checkpoint = load_checkpoint(None, "cpu")
-    return (
-        checkpoint,
-        lambda question: (
-            build_prompt(
-                checkpoint.layout, Persona("", tuple(PERSONA)), [*TURNS, question], 900
-            ).ids
-        ),
-    )
-
-
-def generate():
-    import threading
-
-    import torch
-    from transformers import TextIteratorStreamer
-
-    checkpoint, ids = prompt_ids()
-    sampling = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1}
-
-    class Tokens(TextIteratorStreamer):  # one item a token, not a word
-        def put(self, value):
-            self.text_queue.put("")
-
-    def stream(question: str) -> Iterator[None]:
-        streamer = Tokens(checkpoint.tokenizer)
-        inputs = torch.tensor([ids(question)])
-        length = {"min_new_tokens": TOKENS, "max_new_tokens": TOKENS}
-        options = {
-            "attention_mask": torch.ones_like(inputs),
-            "streamer": streamer,
-            **length,
-            **sampling,
-        }
-        thread = threading.Thread(target=checkpoint.model.generate, args=(inputs,), kwargs=options)
-        thread.start()
-        next(streamer)  # the prompt
-        yield from (None for _, _ in zip(range(TOKENS), streamer, strict=False))
-        thread.join()
-
-    return stream
-
-
-def ctranslate2():
-    import ctranslate2 as ct2
-    import torch
-
-    checkpoint, ids = prompt_ids()
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint.model.save_pretrained(f"{folder}/model")
-        checkpoint.tokenizer.save_pretrained(f"{folder}/model")
-        ct2.converters.TransformersConverter(f"{folder}/model").convert(
-            f"{folder}/ct2", quantization="int8"
-        )
-        engine = ct2.Generator(f"{folder}/ct2", intra_threads=torch.get_num_threads())
-
-    def stream(question: str) -> Iterator[None]:
-        tokens = checkpoint.tokenizer.convert_ids_to_tokens(ids(question))
-        sampling = {
-            "sampling_topk": 0,
-            "sampling_topp": 0.9,
-            "sampling_temperature": 0.7,
-            "repetition_penalty": 1.1,
-        }
-        for _ in engine.generate_tokens(tokens, max_length=TOKENS, min_length=TOKENS, **sampling):
-            yield None
-
-    return stream
-
-
-def llama_cpp():
-    import torch
-    from llama_cpp import Llama
-
-    from persona_bot.checkpoints.files import BASE_MODEL
-    from persona_bot.checkpoints.load import find_base
-
-    _, ids = prompt_ids()
-    file = next(find_base(BASE_MODEL).glob("*.gguf"))
-    engine = Llama(str(file), n_ctx=1024, n_threads=torch.get_num_threads(), verbose=False)
-
-    def reply(question: str) -> Iterator[None]:
-        engine.reset()
-        return (
-            None
-            for _, _ in zip(
-                range(TOKENS), engine.generate(ids(question), temp=0.7, top_p=0.9), strict=False
-            )
-        )
-
-    return reply
-
-
-def stock():
-    from benchmarks.training import EXAMPLE, SHAPES, prepare, stock_model
-
-    folder = tempfile.mkdtemp()
-    prepare(Path(folder), EXAMPLE, 10, SHAPES["full"])
-    os.chdir(folder)
-    model = stock_model(
-        {
-            "max_length": 1,
-            "min_length": 1,
-            "do_sample": True,
-            "top_k": 0,
-            "top_p": 0.9,
-            "temperature": 0.7,
-            "fp16": False,
-        }
-    )
-    model.model.eval()
-    persona = [model.tokenizer.encode(sentence) for sentence in PERSONA]
-
-    def stream(question: str) -> Iterator[None]:
-        import torch
-
-        history, written = [model.tokenizer.encode(turn) for turn in [*TURNS, question]], []
-        with torch.no_grad():
-            # its own loop, one token a call, to see the first one come
-            while len(written) < TOKENS:
-                written = model.sample_sequence(
-                    persona, history, model.tokenizer, model.model, model.args, written
-                )
-                yield None
-
-    return stream
+def ratios(median: dict[str, dict]) -> list[list[str]]:
+    """Rows for the documents: CPU-seconds also as a multiple of ours with the same weights, where there is one."""
+    head = "engine, CPU-s a reply, stock over it, first text s, tokens/s, of memory speed, peak GB, load s"
+    rows, stock_s = [head.split(", ")], median.get("stock", {}).get("cpu_s_per_reply")
+    for engine, m in median.items():
+        share = f"{m['bandwidth_share']:.0%}" if "bandwidth_share" in m else ""
+        over = f"{stock_s / m['cpu_s_per_reply']:.1f}" if stock_s else ""
+        rows.append([engine, f"{m['cpu_s_per_reply']:.2f}", over, f"{m['first_text_s']:.2f}"])
+        rows[-1] += [f"{m['tokens_per_s']:.0f}", share, f"{m['peak_gb']:.2f}", f"{m['load_s']:.1f}"]
+    return rows
 
 
 def table(report: dict) -> str:
     """The medians as lines to read, ratios against stock."""
     lines = [
-        f"{'':14}{'first text':>11}{'tokens/s':>10}{'CPU-s a reply':>15}{'x less':>8}{'peak GB':>9}{'load s':>8}"
+        f"{'':14}{'first text':>11}{'tokens/s':>10}{'CPU-s a reply':>15}{'x less':>8}{'peak GB':>9}{'load s':>8}{'of memory speed':>17}"
     ]
     base = report["median"].get("stock", {}).get("cpu_s_per_reply")
     for engine, m in report["median"].items():
         ratio = f"{base / m['cpu_s_per_reply']:.1f}" if base else ""
+        share = f"{m['bandwidth_share']:.0%}" if "bandwidth_share" in m else ""
         lines.append(
             f"{engine:14}{m['first_text_s']:>9.3f} s{m['tokens_per_s']:>10.1f}{m['cpu_s_per_reply']:>15.2f}"
-            f"{ratio:>8}{m['peak_gb']:>9.2f}{m['load_s']:>8.1f}"
+            f"{ratio:>8}{m['peak_gb']:>9.2f}{m['load_s']:>8.1f}{share:>17}"
         )
     return "\n".join(lines)
 

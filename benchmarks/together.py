@@ -18,10 +18,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from benchmarks.chat import PERSONA, QUESTIONS, TOKENS, TURNS, prompt_ids
+from benchmarks.chat import QUESTIONS, load
+from benchmarks.peers import PERSONA, TOKENS, TURNS, prompt_ids
 
 COUNT = 16
-ENGINES = ("ours", "continuous")
+ENGINES = ("ours", "ours, GPT-2", "ours, GPT", "continuous")
 ROUNDS = 5
 
 
@@ -75,7 +76,13 @@ def measure(engine: str, threads: int) -> dict:
     """Medians of some rounds, after one that warms up."""
     import torch
 
-    ask, stop = {"ours": ours, "continuous": continuous}[engine](threads)
+    ways = {
+        "ours": ours,
+        "ours, GPT-2": lambda threads: ours(threads, "gpt2"),
+        "ours, GPT": lambda threads: ours(threads, "openai-gpt"),
+        "continuous": continuous,
+    }
+    ask, stop = ways[engine](threads)
     torch.set_num_threads(threads)  # loading for the chat chooses for itself
     rounds = []
     for _ in range(1 + ROUNDS):
@@ -95,12 +102,12 @@ def measure(engine: str, threads: int) -> dict:
     return medians(rounds[1:])
 
 
-def ours(threads: int):
+def ours(threads: int, kind: str | None = None):
     """Each of these returns what asks for all replies and waits for them, and what ends the engine."""
-    from persona_bot import Settings, load_model
+    from persona_bot import Settings
     from persona_bot.persona import Persona
 
-    model, persona = load_model(None, "cpu"), Persona("", tuple(PERSONA))
+    model, persona = load(kind), Persona("", tuple(PERSONA))
 
     def write(number: int) -> list[float]:
         settings = Settings(seed=number, min_tokens=TOKENS, max_tokens=3 * TOKENS)
@@ -110,7 +117,8 @@ def ours(threads: int):
             for _ in reply:
                 times.append(time.monotonic())
                 if reply.num_tokens >= TOKENS:
-                    return times
+                    break
+        return times
 
     def ask() -> list[list[float]]:
         model.backend.prefixes.clear()
@@ -149,14 +157,26 @@ def continuous(threads: int):
     return ask, manager.stop
 
 
+def ratios(report: dict[str, dict], alone: dict[str, dict]) -> list[list[str]]:
+    """Rows for the documents, with what a reply costs beside one that is written alone."""
+    head = "engine, tokens/s, first text s, the longest s, CPU-s a reply, of one alone"
+    rows = [head.split(", ")]
+    for engine, m in report.items():
+        cost = m["cpu_s_per_reply"]
+        share = f"{cost / alone[engine]['cpu_s_per_reply']:.2f}" if engine in alone else ""
+        waits = [f"{m['first_text_s']:.2f}", f"{m['longest_first_text_s']:.2f}"]
+        rows.append([engine, f"{m['tokens_per_s']:.0f}", *waits, f"{cost:.3f}", share])
+    return rows
+
+
 def table(report: dict[str, dict]) -> str:
     """The medians as lines to read."""
     lines = [
-        f"{COUNT} at once{'tokens/s':>12}{'first text':>12}{'the longest':>13}{'CPU-s a reply':>15}"
+        f"{COUNT} at once  {'tokens/s':>12}{'first text':>12}{'the longest':>13}{'CPU-s a reply':>15}"
     ]
     for engine, m in report.items():
         waits = f"{m['first_text_s']:>10.2f} s{m['longest_first_text_s']:>11.2f} s"
-        lines.append(f"{engine:10}{m['tokens_per_s']:>12.0f}{waits}{m['cpu_s_per_reply']:>15.2f}")
+        lines.append(f"{engine:12}{m['tokens_per_s']:>12.0f}{waits}{m['cpu_s_per_reply']:>15.2f}")
     return "\n".join(lines)
 
 

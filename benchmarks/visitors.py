@@ -20,7 +20,8 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.chat import PERSONA, QUESTIONS, TURNS
+from benchmarks.chat import QUESTIONS
+from benchmarks.peers import PERSONA, TURNS
 
 CROWDS = (1, 4, 16, 64, 100)
 APP = Path(__file__).parent.parent / "app.py"
@@ -145,6 +146,17 @@ def resident(process: int) -> float:
     status = Path(f"/proc/{process}/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1e6 for line in lines if line.startswith("VmRSS")), 0.0)
+
+
+def rows(report: dict) -> list[list[str]]:
+    """Rows for the documents."""
+    found = ["visitors, tokens/s, first text s, 95 %, longest, replies, lost".split(", ")]
+    for count, c in report["crowds"].items():
+        waits = [c["first_text_s"], c["first_text_s_95"], c["first_text_s_most"]]
+        row = [str(count), f"{c['tokens_per_s']:.0f}", *(f"{wait:.2f}" for wait in waits)]
+        found.append([*row, str(c["replies"]), str(c["lost"])])
+    page = f"page after {report['page_s']:.1f} s, ready {report['ready_s']:.1f} s"
+    return [*found, [page, "", "", "", "", "", f"{report['memory_gb']:.2f} GB"]]
 
 
 def table(report: dict) -> str:
