@@ -1,0 +1,115 @@
+"""GGUF files: the same model when it is read back, by transformers and by llama.cpp itself; what cannot be written is said.
+
+Run: `python -m pytest tests/train/test_export.py`; the last test needs `pip install xllamacpp` (llama.cpp as a wheel)
+"""
+
+import copy
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+
+from persona_bot.checkpoints.load import load_checkpoint
+from persona_bot.persona import load_presets
+from persona_bot.prompt import system_text
+from train.export import main, modelfile
+
+IDS = torch.tensor([[5, 60, 7, 99, 12, 300, 41]])
+
+
+@pytest.fixture(scope="module")
+def exported(chat_folder, tmp_path_factory):
+    """The tiny Llama of the tests, which tokenizes as GPT-2 does, in float32."""
+    folder = tmp_path_factory.mktemp("gguf")
+    main([str(chat_folder), "--gguf", str(folder / "tiny.gguf"), "--type", "f32"])
+    return folder
+
+
+def test_transformers_reads_the_same_model_back(exported, chat_folder, chat_tokenizer):
+    loaded = AutoModelForCausalLM.from_pretrained(
+        exported,
+        gguf_file="tiny.gguf",
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+    ).eval()
+    ours = load_checkpoint(str(chat_folder), "cpu").model.float()
+    with torch.no_grad():
+        assert torch.allclose(loaded(IDS).logits, ours(IDS).logits, atol=1e-5)
+    tokenizer = AutoTokenizer.from_pretrained(exported, gguf_file="tiny.gguf")
+    text = "hello, where do you work? café 🌻 <|im_end|>"
+    assert tokenizer(text).input_ids == chat_tokenizer(text).input_ids
+    assert tokenizer.chat_template == chat_tokenizer.chat_template
+
+
+def test_the_modelfile_holds_the_persona_and_the_template(exported, chat_folder):
+    text = (exported / "tiny.Modelfile").read_text(encoding="utf-8")
+    persona = next(iter(load_presets().values()))
+    assert text.startswith("FROM ./tiny.gguf\nTEMPLATE ")
+    assert f'SYSTEM """{system_text(persona)}"""' in text and "PARAMETER num_ctx 512\n" in text
+
+
+def test_a_persona_cannot_end_its_quotes(chat_folder, tmp_path):
+    persona = next(iter(load_presets().values()))._replace(sentences=('i say """ a lot.',))
+    text = modelfile(load_checkpoint(str(chat_folder), "cpu"), tmp_path / "x.gguf", persona)
+    assert text.count('"""') == 4
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "f16", "bf16"])
+def test_smaller_types_are_near(chat_model, chat_tokenizer, tmp_path, kind):
+    """Untied, with as many key heads as query heads, and rows that fill whole blocks."""
+    config = copy.deepcopy(chat_model.config)
+    config.update({"hidden_size": 64, "tie_word_embeddings": False, "num_key_value_heads": 4})
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig.from_dict(config.to_dict() | {"head_dim": 16})).eval()
+    model.save_pretrained(tmp_path / "model")
+    chat_tokenizer.save_pretrained(tmp_path / "model")
+    main([str(tmp_path / "model"), "--gguf", str(tmp_path / "x.gguf"), "--type", kind])
+    loaded = AutoModelForCausalLM.from_pretrained(
+        tmp_path,
+        gguf_file="x.gguf",
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+    ).eval()
+    with torch.no_grad():
+        assert (loaded(IDS).logits - model(IDS).logits).abs().max() < 0.02
+
+
+def refusal(arguments, capsys) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.count("\n") == 1
+    return told
+
+
+def test_what_cannot_be_written_is_said(
+    chat_folder, convai_folder, tmp_path, capsys, chat_tokenizer
+):
+    out = ["--gguf", str(tmp_path / "x.gguf")]
+    assert "has ConvAI's layout with token types" in refusal([str(convai_folder), *out], capsys)
+    from tests.sft_tiny import gpt2
+
+    gpt2(chat_tokenizer).save_pretrained(tmp_path / "gpt2")
+    chat_tokenizer.save_pretrained(tmp_path / "gpt2")
+    assert "is a gpt2, which is not written here; llama.cpp's convert_hf_to_gguf.py" in refusal(
+        [str(tmp_path / "gpt2"), *out], capsys
+    )
+    strange = shutil.copytree(chat_folder, tmp_path / "strange")
+    tokenizer = json.loads((strange / "tokenizer.json").read_text())
+    tokenizer["pre_tokenizer"] = {"type": "Whitespace"}
+    (strange / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert "has a tokenizer that is not written here" in refusal([str(strange), *out], capsys)
+    assert "There is no persona 'nobody'" in refusal(
+        [str(chat_folder), *out, "--persona", "nobody"], capsys
+    )
+    nowhere = ["--gguf", str(tmp_path / "none" / "x.gguf")]
+    assert "cannot be written" in refusal([str(chat_folder), *nowhere], capsys)
+    assert not [*tmp_path.glob("*.gguf"), *tmp_path.glob(".*.new")]
