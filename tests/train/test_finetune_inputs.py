@@ -403,3 +403,60 @@ def test_rivals_need_replies_to_draw_from_and_a_chat_template(
     assert told(convai_folder, "--rivals", "2") == (
         "--rivals needs a base with a chat template; recipe convai has a ranking head for the same end."
     )
+
+
+# ---- settings from a file
+
+
+def test_the_training_json_of_a_run_is_a_settings_file(tmp_path):
+    from dataclasses import asdict
+
+    from train.recipes.sft import SftSettings, field_types
+
+    made = SftSettings(epochs=7, lora_rank=0, bf16=False, rivals=2)
+    file = tmp_path / "training.json"
+    file.write_text(json.dumps({"recipe": "sft", "data": ["x"], "settings": asdict(made)}))
+    taken = options("--data", EXAMPLE, "--config", str(file), "--rivals", "3")
+    given = {name: getattr(taken, name) for name in field_types() if hasattr(taken, name)}
+    assert SftSettings(**given) == SftSettings(**{**asdict(made), "rivals": 3})
+    file.write_text(
+        json.dumps({"recipe": "convai", "settings": {"num_train_epochs": 2, "fp16": False}})
+    )
+    taken = options("--data", EXAMPLE, "--config", str(file), "--set", "num_train_epochs=3")
+    assert taken.recipe == "convai"
+    assert read_settings(taken.set) == {"num_train_epochs": 3, "fp16": False}
+    file.write_text(json.dumps({"epochs": 5}))
+    assert options("--data", EXAMPLE, "--config", str(file)).epochs == 5
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        ('{"settings": {"epoch": 5}}', "--config: recipe sft has no setting 'epoch'; did you mean 'epochs'?"),
+        ('{"settings": {"epochs": "5"}}', "--config: 'epochs' must be of type float, not '5'."),
+        ('{"settings": {"bf16": 1}}', "--config: 'bf16' must be of type bool, not 1."),
+        ('{"settings": {"seed": 1.5}}', "--config: 'seed' must be of type int, not 1.5."),
+        ('{"settings": {"epochs": -1}}', "--epochs must be from 0.001 to 1000, not -1.0; leave it out for the default."),
+        ('{"settings": [1]}', "'settings' must be an object"),
+        ("[1]", "is not valid JSON"),
+        ("{", "is not valid JSON"),
+        (None, "is not there, or empty; name the training.json of a run."),
+    ],
+)  # fmt: skip
+def test_a_settings_file_that_cannot_be_is_one_sentence(tmp_path, capsys, content, told):
+    file = tmp_path / "training.json"
+    if content:
+        file.write_text(content)
+    given = ["--data", EXAMPLE, "--out", str(tmp_path / "new"), "--config", str(file)]
+    assert told in refusal(given, capsys)
+
+
+def test_every_flag_says_what_it_does(capsys):
+    from train.options import SFT_HELP
+    from train.recipes.sft import field_types
+
+    assert set(SFT_HELP) == set(field_types())
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(" ".join(text.split()) in said for text in SFT_HELP.values())

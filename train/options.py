@@ -1,0 +1,195 @@
+"""The command line of `train.finetune`: flags, what each does, and a file in their place.
+
+`--config outputs/mine/training.json` trains with the settings of that run; a file of one's own needs only
+
+    {"recipe": "sft", "settings": {"epochs": 5, "learning_rate": 0.0003}}
+"""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from persona_bot.errors import UserError
+from train.recipes.pipelines import is_main_process
+from train.run.facts import read_facts
+
+SFT_HELP = {
+    "epochs": "how often each dialogue is read; few dialogues need more",
+    "learning_rate": "how far a step goes; too high forgets how to speak",
+    "row_length": "tokens a row: conversations are packed into rows, and one that is longer is cut in two",
+    "batch_rows": "rows at a time: more fill a GPU, and need its memory",
+    "accumulate": "passes before a step; with few dialogues 1, or there are no steps",
+    "warmup": "share of all steps in which the learning rate rises from nothing",
+    "weight_decay": "how strongly weights are pulled towards 0",
+    "lora_rank": "size of the adapter; 0 trains every weight",
+    "lora_alpha": "how strongly the adapter speaks, divided by its rank",
+    "lora_dropout": "share of the adapter's inputs left out at random",
+    "both_sides": "learn what the partner says too",
+    "rivals": "wrong replies that each right one is told apart from; 0: none",
+    "rival_weight": "how much telling apart counts against saying",
+    "gradient_checkpointing": "less memory for a third more time",
+    "bf16": "multiply in bfloat16, twice as fast where the processor can",
+    "save_every": "steps between checkpoints, and between validations",
+    "patience": "validations without a better loss before training stops",
+    "seed": "the same seed trains the same model",
+}
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line. Settings of recipe sft are in the result where they were given only. Raises UserError."""
+    from persona_bot.checkpoints.files import BASE_MODEL
+    from train.recipes.sft import SftSettings, field_types
+
+    usage = "python -m train.finetune --data FILE --out FOLDER [options]; --help lists them"
+    parser = argparse.ArgumentParser(
+        prog="python -m train.finetune", usage=usage, description=__doc__.split("\n\n")[0]
+    )
+    group = parser.add_argument_group("what")
+    group.add_argument(
+        "--data",
+        action="append",
+        required=True,
+        metavar="FILE[:COUNT]",
+        help="a file of dialogues, `personachat`, or USER/DATASET of the Hub; or its first COUNT; may be given again",
+    )
+    group.add_argument(
+        "--valid",
+        help="dialogues to validate on (default: the data's own `valid` part, else 5 %% of 20 or more)",
+    )
+    group.add_argument("--limit", type=int, help="only the first so many training dialogues")
+    group.add_argument(
+        "--recipe",
+        choices=["sft", "convai"],
+        help="sft: any causal model (the default); convai: GPT and GPT-2 as simpletransformers trains them",
+    )
+    group.add_argument(
+        "--config",
+        type=Path,
+        metavar="training.json",
+        help="recipe and settings of an earlier run, or of a file like its training.json; flags given here come first",
+    )
+    group.add_argument(
+        "--model",
+        help=f"base model: Hub name or folder (default: {BASE_MODEL}; gpt2 for recipe convai)",
+    )
+    group.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
+    group.add_argument(
+        "--resume", action="store_true", help="go on from the last good checkpoint in --out"
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="train anew in an --out that holds something"
+    )
+    group = parser.add_argument_group("afterwards")
+    group.add_argument(
+        "--score-dialogues",
+        type=int,
+        default=50,
+        help="validation dialogues to score at the end; 0: none (default: 50)",
+    )
+    group.add_argument(
+        "--publish",
+        metavar="USER/NAME",
+        help="upload to the Hub when done; access is checked before training",
+    )
+    group.add_argument("--private", action="store_true", help="for your own eyes on the Hub")
+    group.add_argument(
+        "--space",
+        metavar="USER/NAME",
+        help="also create or update a Space that runs the page on this model",
+    )
+    group = parser.add_argument_group(
+        "recipe sft", "learning rate: 4e-4 for LoRA, 5e-5 with --lora-rank 0"
+    )
+    for name, kind in field_types().items():
+        how = (
+            {"action": argparse.BooleanOptionalAction}
+            if kind is bool
+            else {"type": kind, "metavar": kind.__name__.upper()}
+        )
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            default=argparse.SUPPRESS,
+            help=f"{SFT_HELP[name]} (default: {getattr(SftSettings, name)})",
+            **how,
+        )
+    group = parser.add_argument_group("recipe convai")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of simpletransformers' ConvAIModel",
+    )
+    options = parser.parse_args(arguments)
+    options.given = sys.argv[1:] if arguments is None else arguments
+    settings = read_config(options.config) if options.config else {}
+    options.recipe = options.recipe or settings.pop("recipe", None) or "sft"
+    take_settings(options, settings.get("settings", {}), field_types())
+    check(options, [name for name in field_types() if hasattr(options, name)])
+    return options
+
+
+def check(options: argparse.Namespace, sft_settings: list[str]) -> None:
+    """Raises UserError before any work when the command line cannot lead to a checkpoint."""
+    if options.recipe == "convai" and sft_settings:
+        flag = sft_settings[0].replace("_", "-")
+        raise UserError(
+            f"--{flag} belongs to recipe sft; for convai give simpletransformers' own, like --set num_train_epochs=5."
+        )
+    if options.recipe == "sft" and options.set:
+        raise UserError(
+            f"--set {options.set[0]} belongs to recipe convai; recipe sft has flags, see --help."
+        )
+    if options.limit is not None and options.limit < 1:
+        raise UserError(
+            f"--limit must be at least 1, not {options.limit}; leave it out to train on everything."
+        )
+    if options.score_dialogues < 0:
+        raise UserError(f"--score-dialogues must be at least 0, not {options.score_dialogues}.")
+    if options.space and not options.publish:
+        raise UserError("--space needs --publish USER/NAME, the model that it chats with.")
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"{options.out} is a file; name a folder for --out.")
+    is_new = not options.out.exists() or not any(options.out.iterdir()) or not is_main_process()
+    if not (is_new or options.resume or options.overwrite):
+        raise UserError(
+            f"{options.out} is not empty; --resume goes on with the training in it, --overwrite trains anew over it."
+        )
+
+
+def read_config(file: Path) -> dict:
+    """{"recipe": .., "settings": {..}} of a training.json, or of a file that holds settings alone. Raises UserError."""
+    content = read_facts(file)
+    if not content:
+        raise UserError(f"{file} is not there, or empty; name the training.json of a run.")
+    settings = content.get("settings", content)
+    if not isinstance(settings, dict):
+        raise UserError(f"{file}: 'settings' must be an object, such as {{\"epochs\": 5}}.")
+    return {
+        "recipe": content.get("recipe"),
+        "settings": {k: v for k, v in settings.items() if k != "recipe"},
+    }
+
+
+def take_settings(
+    options: argparse.Namespace, settings: Mapping[str, object], types: Mapping[str, type]
+) -> None:
+    """Puts the settings of a file where no flag was given. Raises UserError for what the recipe does not know."""
+    if options.recipe == "convai":
+        options.set = [*(f"{name}={value}" for name, value in settings.items()), *options.set]
+        return
+    for name, value in settings.items():
+        if name not in types:
+            close = difflib.get_close_matches(name, types, 1)
+            cure = f"did you mean {close[0]!r}?" if close else "leave it out."
+            raise UserError(f"--config: recipe sft has no setting {name!r}; {cure}")
+        kind = types[name]
+        if value is None and name == "learning_rate":
+            continue
+        fits = isinstance(value, bool) == (kind is bool) and isinstance(value, (bool, int, float))
+        if not fits or (kind is int and value != int(value)):
+            raise UserError(f"--config: {name!r} must be of type {kind.__name__}, not {value!r}.")
+        if not hasattr(options, name):
+            setattr(options, name, kind(value))
