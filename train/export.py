@@ -49,7 +49,7 @@ def export_gguf(checkpoint: Checkpoint, path: Path, kind: str = "q8_0") -> None:
             f"{checkpoint.name} has ConvAI's layout with token types, which neither llama.cpp nor Ollama knows; "
             "serve it with this project's page, or train a chat model with recipe sft."
         )
-    if config.model_type != "llama" or getattr(config, "rope_scaling", None):
+    if config.model_type != "llama":
         raise UserError(
             f"{checkpoint.name} is a {config.model_type}, which is not written here; {ELSEWHERE}."
         )
