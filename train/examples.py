@@ -4,13 +4,14 @@ Run: `python -m train.examples FILE --model M`
 """
 
 import argparse
+from collections.abc import Sequence
 
 from persona_bot.checkpoints.load import load_checkpoint
 from train.data.dialogues import read_dialogues
 from train.data.examples import IGNORED, dialogue_examples
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Print the first training example of a file, token by token."
     )
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument(
         "--model", help="checkpoint whose tokenizer and layout to use (default: the default model)"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     checkpoint = load_checkpoint(options.model, device="cpu")
     example = dialogue_examples(
         checkpoint.layout, read_dialogues(options.file)[:1], checkpoint.max_positions
