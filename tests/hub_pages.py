@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from urllib.parse import parse_qs
 
 LARGE = (".safetensors", ".gguf", ".bin", ".png")  # what this Hub keeps in LFS
 
@@ -159,11 +160,23 @@ class Pages:
             "siblings": siblings,
         }
 
-    def tree(self, kind, name, revision):
+    def tree(self, kind, name, revision, folder=None):
         files = self.at(self.repo(kind, name), revision).files
+        inside = {path: blob for path, blob in files.items() if path.startswith(folder or "")}
+        if folder and not inside:
+            raise Refused(404, "EntryNotFound", f"{folder} does not exist")
+        return [
+            {"type": "file", "path": path, "oid": blob.git, **sizes(blob)}
+            for path, blob in inside.items()
+        ]
+
+    def paths(self, kind, name, revision):
+        files = self.at(self.repo(kind, name), revision).files
+        wanted = parse_qs(self.body.decode())["paths"]
         return [
             {"type": "file", "path": path, "oid": blob.git, **sizes(blob)}
             for path, blob in files.items()
+            if path in wanted
         ]
 
     def variables(self, kind, name):
@@ -301,26 +314,31 @@ def sizes(blob: Blob) -> dict:
     return {"size": size, **(lfs if blob.lfs else {})}
 
 
-REPO = r"/api/(?P<kind>model|space)s/(?P<name>[^/]+/[^/]+)"
+REPO = r"/api/(?P<kind>model|space|dataset)s/(?P<name>[^/]+/[^/]+)"
 ROUTES = [
     ("GET", r"/api/whoami-v2", "whoami"),
     ("POST", r"/api/repos/create", "create"),
     ("POST", r"/api/validate-yaml", "validate_yaml"),
     ("GET", REPO + r"(/revision/(?P<revision>.+))?", "info"),
     ("GET", REPO + r"/auth-check(?P<write>/write)?", "auth_check"),
-    ("GET", REPO + r"/tree/(?P<revision>[^/]+)/?", "tree"),
+    ("GET", REPO + r"/tree/(?P<revision>[^/]+)/?(?P<folder>.+)?", "tree"),
+    ("POST", REPO + r"/paths-info/(?P<revision>[^/]+)", "paths"),
     ("GET POST", REPO + r"/variables", "variables"),
     ("POST", REPO + r"/branch/(?P<revision>.+)", "branch"),
     ("POST", REPO + r"/tag/(?P<revision>.+)", "tag"),
     ("POST", REPO + r"/preupload/(?P<revision>.+)", "preupload"),
     ("POST", REPO + r"/commit/(?P<revision>.+)", "commit"),
-    ("POST", r"/((?P<kind>space)s/)?(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
+    (
+        "POST",
+        r"/((?P<kind>space|dataset)s/)?(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch",
+        "batch",
+    ),
     ("PUT", r"/lfs/(?P<oid>\w+)", "receive"),
     ("GET HEAD", r"/lfs/(?P<oid>\w+)", "send"),
     ("POST", r"/lfs-verify", "verify"),
     (
         "GET HEAD",
-        r"/((?P<kind>space)s/)?(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
+        r"/((?P<kind>space|dataset)s/)?(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
         "resolve",
     ),
 ]

@@ -24,7 +24,7 @@ from persona_bot.checkpoints.load import Checkpoint, load_checkpoint
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona, find_persona
 from persona_bot.prompt import system_text
-from persona_bot.replies.reply import Settings
+from persona_bot.settings import Settings
 
 TYPES = {
     "q8_0": gguf.GGMLQuantizationType.Q8_0,
@@ -88,7 +88,7 @@ def modelfile(checkpoint: Checkpoint, path: Path, persona: Persona) -> str:
         "num_predict": settings.max_tokens,
         "num_ctx": checkpoint.max_positions,
     }
-    lines += [f"PARAMETER {name} {value}" for name, value in numbers.items() if value]
+    lines += [f"PARAMETER {name} {value}" for name, value in numbers.items()]
     said = system_text(persona).replace('"""', "'''")
     return "\n".join([*lines, f'SYSTEM """{said}"""', ""])
 

@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("simpletransformers", reason="pip install -r train/requirements.txt")
 
-from page import backend  # noqa: E402
 from persona_bot.persona import Persona  # noqa: E402
-from persona_bot.replies.reply import Settings, stream_reply  # noqa: E402
+from persona_bot.replies.local import LocalModel  # noqa: E402
+from persona_bot.settings import Settings  # noqa: E402
 from tests.convai_data import make_bases  # noqa: E402
 from tests.train.test_convert import pickled  # noqa: E402
 from tests.train.test_publish import hub  # noqa: E402, F401
@@ -48,6 +48,8 @@ def test_from_the_pickle_to_a_reply_of_the_published_bot(hub, tmp_path, monkeypa
         )
     publish(out, "user/bees")
     assert "persona_layout.json" in hub.head("user/bees").files
-    pulled = backend.load_checkpoint("user/bees", "cpu", for_chat=True)
-    reply = stream_reply(pulled, PERSONA, ["where do you work?"], Settings(seed=1))
+    # as the page loads it
+    reply = LocalModel.load("user/bees", "cpu").reply(
+        PERSONA, ["where do you work?"], Settings(seed=1)
+    )
     assert "".join(reply) == reply.text and reply.text
