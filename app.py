@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # imports make a million objects for good; to look through them again and again takes a sixth of the
@@ -15,7 +16,12 @@ gc.disable()
 
 from page.options import begin_to_load, parse_options
 
-if __name__ == "__main__":  # the model loads while Gradio is imported, which takes as long
+# `gradio app.py` runs this file again, in a thread of its own, at its start and whenever a file changes
+RELOADING = threading.current_thread() is not threading.main_thread()
+former = globals().get("backend")
+
+# the model loads while Gradio is imported, which takes as long
+if __name__ == "__main__" and not RELOADING:
     options = parse_options()
     loading = begin_to_load(options)
 
@@ -23,6 +29,9 @@ from page import backend, faults, metrics, middleware
 from page.blocks import demo
 from page.serving import launch
 from persona_bot.errors import UserError
+
+if former not in (None, backend) and former.ready.is_set():
+    backend.use(former.model)
 
 
 def main() -> None:
@@ -72,8 +81,8 @@ def leave(code: int) -> None:
     sys.exit(code)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and not RELOADING:
     main()
-else:  # imported: by tests, and by who embeds the page
+elif not RELOADING:  # imported: by tests, and by who embeds the page
     gc.freeze()
     gc.enable()

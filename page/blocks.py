@@ -150,10 +150,11 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     getattr(menu, names.OPEN_FILE)(
         passing_on.opened_file, [persona, chat], [message, *PERSONA, *SHOWN], **soon
     ).then(**to_message)
-    persona.input(
+    # not `input`: Gradio leaves it out for the first character after an event has set the box
+    persona.change(
         events.rewrite, [persona, chat], [name, counter, *SHOWN], trigger_mode="always_last", **at_once
     )  # fmt: skip
-    name.input(events.rename, [name, chat], SHOWN, trigger_mode="always_last", **at_once)
+    name.change(events.rename, [name, chat], SHOWN, trigger_mode="always_last", **at_once)
     getattr(face_choice, names.FACE)(events.choose_face, chat, SHOWN, **at_once)
     new_chat.click(events.fresh, [persona, chat], SHOWN, **at_once).then(**to_message)
     undo_button.click(
@@ -173,6 +174,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
         [message.submit, send_button.click], events.send, [message, persona, chat], SHOWN,
         js="personaPage.sent", **soon,
     )  # fmt: skip
+    sending.success(None, js="personaPage.taken", **unseen)
     sending.failure(None, js="personaPage.refused", **unseen)
     getattr(duet_menu, names.TALK)(duet.begin, chat, SHOWN, **soon).success(**to_message)
     writer = {

@@ -8,7 +8,7 @@ import gradio as gr
 
 from page import backend, browser_store, render, share
 from page.conversation import Conversation, new_id
-from page.events import PRESETS, shown, shown_persona, with_what_was_good
+from page.events import FIRST, PRESETS, ShownPersona, shown, shown_persona, with_what_was_good
 from page.names import SETTINGS
 from page.typed import NAMELESS
 from persona_bot.errors import UserError
@@ -35,7 +35,10 @@ def opened(kept: str, chat: Conversation, request: gr.Request) -> list:
     unsent = back.chat.unsent if back.chat and back.link is None else ""
     draft = " ".join(filter(None, [unsent, back.draft]))
     settings = [kept_setting(name, back.settings) for name in SETTINGS]
-    return [draft, *shown_persona(chat.persona, text), *shown(chat), *settings]
+    persona = shown_persona(chat.persona, text)
+    if chat.persona == FIRST and text is None:  # as the page stands; somebody may be typing already
+        persona = ShownPersona(gr.skip(), gr.skip(), gr.skip())
+    return [draft or gr.skip(), *persona, *shown(chat), *settings]
 
 
 def kept_setting(name: str, kept: dict[str, Any]) -> Any:

@@ -62,8 +62,8 @@ def random_card() -> str:
 def _card(who: str, face: str, name: str, pressed: bool) -> str:
     called, _, title = name.partition(",")
     return (
-        f'<button class="card" {event(names.PICK, who=who)} aria-pressed="{str(pressed).lower()}">{faces.face(face)}'
-        f'<span class="name">{escape(called)}<span class="unseen">, </span><small>{escape(title.strip())}</small></span></button>'
+        f'<button class="card" {event(names.PICK, who=who)} aria-pressed="{str(pressed).lower()}" aria-label="{escape(name)}">'
+        f'{faces.face(face)}<span class="name">{escape(called)}<small>{escape(title.strip())}</small></span></button>'
     )
 
 

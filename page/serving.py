@@ -9,8 +9,9 @@ from typing import Any
 
 import gradio as gr
 from gradio.routes import App
+from starlette.middleware import Middleware
 
-from page import backend, faces, middleware, names
+from page import backend, faces, middleware, names, preview
 from persona_bot.errors import UserError
 
 STATIC = Path(__file__).parent / "static"
@@ -57,8 +58,8 @@ def _configure(self: App, blocks: gr.Blocks) -> None:
     """Gradio's, and for our page the security middleware and /healthz: the one step that launching and mounting share."""
     _gradios_configure(self, blocks)
     if isinstance(blocks, Page):
-        self.user_middleware[:0] = middleware.middleware
-        self.router.routes[:0] = middleware.routes
+        self.user_middleware[:0] = [Middleware(preview.Preview), *middleware.middleware]
+        self.router.routes[:0] = [preview.route, *middleware.routes]
 
 
 _gradios_configure, App.configure_app = App.configure_app, _configure

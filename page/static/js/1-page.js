@@ -43,8 +43,6 @@ window.personaPage = {
 			if (writing && !stillWriting) personaPage.announce([...box.querySelectorAll(".them .said")].at(-1));
 			writing = stillWriting;
 		}).observe(box, { childList: true, subtree: true, characterData: true });
-		const transcript = document.getElementById("transcript");
-		new MutationObserver(() => personaPage.taken()).observe(transcript, { childList: true, subtree: true });
 	},
 
 	announce(said) {
@@ -56,6 +54,10 @@ window.personaPage = {
 	},
 
 	start() {
+		// A Space's frame grows with its content: what follows the frame's height would grow for ever. The screen's height, less
+		// what the site and the browser take of it, leaves the message box in sight.
+		const height = `clamp(400px, ${screen.height - 340}px, 720px)`;
+		if (window.self !== window.top) document.documentElement.style.setProperty("--talk-height", height);
 		document.addEventListener("click", (event) => {
 			const { scroll, press } = event.target.closest("button")?.dataset ?? {};
 			if (scroll) document.getElementById(scroll).scrollIntoView({ behavior: "smooth" });
@@ -89,7 +91,7 @@ window.personaPage = {
 			personaPage.sending = message;
 			const typedSince = personaPage.box().value.slice(message.length);
 			personaPage.setBox(editing ? (personaPage.draft ?? "") : typedSince);
-			if (!editing) document.getElementById("just-sent").firstElementChild.replaceChildren(personaPage.bubble(message.trim()));
+			if (!editing) document.getElementById("just-sent").append(personaPage.bubble(message.trim()));
 		}
 		return [message, ...others];
 	},
@@ -102,10 +104,10 @@ window.personaPage = {
 		return list;
 	},
 
-	// The server has drawn the chat anew.
+	// The server has taken the message, and drawn it.
 	taken() {
-		document.getElementById("just-sent").firstElementChild.replaceChildren();
 		if (personaPage.sending === null) return;
+		document.querySelector("#just-sent ol")?.remove();
 		personaPage.sending = null;
 		personaPage.draft = null;
 		personaStore.draft();
@@ -115,8 +117,8 @@ window.personaPage = {
 	refused() {
 		if (personaPage.sending === null) return;
 		const text = [personaPage.sending, personaPage.box().value].filter(Boolean).join(" ");
+		document.querySelector("#just-sent ol")?.remove();
 		personaPage.sending = null;
-		personaPage.taken();
 		personaPage.setBox(text);
 	},
 

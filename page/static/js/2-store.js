@@ -48,6 +48,7 @@ window.personaStore = (() => {
 		const record = JSON.parse(text);
 		if (record.exchanges.every((exchange) => exchange.replies.length)) tab.remove("growing");
 		current = record;
+		if (record.exchanges.at(-1)?.message === personaPage.sending?.trim()) personaPage.taken(); // drawn in the same step
 		now.set("record", record);
 		tab.set("now:link", link());
 		keepChat(record);
