@@ -59,27 +59,38 @@ def real() -> LocalModel:
 
 @pytest.fixture
 def open_page(browser, page_url):
-    """open_page(checkpoint, query="", **context options) -> a page with that model; at the end nothing may have gone wrong in it."""
+    """open_page(model, query="", ignore=(), url=page_url, **context options) -> a page with that model.
+
+    At the end nothing may have gone wrong in it, but for console errors that hold a text of `ignore`.
+    """
     contexts, problems = [], []
 
-    def open_one(model: LocalModel, query: str = "", **options):
+    def open_one(
+        model: LocalModel,
+        query: str = "",
+        ignore: tuple[str, ...] = (),
+        url: str = page_url,
+        **options,
+    ):
         backend.use(model)
         contexts.append(browser.new_context(**(options or DESKTOP)))
         page = contexts[-1].new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(40_000)
         page.on(
             "console",
-            lambda message: problems.append(message.text) if message.type == "error" else None,
+            lambda message: (
+                problems.append(message.text)
+                if message.type == "error" and not any(text in message.text for text in ignore)
+                else None
+            ),
         )
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
         page.on(
             "request",
-            lambda request: (
-                problems.append(request.url) if is_foreign(request.url, page_url) else None
-            ),
+            lambda request: problems.append(request.url) if is_foreign(request.url, url) else None,
         )
-        page.goto(page_url + query)
+        page.goto(url + query)
         page.get_by_text(model.name).wait_for()
         return page
 

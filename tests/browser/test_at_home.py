@@ -1,0 +1,259 @@
+"""Every place and every way to use the page: small frames, no emoji font, slow lines, keys, fingers, screen readers.
+
+Run: `python -m pytest tests/browser/test_at_home.py`
+"""
+
+import pytest
+
+from page.events import PRESETS
+from tests.browser.conftest import DESKTOP, PHONE
+from tests.browser.driving import (
+    ask,
+    box,
+    button,
+    messages,
+    persona_box,
+    replies,
+    retry,
+    wait_for_replies,
+    wait_for_text,
+)
+
+# as a Space's page does it: the frame takes the height of what is in it and never scrolls by itself
+RESIZER = """<!doctype html><meta name=viewport content="width=device-width"><body style="margin:0">
+<header style="height:56px">a Space</header><iframe scrolling=no style="width:100%;height:600px;border:0" src="PAGE"></iframe>
+<script>
+const frame = document.querySelector("iframe");
+setInterval(() => {
+	const page = frame.contentDocument?.querySelector("gradio-app, .gradio-container");
+	if (page) frame.style.height = Math.ceil(frame.contentDocument.documentElement.scrollHeight) + "px";
+}, 25);
+</script>"""
+
+
+def test_settings_leave_the_text_box_and_the_replies_alone(open_page, tiny):
+    page = open_page(tiny)
+    button(page, "Settings ▼").click()
+    page.get_by_label("Seed").wait_for()
+    assert page.get_by_label("Seed").input_value() == ""
+    assert persona_box(page).bounding_box()["height"] > 180
+    ask(page, "tell me about yourself")
+    said = {wait_for_replies(page, 1)[0], *(retry(page, number) for number in (2, 3, 4))}
+    assert len(said) > 1
+    assert page.get_by_label("Seed").input_value() == ""
+    assert persona_box(page).bounding_box()["height"] > 180
+
+
+def test_a_phone_in_a_spaces_frame_shows_the_chat_and_the_box(browser, open_page, tiny, page_url):
+    open_page(tiny).close()
+    context = browser.new_context(**PHONE)
+    page = context.new_page()
+    page.route(
+        "**/space.html",
+        lambda route: route.fulfill(
+            content_type="text/html", body=RESIZER.replace("PAGE", page_url)
+        ),
+    )
+    page.goto(page_url + "space.html")
+    frame = page.frame_locator("iframe")
+    frame.get_by_text(tiny.name).wait_for()
+    height = "() => document.querySelector('iframe').offsetHeight"
+    heights = []
+    for _ in range(4):
+        page.wait_for_timeout(400)
+        heights.append(page.evaluate(height))
+    assert heights[-1] == heights[-2] < 1700, heights
+    send = frame.get_by_role("textbox", name="Message").bounding_box()
+    assert send["y"] + send["height"] < 844
+    context.close()
+
+
+def test_every_face_is_a_picture_so_no_emoji_font_is_needed(open_page, tiny):
+    page = open_page(tiny)
+    page.locator(".card").nth(12).wait_for()
+    faces = page.evaluate(
+        """() => [...document.querySelectorAll(".face")].map(face => {
+            const use = face.querySelector("use");
+            const symbol = use && document.querySelector(use.getAttribute("href"));
+            return [face.textContent, symbol?.children.length > 0, use?.getBoundingClientRect().width > 8];
+        })"""
+    )
+    shown = [face for face in faces if face[2]]
+    assert len(shown) >= len(PRESETS) + 1
+    assert all(text == "" and drawn for text, drawn, _ in faces)
+
+
+def test_a_message_stands_in_the_chat_at_once_and_what_is_typed_meanwhile_stays(open_page, tiny):
+    page = open_page(tiny)
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    slow_line = {"offline": False, "latency": 700, "downloadThroughput": -1, "uploadThroughput": -1}
+    network.send("Network.emulateNetworkConditions", slow_line)
+    box(page).fill("first message")
+    box(page).press("Enter")
+    page.keyboard.type("typed meanwhile")
+    assert page.locator("#just-sent .you p").inner_text() == "first message"
+    assert box(page).input_value() == "typed meanwhile"
+    wait_for_replies(page, 1)
+    assert messages(page) == ["first message"] and box(page).input_value() == "typed meanwhile"
+
+
+def test_a_message_that_the_server_refuses_is_back_in_the_box(open_page, tiny):
+    page = open_page(tiny)
+    persona_box(page).fill("fine.\n" + "x" * 201)
+    page.locator(".counter[data-over]").wait_for()
+    ask(page, "hi there")
+    page.get_by_test_id("toast-body").wait_for()
+    wait_for_text(page, "#composer textarea", "hi there")
+    assert messages(page) == []
+
+
+def test_replies_are_chosen_by_mouse_touch_and_keys(open_page, tiny):
+    for options in (DESKTOP, PHONE):
+        page = open_page(tiny, **options)
+        ask(page, "hi")
+        said = [wait_for_replies(page, 1)[0], retry(page, 2)]
+        press = "tap" if options is PHONE else "click"
+        getattr(button(page, "Former reply"), press)()
+        wait_for_place(page, "1/2")
+        assert replies(page) == [said[0]]
+        if options is DESKTOP:
+            assert (
+                page.evaluate("document.activeElement.getAttribute('aria-label')") == "Former reply"
+            )
+            page.keyboard.press("ArrowRight")
+            wait_for_place(page, "2/2")
+            box(page).focus()
+            page.keyboard.press("ArrowLeft")
+            wait_for_place(page, "1/2")
+        ask(page, "and then?")
+        assert wait_for_replies(page, 2)[0] == said[0]
+
+
+def wait_for_place(page, place: str) -> None:
+    page.wait_for_function(
+        "place => document.querySelector('.alternatives span')?.textContent == place", arg=place
+    )
+
+
+def test_keys_and_focus(open_page, tiny):
+    page = open_page(tiny)
+    in_box = "() => document.activeElement.matches('#composer textarea')"
+    button(page, "Where do you work?").press("Enter")
+    wait_for_replies(page, 1)
+    page.wait_for_function(in_box)
+    button(page, "Retry").press("Enter")
+    page.wait_for_function(in_box)
+    wait_for_replies(page, 1)
+    page.keyboard.press("ArrowUp")
+    wait_for_text(page, "#composer textarea", "Where do you work?")
+    page.keyboard.press("Escape")
+    wait_for_text(page, "#composer textarea", "")
+    page.wait_for_function(in_box)
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("/")
+    page.wait_for_function(in_box)
+    assert box(page).input_value() == ""
+    button(page, "Undo").press("Enter")
+    page.get_by_role("heading", name="Say hello").wait_for()
+    page.wait_for_function(in_box)
+
+
+def test_a_screen_reader_hears_who_speaks(open_page, tiny):
+    page = open_page(tiny)
+    page.evaluate(
+        """() => {
+            window.announced = [];
+            new MutationObserver(() => announced.push(document.querySelector("#announcer").textContent.trim()))
+                .observe(document.querySelector("#announcer"), { childList: true, subtree: true });
+        }"""
+    )
+    ask(page, "hi")
+    reply = wait_for_replies(page, 1)[0]
+    assert page.locator(".you .by").inner_text() == "You"
+    assert page.locator(".them .by").all_inner_texts() == ["Willow", "Willow"]
+    page.wait_for_function("() => announced.length > 0")
+    words = page.evaluate("document.querySelector('.them:last-child p').textContent")
+    assert page.evaluate("announced[0]") == f"Willow: {words}".strip() and reply
+
+
+def test_fingers_find_targets_of_44_pixels_and_text_follows_the_browsers_size(open_page, tiny):
+    page = open_page(tiny, **PHONE)
+    ask(page, "hi")
+    wait_for_replies(page, 1)
+    retry(page, 2)
+    button(page, "Settings ▼").tap()
+    page.get_by_label("Seed").wait_for()
+    small = page.evaluate(
+        """() => [...document.querySelectorAll("button, input[type=range]")].filter(e => e.checkVisibility())
+            .map(e => [e.getBoundingClientRect(), e.getAttribute("aria-label") || e.textContent.trim() || e.className])
+            .filter(([box]) => box.height > 0 && (box.height < 43.5 || box.width < 43.5))
+            .map(([box, name]) => `${name}: ${box.width} x ${box.height}`)"""
+    )
+    assert small == []
+    sizes = "() => ['.them p', '.card .name', '#composer textarea'].map(s => parseFloat(getComputedStyle(document.querySelector(s)).fontSize))"
+    before = page.evaluate(sizes)
+    page.evaluate("document.documentElement.style.fontSize = '24px'")
+    after = page.evaluate(sizes)
+    assert all(later >= 1.4 * earlier for earlier, later in zip(before, after, strict=True))
+
+
+STATES = {
+    "empty": lambda page: None,
+    "over the limit": lambda page: over_the_limit(page),
+    "a chat": lambda page: (ask(page, "hi"), wait_for_replies(page, 1)),
+    "alternatives": lambda page: retry(page, 2),
+    "editing": lambda page: (
+        button(page, "Edit message 1").click(),
+        page.locator("[data-editing]").wait_for(),
+    ),
+    "the persona changed": lambda page: change(page),
+    "settings": lambda page: (
+        button(page, "Settings ▼").click(),
+        page.get_by_label("Seed").wait_for(),
+    ),
+    "earlier chats": lambda page: button(page, "Chats").click(),
+    "faces": lambda page: (page.keyboard.press("Escape"), button(page, "Change the face").click()),
+    "phone": lambda page: (
+        page.keyboard.press("Escape"),
+        page.set_viewport_size({"width": 390, "height": 844}),
+    ),
+}
+
+
+def over_the_limit(page) -> None:
+    persona_box(page).fill("x" * 201)
+    page.locator(".counter[data-over]").wait_for()
+
+
+def change(page) -> None:
+    button(page, "Cancel").click()
+    persona_box(page).fill("i am new.")
+    page.locator(".notice").first.wait_for()
+
+
+@pytest.fixture
+def axe():
+    module = pytest.importorskip("axe_playwright_python.sync_playwright")
+    return module.Axe()
+
+
+def test_axe_finds_nothing_in_ten_states_light_dark_and_forced_colours(open_page, tiny, axe):
+    page = open_page(tiny)
+    found = []
+    for name, reach in STATES.items():
+        if name == "a chat":
+            persona_box(page).fill("i am a baker.")
+            page.locator(".counter[data-over]").wait_for(state="detached")
+        reach(page)
+        page.wait_for_timeout(150)
+        for look in ("light", "dark", "forced colours"):
+            page.evaluate("dark => document.body.classList.toggle('dark', dark)", look == "dark")
+            forced = "active" if look == "forced colours" else "none"
+            page.emulate_media(forced_colors=forced, reduced_motion="reduce")
+            violations = axe.run(page).response["violations"]
+            found += [
+                (name, look, v["id"], [node["html"][:120] for node in v["nodes"]][:3])
+                for v in violations
+            ]
+    assert not found, "\n".join(map(str, found))
