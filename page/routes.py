@@ -12,6 +12,7 @@ READ = (
     "/config",
     "/theme.css",
     "/favicon.ico",
+    "/preview.png",
     "/robots.txt",
     "/manifest.json",
     "/static/{path:path}",
