@@ -8,15 +8,17 @@ ARGS ?=
 # whatever hangs, `make test` ends within 15 minutes (where the system has a `timeout`)
 LIMIT := $(if $(shell command -v timeout),timeout --kill-after=20 900,)
 
-.PHONY: help chat terminal test lint train-setup bench clean
+.PHONY: help chat terminal test lint train-setup bench attack soak clean
 
 help:
 	@echo "make chat      set up and open the page (options: make chat ARGS='--share')"
 	@echo "make terminal  set up and chat in the terminal"
 	@echo "make test      set up and run every test, the browser's included"
-	@echo "make lint      check the style with ruff"
+	@echo "make lint      check the style with ruff and the types with mypy"
 	@echo "make train-setup  set up for python -m train.finetune"
 	@echo "make bench     compare speed and memory with other engines"
+	@echo "make attack    what hostile clients can do to the page, as a table; on this machine only"
+	@echo "make soak ARGS='--minutes 10'  visitors who talk, stop and leave, and what that costs"
 	@echo "make clean     remove the environment and what tests left"
 
 chat: $(VENV)/chat.done
@@ -30,7 +32,7 @@ test: $(VENV)/test.done
 	$(LIMIT) $(RUN) -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 lint: $(VENV)/test.done
-	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
+	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy
 
 train-setup: $(VENV)/train.done
 
@@ -60,5 +62,11 @@ $(VENV)/bench.done: benchmarks/requirements.txt $(VENV)/train.done
 	$(PIP) -r benchmarks/requirements.txt
 	@touch $@
 
+attack: $(VENV)/test.done
+	$(RUN) -m attack $(ARGS)
+
+soak: $(VENV)/test.done
+	$(RUN) -m attack.soak $(ARGS)
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis screenshots
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis screenshots

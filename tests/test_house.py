@@ -4,8 +4,11 @@ Run: `python -m pytest tests/test_house.py`
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 WAITS = ("wait", "join", "communicate")  # without an argument they may wait for ever
@@ -34,3 +37,28 @@ def test_no_test_forks_the_test_process_or_waits_without_a_limit():
         if name.endswith("get_context") and [a.value for a in call.args] != ["forkserver"]:
             broken.append(f"{place} {name}: only the server of tests/children.py forks")
     assert broken == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "file"),
+    [("", "requirements.txt"), ("train", "train/requirements.txt")]
+    + [("test", "tests/requirements.txt"), ("bench", "benchmarks/requirements.txt")],
+)
+def test_the_project_and_its_requirements_files_agree(extra, file):
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    assert wanted == [line.split("#")[0].strip() for line in lines if line and line[0] != "#"]
+
+
+def test_what_a_space_installs_has_upper_bounds_and_the_tests_their_exact_versions():
+    names = set()
+    for file in ("requirements.txt", "train/requirements.txt", "tests/requirements.txt"):
+        for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
+            if line and line[0] != "#":
+                spec = line.split("#")[0].strip()
+                names.add(re.split(r"[<>=]", spec)[0].lower().replace("_", "-"))
+                assert file != "requirements.txt" or "<" in spec, spec
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-")
+    assert [name for name in sorted(names) if f"\n{name}==" not in pinned] == []

@@ -1,0 +1,79 @@
+"""A long day in little: visitors who ask, stop and leave for so many minutes, and what that costs in memory, descriptors and threads.
+
+Run: `make soak ARGS='--minutes 10'`. Everything stays on this machine.
+"""
+
+import argparse
+import json
+import random
+import threading
+import time
+
+import httpx
+
+from attack.__main__ import CALL, PERSONA, hostile, reply
+from attack.target import Target, opened
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="folder or name; else the default model")
+    parser.add_argument(
+        "--minutes", type=float, default=10, help="at most 60 (default: %(default)s)"
+    )
+    parser.add_argument("--visitors", type=int, default=8, help="at once (default: %(default)s)")
+    options = parser.parse_args()
+    print(
+        json.dumps(
+            soak(options.model, min(options.minutes, 60), min(options.visitors, 64)), indent=2
+        )
+    )
+
+
+def soak(model: str | None, minutes: float, visitors: int) -> dict[str, object]:
+    with opened(model, "--unlimited") as target:
+        with target.client() as client:
+            reply(client)  # the first one warms the model up
+        counts = {"replies": 0, "left": 0, "malformed": 0, "failed": 0}
+        before, resting = target.memory_mb(), target.descriptors_and_threads()
+        end = time.monotonic() + 60 * minutes
+        crowd = [
+            threading.Thread(target=visit, args=(target, seed, end, counts), daemon=True)
+            for seed in range(visitors)
+        ]
+        for one in crowd:
+            one.start()
+        for one in crowd:
+            one.join(60 * minutes + 120)
+        time.sleep(5)
+        return {
+            **counts, "minutes": minutes, "memory MB": [round(before), round(target.memory_mb())],
+            "descriptors and threads": [resting, target.descriptors_and_threads()],
+            "tracebacks": target.log().count("Traceback"),
+        }  # fmt: skip
+
+
+def visit(target: Target, seed: int, end: float, counts: dict[str, int]) -> None:
+    """One visitor after another: most hear a reply to its end, some leave in the middle, some send nonsense."""
+    draw = random.Random(seed)
+    while time.monotonic() < end:
+        with target.client() as client:
+            try:
+                kind = draw.choice(["replies", "replies", "left", "malformed"])
+                if kind == "replies":
+                    reply(client, best_of=draw.choice([1, 1, 1, 3]), seed=draw.randrange(1_000))
+                elif kind == "left":
+                    named = {"persona": PERSONA, "turns": ["hi!"], "max_tokens": 100}
+                    name = client.post("/gradio_api/call/v2/chat", json=named).json()["event_id"]
+                    with client.stream("GET", f"/gradio_api/call/v2/chat/{name}"):
+                        time.sleep(draw.uniform(0, 1))
+                else:
+                    path, body = hostile(draw, [(0, 1), (5, 3)])
+                    client.post(path, content=body, headers=CALL)
+                counts[kind] += 1
+            except (httpx.HTTPError, KeyError):
+                counts["failed"] += 1
+
+
+if __name__ == "__main__":
+    main()
