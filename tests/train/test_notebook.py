@@ -30,7 +30,9 @@ def test_it_explains_what_it_does():
 
 def test_every_cell_runs(chat_folder, tmp_path):
     (tmp_path / "IPython").mkdir()
-    (tmp_path / "IPython" / "__init__.py").write_text("version_info = (9, 0)\ndef get_ipython(): return None\n")
+    (tmp_path / "IPython" / "__init__.py").write_text(
+        "version_info = (9, 0)\ndef get_ipython(): return None\n"
+    )
     (tmp_path / "IPython" / "display.py").write_text(
         "def Image(filename): return open(filename, 'rb').read(4)\ndef display(image): print(image)\n"
     )
