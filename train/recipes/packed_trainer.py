@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from persona_bot.errors import UserError
 from train.data.examples import IGNORED, Example
 from train.recipes import contrastive_loss
+from train.recipes.fused import CrossEntropy
 from train.recipes.packed_attention import NAME, packed_logits
 from train.run.checkpoints import keep_newest, write_folder_atomically
 
@@ -27,9 +27,9 @@ IDENTITY = "settings.json"  # in a checkpoint: what a resumed run must share
 class PackedTrainer(Trainer):
     """Trainer for packed rows, with checkpoints that are whole or not there."""
 
-    def __init__(self, *args, identity: dict, **kwargs):
+    def __init__(self, *args, identity: dict, bf16: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
-        self.identity = identity
+        self.identity, self.bf16 = identity, bf16
         # the loss below is divided by the supervised tokens of the whole step
         self.model_accepts_loss_kwargs = True
         self.remove_callback(PrinterCallback)  # progress.py draws the bar
@@ -43,6 +43,10 @@ class PackedTrainer(Trainer):
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes
         return (loss, {}) if return_outputs else loss
+
+    def autocast_smart_context_manager(self, cache_enabled=True):
+        """Around the whole loss instead of accelerate's around the model, which would copy all logits to float32."""
+        return autocast(self.args.device, self.bf16)
 
     def evaluate(self, *_, **__) -> dict[str, float]:
         """Nats per supervised token over all validation rows; each process takes its share of them."""
@@ -117,9 +121,11 @@ def summed_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, in
         return nats + batch["rival_weight"] * contests, count
     targets = batch["labels"][0]  # (T,)
     keep = (targets != IGNORED).nonzero()[:, 0]
-    return F.cross_entropy(
-        packed_logits(model, batch, keep).float(), targets[keep], reduction="sum"
-    ), len(keep)
+    return CrossEntropy.apply(packed_logits(model, batch, keep), targets[keep]), len(keep)
+
+
+def autocast(device: torch.device, bf16: bool) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
 def collate(
@@ -216,7 +222,6 @@ def training_arguments(settings, out: Path, validates: bool) -> TrainingArgument
         per_device_eval_batch_size=settings.batch_rows,
         gradient_accumulation_steps=settings.accumulate,
         activation_checkpointing=settings.gradient_checkpointing,
-        bf16=settings.bf16,
         use_cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available()),
         seed=settings.seed,
         data_seed=settings.seed,

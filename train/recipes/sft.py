@@ -9,7 +9,6 @@ is padded (packed_trainer.py).
     outputs/best/              the trained weights of the best validation so far
 """
 
-import contextlib
 import gc
 import json
 import math
@@ -27,9 +26,11 @@ import torch
 from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
 from train.data.examples import Example, pack
+from train.recipes.fused import fused_lora
 from train.recipes.packed_trainer import (
     IDENTITY,
     PackedTrainer,
+    autocast,
     check_model,
     collate,
     fingerprint,
@@ -161,7 +162,7 @@ def train_sft(
     }
     longest = max(train, key=lambda example: len(example.ids))
     check_model(model, getattr(longest, "example", longest))
-    with StopSignals() as signals:
+    with fused_lora(model), StopSignals() as signals:
         while True:
             trainer = make_trainer(model, train, valid, out, settings, signals)
             try:
@@ -213,6 +214,7 @@ def make_trainer(
             StopOnSignal(signals),
         ],
         identity=same,
+        bf16=settings.bf16,
     )
 
 
@@ -281,13 +283,10 @@ def estimate(
         model.to(device)
         for _ in range(2):  # the first warms up
             started = time.monotonic()
-            with (
-                torch.autocast(device.type, torch.bfloat16)
-                if settings.bf16
-                else contextlib.nullcontext()
-            ):
-                total, count = summed_loss(model, batch)
-            (total / count).backward()
+            with fused_lora(model):
+                with autocast(device, settings.bf16):
+                    total, count = summed_loss(model, batch)
+                (total / count).backward()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             seconds = time.monotonic() - started
