@@ -9,6 +9,7 @@ Run: `python -m train.finetune --data train/example_dialogues.json --out outputs
 """
 
 import argparse
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from train.data.dialogues import Dialogue
 from train.data.sources import training_data
 from train.options import parse
 from train.recipes.pipelines import is_main_process, train_with_convai, train_with_sft
+from train.run.checkpoints import remove_checkpoints
 from train.run.facts import (
     base_facts,
     earlier_facts,
@@ -28,6 +30,7 @@ from train.run.facts import (
     source_name,
     write_json,
 )
+from train.run.lock import only_training
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         run(parse(arguments))
     except UserError as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
+        sys.exit(getattr(error, "exit_code", 2))  # 130 or 143 where a signal stopped it
     except KeyboardInterrupt:
         print(
             "Interrupted; the same command with --resume goes on from the last checkpoint, if there is one.",
@@ -55,11 +58,12 @@ def run(options: argparse.Namespace) -> None:
     train, valid = read_data(options)
     make_folder(options.out)
     started = time.monotonic()
-    facts = (
-        train_with_sft(options, train, valid)
-        if options.recipe == "sft"
-        else train_with_convai(options, train, valid)
-    )
+    with only_training(options.out) if is_main_process() else contextlib.nullcontext():
+        facts = (
+            train_with_sft(options, train, valid)
+            if options.recipe == "sft"
+            else train_with_convai(options, train, valid)
+        )
     if not is_main_process():
         return
     facts = public_facts(facts) | base_facts(facts["base_model"])
@@ -69,6 +73,7 @@ def run(options: argparse.Namespace) -> None:
     facts |= {"command": public_command("python -m train.finetune", options.given)}
     facts |= earlier_facts(options.model)
     score_and_describe(options, valid, facts)
+    remove_checkpoints(options.out)
     if options.publish:
         from train.publish import publish
 

@@ -7,11 +7,13 @@ position_ids   0 1 2 3 ..       | 0 1 ..  | 0 1 2 ..      restart, which transfo
 import hashlib
 import inspect
 import json
+import math
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from persona_bot.errors import UserError
@@ -43,6 +45,20 @@ class PackedTrainer(Trainer):
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes
         return (loss, {}) if return_outputs else loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """Up over the warm-up, beginning above 0, then down half a cosine; Trainer's own first step would change nothing."""
+        warmup = self.args.get_warmup_steps(num_training_steps)
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            done = (step - warmup) / max(num_training_steps - warmup, 1)
+            return max(0.5 * (1 + math.cos(math.pi * done)), 0.0)
+
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def autocast_smart_context_manager(self, cache_enabled=True):
         """Around the whole loss instead of accelerate's around the model, which would copy all logits to float32."""
@@ -214,7 +230,6 @@ def training_arguments(settings, out: Path, validates: bool) -> TrainingArgument
         output_dir=str(out),
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=1.0,

@@ -25,6 +25,7 @@ CONVAI_DEFAULTS = {
     "save_steps": 200,
     "manual_seed": 42,
 }
+FEW = 30  # steps
 CHECKED = 200  # dialogues that a validation during training reads at most
 
 
@@ -42,12 +43,14 @@ def train_with_sft(
     from train.recipes import sft
     from train.recipes.base_model import base_name, load_base, save_trained
     from train.recipes.packed_trainer import training_arguments
+    from train.run.log import Interrupted
 
     settings = sft.SftSettings(
         **{name: getattr(options, name) for name in sft.field_types() if hasattr(options, name)}
     )
     settings = sft.usable(settings)
     base = base_name(options.model or BASE_MODEL)
+    done = steps_done(options) if options.resume else 0
     model, tokenizer, layout, settings = load_base(options.model or BASE_MODEL, settings)
     room = min(
         settings.row_length, getattr(model.config, "max_position_embeddings", settings.row_length)
@@ -64,6 +67,7 @@ def train_with_sft(
         )
     rows = pack(examples, settings.row_length)
     tokens, learnt = sum(len(e.ids) for e in examples), sum(e.supervised for e in examples)
+    steps = sft.count_steps(len(rows), settings)
     if is_main_process():
         device = training_arguments(settings, options.out, False).device
         counts = f"{len(examples):,} conversations in {len(rows):,} rows, {learnt:,} supervised of {tokens:,} tokens"
@@ -71,13 +75,14 @@ def train_with_sft(
             f"sft, base {base}, layout {layout.name}",
             asdict(settings),
             counts,
-            sft.estimate(model, rows, settings, device),
+            rest_of(sft.estimate(model, rows, settings, device), done, steps),
         )
+        warn_of_few(steps)
     trainer, settings = sft.train_sft(
         model, examples, checks, options.out, settings, options.resume
     )
     if trainer.stopped_by_signal:
-        raise interrupted(options.out)
+        raise Interrupted(options.out, trainer.signal_number)
     if is_main_process():
         save_trained(model, tokenizer, layout, base, options.out)
     return {
@@ -87,6 +92,32 @@ def train_with_sft(
         "steps": trainer.state.global_step,
         "tokens": tokens,
     }
+
+
+def steps_done(options: argparse.Namespace) -> int:
+    """The step of the checkpoint that --resume goes on from. Raises UserError where training has ended."""
+    from train.run.checkpoints import newest_good
+
+    folder = newest_good(options.out)
+    if folder is None and (options.out / "training.json").exists():
+        raise UserError(
+            f"{options.out} holds a finished training; go on from it with --model {options.out} and another --out, "
+            "or train anew with --overwrite."
+        )
+    return int(folder.name.rpartition("-")[2]) if folder else 0
+
+
+def rest_of(cost: tuple[float, float] | None, done: int, steps: int) -> tuple[float, float] | None:
+    """The cost of the steps that are left."""
+    return cost and (cost[0] * max(steps - done, 0) / steps, cost[1])
+
+
+def warn_of_few(steps: int) -> None:
+    if steps < FEW:
+        print(
+            f"Only {steps} steps: a model learns little in so few; raise --epochs, or lower --accumulate.",
+            file=sys.stderr,
+        )
 
 
 def with_rivals(layout, examples: list, dialogues: list[Dialogue], settings) -> list:
@@ -111,8 +142,12 @@ def train_with_convai(
     from train.recipes.convai import ConvAIModel, model_type_of
     from train.recipes.convai_examples import ConvaiExamples
     from train.run.checkpoints import is_good, newest_good, write_files_atomically
-    from train.run.log import StopSignals
+    from train.run.log import Interrupted, StopSignals
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "Recipe convai trains in one process; start it with python, or use recipe sft under accelerate launch."
+        )
     settings = {**CONVAI_DEFAULTS, **read_settings(options.set)}
     base = options.model or "gpt2"
     source = str((newest_good(options.out, "resume-*") if options.resume else None) or base)
@@ -136,7 +171,7 @@ def train_with_convai(
         )
     # else it had ended before, and --resume found nothing to do
     if not done.finished and any(options.out.glob("resume-*")):
-        raise interrupted(options.out)
+        raise Interrupted(options.out, signals.number)
     if is_good(best):
         write_files_atomically(options.out, lambda folder: copy_files(best, folder))
     return {"base_model": base, "layout": "convai", "settings": settings, "steps": done.step}
@@ -283,12 +318,6 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5_400 else f"{seconds / 3_600:.1f} hours"
-
-
-def interrupted(out: Path) -> UserError:
-    return UserError(
-        f"Training was interrupted and its state saved in {out}; the same command with --resume goes on."
-    )
 
 
 def copy_files(source: Path, target: Path) -> None:

@@ -12,7 +12,6 @@ is padded (packed_trainer.py).
 import gc
 import json
 import math
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -38,8 +37,8 @@ from train.recipes.packed_trainer import (
     summed_loss,
     training_arguments,
 )
-from train.run.checkpoints import mend, newest_good
-from train.run.log import BEST, LOG_FILE, KeepBest, Progress, StopOnSignal, StopSignals
+from train.run.checkpoints import mend, newest_good, remove_checkpoints
+from train.run.log import LOG_FILE, KeepBest, Progress, StopOnSignal, StopSignals
 
 # on resume; rows a step may not
 MAY_CHANGE = (
@@ -133,7 +132,12 @@ def add_lora(model, settings: SftSettings):
         task_type="CAUSAL_LM",
     )
     # the adapter itself stays float32
-    model = get_peft_model(model.to(torch.bfloat16) if settings.bf16 else model, config)
+    try:
+        model = get_peft_model(model.to(torch.bfloat16) if settings.bf16 else model, config)
+    except ValueError as error:  # Mamba's projections, or a model without a linear layer
+        raise UserError(
+            f"LoRA cannot train {model.config.model_type} models; add --lora-rank 0 to train every weight, or choose another base."
+        ) from error
     # or each save asks the Hub what the base looks like
     model.peft_config["default"].base_model_name_or_path = ""
     return model
@@ -160,8 +164,7 @@ def train_sft(
     start = {
         name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad
     }
-    longest = max(train, key=lambda example: len(example.ids))
-    check_model(model, getattr(longest, "example", longest))
+    set_up_attention(model, train, settings, training_arguments(settings, out, False).device)
     with fused_lora(model), StopSignals() as signals:
         while True:
             trainer = make_trainer(model, train, valid, out, settings, signals)
@@ -185,11 +188,22 @@ def train_sft(
             model.load_state_dict(start, strict=False)
             resume = True  # from what this run saved, if it did
     trainer.stopped_by_signal = signals.asked
+    trainer.signal_number = signals.number
     KeepBest.restore(model, out)
     trainer.accelerator.wait_for_everyone()
     # a process that ends inside its group is torn down by force, and may abort
     trainer.accelerator.end_training()
     return trainer, settings
+
+
+def set_up_attention(
+    model, examples: Sequence[Example], settings: SftSettings, device: torch.device
+) -> None:
+    """The model on its device, with attention by conversation where that serves it; check_model's errors."""
+    longest = max(examples, key=lambda example: len(example.ids))
+    model.to(device)
+    with autocast(device, settings.bf16 and device.type == "cuda"):
+        check_model(model, getattr(longest, "example", longest))
 
 
 def make_trainer(
@@ -243,9 +257,9 @@ def find_checkpoint(out: Path, identity: dict) -> str | None:
 
 def forget(out: Path) -> None:
     """Removes what an earlier run would resume from, so that nothing of it gets into this one."""
-    for folder in [*out.glob("checkpoint-*"), out / BEST]:
-        shutil.rmtree(folder, ignore_errors=True)
-    (out / LOG_FILE).unlink(missing_ok=True)
+    remove_checkpoints(out)
+    for name in (LOG_FILE, "training.json"):
+        (out / name).unlink(missing_ok=True)
 
 
 def smaller(settings: SftSettings, processes: int = 1) -> SftSettings:
@@ -280,7 +294,7 @@ def estimate(
     longest = sorted(rows, key=lambda row: -sum(len(e.ids) for e in row))[: settings.batch_rows]
     batch = on(collate(longest, settings.rival_weight), device)
     try:
-        model.to(device)
+        set_up_attention(model, longest[0], settings, device)
         for _ in range(2):  # the first warms up
             started = time.monotonic()
             with fused_lora(model):
@@ -306,6 +320,12 @@ def estimate(
     return seconds * math.ceil(len(rows) / settings.batch_rows) * settings.epochs, (
         memory + optimizer
     ) / 1e9
+
+
+def count_steps(rows: int, settings: SftSettings, processes: int = 1) -> int:
+    """Optimizer steps of a whole run, as Trainer counts them."""
+    passes = math.ceil(rows / (settings.batch_rows * processes))
+    return math.ceil(math.ceil(passes / settings.accumulate) * settings.epochs)
 
 
 def field_types() -> dict[str, type]:

@@ -97,6 +97,15 @@ def keep_newest(folder: Path, pattern: str, count: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def remove_checkpoints(out: Path) -> None:
+    """Removes what only an unfinished run needs: its checkpoints, and the best weights, which the model has by then."""
+    for folder in [*out.glob("checkpoint-*"), out / "best"]:
+        if (
+            "-epoch-" not in folder.name
+        ):  # a model of its own: recipe convai's save_model_every_epoch
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _reason(error: Exception) -> str:
     return (
         getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]

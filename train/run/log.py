@@ -166,6 +166,7 @@ class StopSignals:
 
     def __init__(self):
         self.asked = False
+        self.number = signal.SIGINT  # which one asked
         self.before: dict = {}
 
     def __enter__(self):
@@ -182,9 +183,19 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number, frame):
-        self.asked = True
+        self.asked, self.number = True, number
         signal.signal(number, self.before[number])
         os.write(2, b"\nStopping after this step, and saving ..\n")  # print is not allowed here
+
+
+class Interrupted(UserError):
+    """Training was stopped by a signal and saved; `exit_code` is the one that shells and schedulers know: 130 or 143."""
+
+    def __init__(self, out: Path, number: int):
+        super().__init__(
+            f"Training was interrupted and its state saved in {out}; the same command with --resume goes on."
+        )
+        self.exit_code = 128 + number
 
 
 class StopOnSignal(TrainerCallback):

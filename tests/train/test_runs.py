@@ -1,0 +1,137 @@
+"""A run from its first learning rate to its end: warm-up, few steps, what --resume costs, one process a folder, exit codes."""
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from transformers import MambaConfig, MambaForCausalLM
+
+from persona_bot.errors import UserError
+from tests.sft_tiny import examples_of, settings
+from train import finetune
+from train.data.questions import make_dialogues
+from train.recipes import pipelines, sft
+from train.recipes.sft import add_lora, count_steps, train_sft
+from train.run.checkpoints import remove_checkpoints
+from train.run.lock import only_training
+from train.run.log import Interrupted, read_log
+
+
+def test_the_first_step_of_a_warm_up_changes_something(chat_model, chat_tokenizer, tmp_path):
+    run = settings(epochs=10, row_length=2048, warmup=0.3)
+    train_sft(copy.deepcopy(chat_model), examples_of(chat_tokenizer), [], tmp_path, run)
+    rates = [line["learning_rate"] / 1e-2 for line in read_log(tmp_path)]
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[3:] == sorted(rates[3:], reverse=True) and 0 < rates[-1] < 0.1
+
+
+@pytest.mark.parametrize("rows, steps", [(3, 3), (8, 6), (9, 9)])
+def test_steps_are_counted_as_the_trainer_counts_them(rows, steps):
+    assert count_steps(rows, settings(epochs=3, accumulate=4)) == steps
+
+
+def test_few_steps_are_warned_of_with_the_cure(capsys):
+    pipelines.warn_of_few(29)
+    told = capsys.readouterr().err
+    assert "29 steps" in told and "--epochs" in told and "--accumulate" in told
+    pipelines.warn_of_few(30)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_cost_of_a_resumed_run_is_that_of_the_rest():
+    assert pipelines.rest_of((100.0, 2.0), 75, 100) == (25.0, 2.0)
+    assert pipelines.rest_of((100.0, 2.0), 120, 100) == (0.0, 2.0)
+    assert pipelines.rest_of(None, 5, 100) is None
+
+
+# ---- one process a folder
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from train.run.lock import only_training
+with only_training(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_training_is_refused_by_number_until_the_first_is_gone(tmp_path):
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"is already being trained by process {first.pid};"):
+            with only_training(tmp_path):
+                pass
+    finally:
+        first.kill()  # a crash: nothing is cleaned up
+        first.communicate(timeout=30)
+    with only_training(tmp_path):
+        assert (tmp_path / ".training.pid").read_text() == f"{os.getpid()}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- the end
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_its_own_code(monkeypatch, tmp_path, capsys, number, code):
+    def stopped(*_):
+        raise Interrupted(tmp_path, number)
+
+    monkeypatch.setattr(finetune, "run", stopped)
+    with pytest.raises(SystemExit) as ended:
+        finetune.main(["--data", "x.json", "--out", str(tmp_path)])
+    assert ended.value.code == code
+    assert "--resume goes on" in capsys.readouterr().err
+
+
+def test_a_finished_run_keeps_its_model_only(chat_folder, tmp_path, capsys):
+    data, out = tmp_path / "data.json", tmp_path / "out"
+    data.write_text(json.dumps(make_dialogues(4, seed=5)))
+    given = ["--data", str(data), "--out", str(out), "--model", str(chat_folder), "--no-bf16"]
+    given += ["--score-dialogues", "0", "--epochs", "1", "--lora-rank", "2"]
+    finetune.main(given)
+    names = {path.name for path in out.iterdir()}
+    assert {"model.safetensors", "adapter", "training.json", "README.md"} <= names
+    assert not {n for n in names if n.startswith(("checkpoint-", "best", ".training"))}
+    with pytest.raises(SystemExit) as ended:
+        finetune.main([*given, "--resume"])
+    assert ended.value.code == 2
+    assert "holds a finished training" in capsys.readouterr().err
+
+
+def test_models_that_an_epoch_left_are_no_checkpoints(tmp_path):
+    for name in ("checkpoint-12", "best", "checkpoint-8-epoch-1", "best_model"):
+        (tmp_path / name).mkdir()
+    remove_checkpoints(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-8-epoch-1", "best_model"}
+
+
+# ---- what cannot be trained
+
+
+def test_lora_on_mamba_is_one_sentence():
+    model = MambaForCausalLM(MambaConfig(vocab_size=32, hidden_size=16, num_hidden_layers=1))
+    with pytest.raises(UserError, match="^LoRA cannot train mamba models; add --lora-rank 0"):
+        add_lora(model, settings(lora_rank=4))
+
+
+def test_recipe_convai_under_accelerate_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="^Recipe convai trains in one process"):
+        pipelines.train_with_convai(None, [], [])
+
+
+def test_every_limit_names_a_setting():
+    assert set(sft.LIMITS) <= set(sft.field_types())
