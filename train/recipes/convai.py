@@ -10,8 +10,7 @@ Run: `python -m train.finetune --recipe convai --model gpt2 --data FILE`; or as 
 Ids, token types, labels and both losses are stock's; tests/test_convai.py compares them with stock itself. What differs:
 
     examples       padded per batch, built when needed; wrong candidates drawn anew each epoch; too long a history is cut
-    no caches      nothing is pickled or read back for another file: reprocess_input_data, no_cache and use_cached_eval_features
-                   have nothing to do any more, nor have process_count and cache_dir
+    no caches      nothing is pickled or read back for another file; settings without effect are named on stderr
     checkpoints    whole or not there; resume=True goes on from the last one; output_dir is obeyed
     last steps     an epoch's leftover batches make a smaller step; stock carries their gradients into the next epoch
     evaluation     evaluate_during_training works; early stopping watches language_model_loss where the metric is not computed;
@@ -24,6 +23,7 @@ Ids, token types, labels and both losses are stock's; tests/test_convai.py compa
 Settings that do not exist, or cannot be honoured, are refused.
 """
 
+import copy
 import json
 import secrets
 import sys
@@ -33,6 +33,7 @@ from pathlib import Path
 import torch
 import transformers
 from tqdm import tqdm
+from transformers import AutoTokenizer
 
 from persona_bot.checkpoints.files import check_files, save_layout, save_tokenizer
 from persona_bot.checkpoints.load import Checkpoint, find_folder
@@ -47,7 +48,13 @@ from train.data.personachat import fetch_personachat
 from train.metrics.convai import convai_scores
 from train.recipes.convai_examples import ConvaiExamples
 from train.recipes.convai_loop import ConvaiTraining, Hooks
-from train.recipes.convai_settings import check_args, check_target
+from train.recipes.convai_settings import (
+    ConvAIArgs,
+    as_dict,
+    check_args,
+    check_target,
+    tell_without_effect,
+)
 from train.recipes.convai_state import Progress
 from train.run.checkpoints import newest_good, write_files_atomically
 
@@ -62,6 +69,15 @@ sys.modules.setdefault(_utils.__name__, _utils)
 from simpletransformers.conv_ai import ConvAIModel as StockConvAIModel  # noqa: E402  (after the patch)
 from simpletransformers.conv_ai.conv_ai_model import ATTR_TO_SPECIAL_TOKEN  # noqa: E402
 
+GPT_TOKENIZERS = (
+    "GPT2Tokenizer",
+    "GPT2TokenizerFast",
+    "OpenAIGPTTokenizer",
+    "OpenAIGPTTokenizerFast",
+    "PreTrainedTokenizerFast",
+    "TokenizersBackend",
+)
+CHECKED = 100  # dialogues whose encoding is checked
 MODEL_TYPES = {"openai-gpt": "gpt", "gpt2": "gpt2"}  # transformers' name -> simpletransformers'
 
 
@@ -72,11 +88,13 @@ class ConvAIModel(StockConvAIModel):
         self,
         model_type: str,
         model_name: str,
-        args: dict | None = None,
+        args: dict | ConvAIArgs | None = None,
         use_cuda: bool | None = None,
         cuda_device: int = -1,
     ):
         """`model_type`: gpt or gpt2; `model_name`: a folder, or a name on the Hub; `use_cuda`: None uses a GPU where there is one.
+
+        Settings without effect here are named on stderr.
 
         Raises UserError for settings and checkpoints that cannot be used.
         """
@@ -92,7 +110,8 @@ class ConvAIModel(StockConvAIModel):
         check_files(folder)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        settings = {"manual_seed": 0, "output_dir": "outputs", **check_args(args or {})}
+        settings = {"manual_seed": 0, "output_dir": "outputs", **as_dict(args)}
+        tell_without_effect(settings)
         # the new embeddings and the ranking head begin at random
         torch.manual_seed(settings["manual_seed"] or 0)
         try:
@@ -116,7 +135,12 @@ class ConvAIModel(StockConvAIModel):
             self.device = pick_device()
 
     def add_special_tokens_(self, model, tokenizer) -> None:
-        """Adds the five tokens, and embeddings for them; stock asks for `tokenizer.encoder`, which transformers 5 has not."""
+        """Adds the five tokens, and embeddings for them, to the folder's own kind of tokenizer.
+
+        Stock takes GPT's whatever the folder says, and asks for `tokenizer.encoder`, which transformers 5 has not.
+        """
+        if folder_class(tokenizer.name_or_path) not in GPT_TOKENIZERS:
+            tokenizer = self.tokenizer = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
         tokenizer.add_special_tokens(ATTR_TO_SPECIAL_TOKEN)
         if model.get_input_embeddings().num_embeddings < len(tokenizer):
             model.resize_token_embeddings(len(tokenizer))
@@ -134,7 +158,9 @@ class ConvAIModel(StockConvAIModel):
         resume=False,
     ) -> tuple[int, list[dict]]:
         """Trains on a file (None: the public Persona-Chat) and returns the steps done and the evaluations made on the way."""
-        self.args.update_from_dict(check_args(args or {}))
+        settings = as_dict(args)
+        tell_without_effect(settings)
+        self.args.update_from_dict(settings)
         train = _dialogues(train_file, "train")
         valid = _dialogues(eval_file, "valid") if self.args.evaluate_during_training else None
         out = Path(output_dir or self.args.output_dir)
@@ -159,6 +185,7 @@ class ConvAIModel(StockConvAIModel):
         """Trains on dialogues with the settings in `self.args`; the model, and checkpoints on the way, go to `out`."""
         args, room = self.args, self.model.config.max_position_embeddings
         check_target(Path(out), args.overwrite_output_dir or resume)
+        check_encoding(self.layout, train, self.name)
         self._move_model_to_device()
         args.manual_seed = args.manual_seed or 0
         examples = ConvaiExamples(
@@ -203,7 +230,10 @@ class ConvAIModel(StockConvAIModel):
         """A checkpoint that stock ConvAIModel, the page and the evaluation load."""
         self.model.save_pretrained(folder)
         save_tokenizer(self.tokenizer, Path(folder))
-        self.args.save(folder)
+        args = copy.copy(self.args)
+        # stock would ask for a validation file as soon as it loads this
+        args.evaluate_during_training = False
+        args.save(folder)
         save_layout(Path(folder), self.layout)
 
     def save_model(self, output_dir=None, model=None, results=None) -> None:
@@ -237,9 +267,20 @@ class ConvAIModel(StockConvAIModel):
             print(reply)
 
     def interact_single(
-        self, message: str, history: list[str], personality: list[str] | None = None
-    ) -> tuple[str, list[str]]:
-        """The reply to a message, and the history with both. Raises UserError for a personality that the model cannot hold."""
+        self,
+        message: str,
+        history: list,
+        personality: list[str] | None = None,
+        encode_history: bool = True,
+    ) -> tuple[str, list]:
+        """The reply to a message, and the history with both: texts, or lists of ids where `encode_history` is False.
+
+        Raises UserError for a personality that the model cannot hold.
+        """
+        if not encode_history:
+            texts = [self.tokenizer.decode(ids) for ids in history]
+            text, _ = self.interact_single(message, texts, personality)
+            return text, [*history, *(self.layout.encode(said) for said in (message, text))]
         args = self.args
         personality = personality or random_persona(secrets.randbits(32)).sentences
         # as stock does, and Persona-Chat is
@@ -296,6 +337,26 @@ def model_type_of(name: str | Path) -> str:
         raise UserError(
             f"{name} is no GPT or GPT-2 checkpoint, which recipe convai needs; use recipe sft, or name gpt2."
         ) from None
+
+
+def folder_class(folder: str) -> str:
+    """The class that a folder's tokenizer was saved as; GPT-2's where it does not say."""
+    try:
+        content = json.loads((Path(folder) / "tokenizer_config.json").read_text(encoding="utf-8"))
+        return content.get("tokenizer_class") or GPT_TOKENIZERS[0]
+    except (OSError, ValueError, AttributeError):
+        return GPT_TOKENIZERS[0]
+
+
+def check_encoding(layout: ConvaiLayout, dialogues: list[Dialogue], name: str) -> None:
+    """Raises UserError where the tokenizer makes nothing of a reply: it belongs to another language, or to another model."""
+    for dialogue in dialogues[:CHECKED]:
+        for utterance in dialogue.utterances:
+            reply = utterance.candidates[-1]
+            if reply.strip() and not layout.encode(reply):
+                raise UserError(
+                    f"The tokenizer of {name} encodes {reply[:40]!r} to nothing; name a checkpoint whose tokenizer knows the language."
+                )
 
 
 def _dialogues(file, split: str) -> list[Dialogue]:

@@ -247,7 +247,7 @@ def training_arguments(settings, out: Path, validates: bool) -> TrainingArgument
         save_strategy="steps",
         save_steps=settings.save_every,
         disable_tqdm=True,  # progress.py draws the bar
-        report_to=[],
+        report_to=settings.report_to,
         ddp_find_unused_parameters=False,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),

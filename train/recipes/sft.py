@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -48,7 +49,14 @@ MAY_CHANGE = (
     "save_every",
     "patience",
     "gradient_checkpointing",
+    "report_to",
 )
+TRACKERS = {  # name: packages, one of which it needs
+    "none": (),
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "wandb": ("wandb",),
+    "trackio": ("trackio",),
+}
 LIMITS = {  # field: (lowest, highest), both allowed
     "epochs": (0.001, 1_000),
     "learning_rate": (1e-9, 1.0),
@@ -92,10 +100,19 @@ class SftSettings:
     save_every: int = 50  # steps between checkpoints, and between validations
     patience: int = 3  # validations without a better loss before training stops
     seed: int = 42
+    report_to: str = "none"  # tensorboard, wandb or trackio, besides log.jsonl
 
     def __post_init__(self):
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", 4e-4 if self.lora_rank else 5e-5)
+        if self.report_to not in TRACKERS:
+            raise UserError(
+                f"--report-to must be one of {', '.join(TRACKERS)}, not {self.report_to}."
+            )
+        if self.report_to != "none" and not any(map(find_spec, TRACKERS[self.report_to])):
+            raise UserError(
+                f"--report-to {self.report_to} needs that package; pip install {self.report_to}."
+            )
         for name, (low, high) in LIMITS.items():
             if not low <= getattr(self, name) <= high:  # also what is no number at all
                 flag = name.replace("_", "-")
