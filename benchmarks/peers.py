@@ -118,7 +118,8 @@ def llama_cpp():
 
 
 def stock():
-    from benchmarks.training import EXAMPLE, SHAPES, prepare, stock_model
+    from benchmarks.training import EXAMPLE, SHAPES, prepare
+    from benchmarks.training_runs import stock_model
 
     folder = tempfile.mkdtemp()
     prepare(Path(folder), EXAMPLE, 10, SHAPES["full"])

@@ -1,40 +1,31 @@
-"""Training speed and peak memory of simpletransformers' own ConvAIModel, our recipe convai and our recipe sft, side by side.
+"""Training speed and memory of simpletransformers' ConvAIModel, TRL's SFTTrainer and our recipes convai and sft, side by side.
 
 Run: `python -m benchmarks.training` (minutes on a CPU; `--full`: GPT-2's real shape, much longer; `--json OUT` keeps the figures)
 
-All three train every weight of the same untrained GPT-2 on the same dialogues, in batches of 6 as the reference run's, or
+All train every weight of the same untrained GPT-2 on the same dialogues, in batches of 6 as the reference run's, or
 sft's default rows; each run is a process of its own, in turn, and the median counts. Tokens are supervised ones, the words of the persona's
 replies, so tokens per second compare how soon an epoch is done. ConvAIModel is patched to be importable, nothing else; its
 time is that of its training loop, without the reading and padding of the data before it. Memory is the process's peak on
-a CPU and torch's on a GPU. On hardware that multiplies bfloat16, sft does so too, as it does by default.
+a CPU and torch's on a GPU. On hardware that multiplies bfloat16, sft and TRL do so too, as sft does by default. TRL packs the
+same ids into rows of the same length and learns from all of them. MFU is the work of learning the same tokens
+(train/run/speed.py) over the machine's own matrix rate in the type that sft multiplies.
 """
 
 import argparse
 import json
-import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 EXAMPLE = Path(__file__).parent.parent / "train" / "example_dialogues.json"
-KINDS = ("stock", "convai", "sft")
-EPOCHS = {"stock": 1, "convai": 2, "sft": 8}  # so that the fast ones take long enough to be timed
+KINDS = ("stock", "convai", "trl", "sft")
 AIMS = {"convai": 1.5, "sft": 10.0}  # times stock's speed
 SHAPES = {
     "small": {"n_embd": 256, "n_layer": 4, "n_head": 4},
     "full": {"n_embd": 768, "n_layer": 12, "n_head": 12},
-}
-CONVAI = {
-    "train_batch_size": 6,
-    "no_save": True,
-    "silent": True,
-    "manual_seed": 0,
-    "overwrite_output_dir": True,
 }
 
 
@@ -61,6 +52,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
+        from benchmarks.training_runs import measure
+
         print(json.dumps(measure(options.child, options.folder, not options.no_bf16)))
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -140,135 +133,10 @@ def compare(folder: Path, options: argparse.Namespace) -> dict:
             "speed_lowest": min(ratios),
             "speed_highest": max(ratios),
         }
+        work = report["runs"]["sft"][0]
+        middle["mfu"] = middle["tokens_per_s"] * work["flops_per_token"] / work["matmul_rate"]
         middle["memory"] = middle["peak_gb"] / report["median"]["stock"]["peak_gb"]
     return report
-
-
-def measure(kind: str, folder: Path, bf16: bool) -> dict:
-    """One epoch in this process."""
-    os.chdir(folder)  # stock leaves folders where it stands
-    tokens, seconds = {"stock": run_stock, "convai": run_convai, "sft": lambda: run_sft(bf16)}[
-        kind
-    ]()
-    return {
-        "tokens": tokens,
-        "seconds": seconds,
-        "tokens_per_s": tokens / seconds,
-        "peak_gb": peak(),
-    }
-
-
-def run_stock() -> tuple[int, float]:
-    """(supervised tokens, seconds)."""
-    alone = {
-        "no_cache": True,
-        "process_count": 1,
-        "use_multiprocessing": False,
-        "save_steps": -1,
-        "save_model_every_epoch": False,
-    }
-    model = stock_model({**CONVAI, **alone, "num_train_epochs": EPOCHS["stock"]})
-    model.train_model("data.json", output_dir="stock", show_running_loss=False)
-    return EPOCHS["stock"] * supervised(model.tokenizer), model.seconds
-
-
-def stock_model(args: dict):
-    """ConvAIModel on ./base. Patched: the reader that transformers dropped, and the adding of special tokens."""
-    import torch
-
-    from train.recipes.convai import ConvAIModel, StockConvAIModel
-
-    def read(tokenizer, path, *_, **__):
-        def ids(value):
-            if isinstance(value, str):
-                return tokenizer.convert_tokens_to_ids(tokenizer.tokenize(value))
-            return (
-                {k: ids(v) for k, v in value.items()}
-                if isinstance(value, dict)
-                else [ids(v) for v in value]
-            )
-
-        return ids(json.loads(Path(path).read_text(encoding="utf-8")))
-
-    class Stock(StockConvAIModel):
-        add_special_tokens_ = ConvAIModel.add_special_tokens_
-        seconds = 0.0
-
-        def train(self, *args, **options):
-            started = time.monotonic()
-            result = super().train(*args, **options)
-            self.seconds = time.monotonic() - started
-            return result
-
-    sys.modules[StockConvAIModel.__module__].get_dataset = read
-    return Stock("gpt2", "base", args=args, use_cuda=torch.cuda.is_available())
-
-
-def run_convai() -> tuple[int, float]:
-    from train.data.dialogues import read_dialogues
-    from train.recipes.convai import train_convai
-    from train.recipes.convai_loop import Hooks
-
-    records: list[dict] = []
-    args = {**CONVAI, "num_train_epochs": EPOCHS["convai"]}
-    train_convai(
-        "base",
-        read_dialogues("data.json"),
-        None,
-        Path("convai"),
-        args,
-        hooks=Hooks(on_step=records.append),
-    )
-    tokens = EPOCHS["convai"] * supervised(load_base("base").tokenizer)
-    return tokens, tokens / records[-1]["tokens_per_s"]
-
-
-def run_sft(bf16: bool) -> tuple[int, float]:
-    from train.data.dialogues import read_dialogues
-    from train.data.examples import dialogue_examples
-    from train.recipes.sft import train_sft
-    from train.run.log import read_log
-
-    base = load_base("base", bf16)
-    examples = dialogue_examples(base.layout, read_dialogues("data.json"), base.settings.row_length)
-    train_sft(base.model, examples, [], Path("sft"), base.settings)
-    tokens = EPOCHS["sft"] * sum(e.supervised for e in examples)
-    return tokens, tokens / read_log(Path("sft"))[-1]["tokens_per_s"]
-
-
-def load_base(folder: str, bf16: bool = True):
-    from train.recipes import base_model
-    from train.recipes.sft import SftSettings
-
-    settings = SftSettings(epochs=EPOCHS["sft"], lora_rank=0, bf16=bf16, save_every=10**9)
-    model, tokenizer, layout, settings = base_model.load_base(folder, settings)
-    return argparse.Namespace(model=model, tokenizer=tokenizer, layout=layout, settings=settings)
-
-
-def supervised(tokenizer) -> int:
-    """How many tokens the gold replies of the data have, each with its end."""
-    from persona_bot.prompt import find_layout
-    from train.data.dialogues import read_dialogues
-
-    layout = find_layout(tokenizer)
-    return sum(
-        len(layout.encode(u.candidates[-1])) + 1
-        for d in read_dialogues("data.json")
-        for u in d.utterances
-    )
-
-
-def peak() -> float:
-    """GB."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    return (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        * (1 if sys.platform == "darwin" else 1024)
-        / 1e9
-    )
 
 
 def machine() -> str:
@@ -282,12 +150,15 @@ def machine() -> str:
 def table(report: dict) -> str:
     """The medians as lines to read."""
     head = f"{report['shape']} GPT-2, {report['dialogues']} dialogues of {report['data']}, {report['machine']}"
-    lines = [head, f"{'':8}{'tokens/s':>10}{'x stock':>18}{'aim':>7}{'peak GB':>10}{'x stock':>9}"]
+    lines = [
+        head,
+        f"{'':8}{'tokens/s':>10}{'x stock':>18}{'aim':>7}{'MFU':>7}{'peak GB':>10}{'x stock':>9}",
+    ]
     for kind, m in report["median"].items():
         spread = f"{m['speed']:.1f} ({m['speed_lowest']:.1f}-{m['speed_highest']:.1f})"
         aim = f"{AIMS[kind]:g}" if kind in AIMS else ""
         lines.append(
-            f"{kind:8}{m['tokens_per_s']:>10.0f}{spread:>18}{aim:>7}{m['peak_gb']:>10.2f}{m['memory']:>9.2f}"
+            f"{kind:8}{m['tokens_per_s']:>10.0f}{spread:>18}{aim:>7}{m['mfu']:>7.1%}{m['peak_gb']:>10.2f}{m['memory']:>9.2f}"
         )
     return "\n".join(lines)
 

@@ -11,7 +11,8 @@ from persona_bot.persona import Persona
 from persona_bot.prompt import find_layout
 from train.data.examples import IGNORED, Example, conversation_example
 from train.recipes.base_model import save_trained
-from train.recipes.sft import SftSettings, train_sft
+from train.recipes.sft import train_sft
+from train.recipes.sft_settings import SftSettings
 
 PERSONA = Persona("", ("i keep bees.",))
 CHATS = [

@@ -34,13 +34,14 @@ SFT_HELP = {
     "save_every": "steps between checkpoints, and between validations",
     "patience": "validations without a better loss before training stops",
     "seed": "the same seed trains the same model",
+    "report_to": "where the losses go besides log.jsonl: tensorboard, wandb or trackio",
 }
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line. Settings of recipe sft are in the result where they were given only. Raises UserError."""
     from persona_bot.checkpoints.files import BASE_MODEL
-    from train.recipes.sft import SftSettings, field_types
+    from train.recipes.sft_settings import SftSettings, field_types
 
     usage = "python -m train.finetune --data FILE --out FOLDER [options]; --help lists them"
     parser = argparse.ArgumentParser(

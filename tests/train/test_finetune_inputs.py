@@ -411,7 +411,7 @@ def test_rivals_need_replies_to_draw_from_and_a_chat_template(
 def test_the_training_json_of_a_run_is_a_settings_file(tmp_path):
     from dataclasses import asdict
 
-    from train.recipes.sft import SftSettings, field_types
+    from train.recipes.sft_settings import SftSettings, field_types
 
     made = SftSettings(epochs=7, lora_rank=0, bf16=False, rivals=2)
     file = tmp_path / "training.json"
@@ -453,7 +453,7 @@ def test_a_settings_file_that_cannot_be_is_one_sentence(tmp_path, capsys, conten
 
 def test_every_flag_says_what_it_does(capsys):
     from train.options import SFT_HELP
-    from train.recipes.sft import field_types
+    from train.recipes.sft_settings import field_types
 
     assert set(SFT_HELP) == set(field_types())
     with pytest.raises(SystemExit):

@@ -14,11 +14,12 @@ from persona_bot.errors import UserError
 from tests.sft_tiny import examples_of, settings
 from train import finetune
 from train.data.questions import make_dialogues
-from train.recipes import pipelines, sft
+from train.recipes import pipelines, sft, sft_settings
 from train.recipes.sft import add_lora, count_steps, train_sft
 from train.run.checkpoints import remove_checkpoints
 from train.run.lock import only_training
 from train.run.log import Interrupted, read_log
+from train.run.speed import step_flops
 
 
 def test_the_first_step_of_a_warm_up_changes_something(chat_model, chat_tokenizer, tmp_path):
@@ -43,8 +44,9 @@ def test_few_steps_are_warned_of_with_the_cure(capsys):
 
 
 def test_the_cost_of_a_resumed_run_is_that_of_the_rest():
-    assert pipelines.rest_of((100.0, 2.0), 75, 100) == (25.0, 2.0)
-    assert pipelines.rest_of((100.0, 2.0), 120, 100) == (0.0, 2.0)
+    whole = sft.Cost(100.0, 2.0, 0.5, 300.0)
+    assert pipelines.rest_of(whole, 75, 100) == (25.0, 2.0, 0.5, 300.0)
+    assert pipelines.rest_of(whole, 120, 100).seconds == 0.0
     assert pipelines.rest_of(None, 5, 100) is None
 
 
@@ -133,5 +135,17 @@ def test_recipe_convai_under_accelerate_is_one_sentence(monkeypatch):
         pipelines.train_with_convai(None, [], [])
 
 
+def test_the_operations_of_a_step_are_counted(chat_model):
+    """Two blocks of q, k, v, o and three of the MLP; the tied output layer at supervised positions."""
+    block = 32 * (32 + 16 + 16 + 32 + 3 * 64)
+    assert step_flops(chat_model, 10, 4) == 6 * (
+        2 * block * 10 + chat_model.lm_head.weight.numel() * 4
+    )
+    model = add_lora(copy.deepcopy(chat_model), settings(lora_rank=4))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen = 4 * (2 * block * 10 + chat_model.lm_head.weight.numel() * 4)
+    assert step_flops(model, 10, 4) == frozen + 6 * trained * 10
+
+
 def test_every_limit_names_a_setting():
-    assert set(sft.LIMITS) <= set(sft.field_types())
+    assert set(sft_settings.LIMITS) <= set(sft_settings.field_types())

@@ -21,7 +21,8 @@ from tests.sft_tiny import digest, examples_of, gpt2, plain_nats, settings
 from train.data.examples import conversation_example, pack
 from train.recipes.base_model import save_trained
 from train.recipes.packed_trainer import check_model, collate, summed_loss
-from train.recipes.sft import SftSettings, add_lora, estimate, make_trainer, train_sft
+from train.recipes.sft import add_lora, estimate, make_trainer, train_sft
+from train.recipes.sft_settings import SftSettings
 from train.run.log import StopSignals, draw_curve, read_log
 
 
@@ -258,8 +259,9 @@ def test_gradient_checkpointing_changes_no_weight(both, tmp_path):
 def test_the_estimate_leaves_the_model_as_it_is(llama, examples):
     before = digest(llama)
     rows = pack(examples, 256)
-    seconds, gigabytes = estimate(llama, rows, settings(epochs=5), torch.device("cpu"))
-    assert 0 < seconds < 60 and 0.01 < gigabytes < 100
+    cost = estimate(llama, rows, settings(epochs=5), torch.device("cpu"))
+    assert 0 < cost.seconds < 60 and 0.01 < cost.gigabytes < 100
+    assert cost.mfu > 0 and cost.tokens_per_s > 0
     assert digest(llama) == before and all(p.grad is None for p in llama.parameters())
     llama.forward = out_of_memory
     assert estimate(llama, rows, settings(), torch.device("cpu")) is None

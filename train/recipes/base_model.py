@@ -17,7 +17,8 @@ from persona_bot.checkpoints.files import (
 from persona_bot.checkpoints.load import find_base, load_tokenizer, quiet_libraries
 from persona_bot.errors import UserError
 from persona_bot.prompt import CONVAI_TOKENS, Layout, find_layout
-from train.recipes.sft import SftSettings, add_lora
+from train.recipes.sft import add_lora
+from train.recipes.sft_settings import SftSettings
 from train.run.checkpoints import write_files_atomically, write_folder_atomically
 
 ADAPTER = "adapter_config.json"

@@ -40,15 +40,19 @@ def train_with_sft(
     """Recipe sft from base to saved checkpoint; returns the facts for training.json."""
     from persona_bot.checkpoints.files import BASE_MODEL
     from train.data.examples import dialogue_examples, pack
-    from train.recipes import sft
+    from train.recipes import sft, sft_settings
     from train.recipes.base_model import base_name, load_base, save_trained
     from train.recipes.packed_trainer import training_arguments
     from train.run.log import Interrupted
 
-    settings = sft.SftSettings(
-        **{name: getattr(options, name) for name in sft.field_types() if hasattr(options, name)}
+    settings = sft_settings.SftSettings(
+        **{
+            name: getattr(options, name)
+            for name in sft_settings.field_types()
+            if hasattr(options, name)
+        }
     )
-    settings = sft.usable(settings)
+    settings = sft_settings.usable(settings)
     base = base_name(options.model or BASE_MODEL)
     done = steps_done(options) if options.resume else 0
     model, tokenizer, layout, settings = load_base(options.model or BASE_MODEL, settings)
@@ -107,9 +111,9 @@ def steps_done(options: argparse.Namespace) -> int:
     return int(folder.name.rpartition("-")[2]) if folder else 0
 
 
-def rest_of(cost: tuple[float, float] | None, done: int, steps: int) -> tuple[float, float] | None:
-    """The cost of the steps that are left."""
-    return cost and (cost[0] * max(steps - done, 0) / steps, cost[1])
+def rest_of(cost, done: int, steps: int):
+    """The cost (sft.Cost or None) of the steps that are left."""
+    return cost and cost._replace(seconds=cost.seconds * max(steps - done, 0) / steps)
 
 
 def warn_of_few(steps: int) -> None:
@@ -300,13 +304,15 @@ def _typed(name: str, text: str, default):
     return value
 
 
-def print_plan(what: str, settings: dict, counts: str, cost: tuple[float, float] | None) -> None:
-    """What will be trained with which settings, and what it will cost."""
+def print_plan(what: str, settings: dict, counts: str, cost: tuple | None) -> None:
+    """What will be trained with which settings, and what it will cost: (seconds, GB, and MFU and tokens/s where known)."""
     price = (
         f"about {duration(cost[0])} and {cost[1]:.1f} GB"
         if cost
         else "more memory than there is: the batch will be halved"
     )
+    if cost and len(cost) > 2:
+        counts += f"; {cost[3]:.0f} tokens/s, {cost[2]:.0%} of the machine's matrix rate"
     print(
         f"{what}\n{', '.join(f'{name} {value}' for name, value in settings.items())}\n{counts}; {price}",
         flush=True,
