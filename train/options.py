@@ -189,7 +189,9 @@ def take_settings(
         kind = types[name]
         if value is None and name == "learning_rate":
             continue
-        fits = isinstance(value, bool) == (kind is bool) and isinstance(value, (bool, int, float))
+        fits = isinstance(value, bool) == (kind is bool) and (
+            isinstance(value, str) if kind is str else isinstance(value, (bool, int, float))
+        )
         if not fits or (kind is int and value != int(value)):
             raise UserError(f"--config: {name!r} must be of type {kind.__name__}, not {value!r}.")
         if not hasattr(options, name):
