@@ -11,19 +11,24 @@ can come out of it.
 """
 
 import re
-import threading
 from collections.abc import Sequence
-from functools import lru_cache
+from itertools import groupby
 from typing import NamedTuple
 
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
+from persona_bot.text import (
+    ENCODING,
+    decode_text,
+    known_texts,
+    raw_text,
+    settled,
+    tidy,
+    untidy_tail,
+)
 
 SILENCE = "__SILENCE__"  # Persona-Chat's word for a partner who has not spoken yet
 CONVAI_TOKENS = ("<bos>", "<eos>", "<speaker1>", "<speaker2>", "<pad>")
-# whether control tokens are read as text is a switch inside the tokenizer, which all threads share
-ENCODING = threading.Lock()
-KNOWN_TEXTS = 1024  # whose ids a layout keeps: a turn is read again with every later one
 NOBODY = Persona("", ())
 INSTRUCTION = "Chat casually and stay in character, in one or two short sentences."
 
@@ -118,6 +123,12 @@ class ChatLayout:
             id for id, token in added if token.special or TAG.fullmatch(str(token))
         }
         self._known = known_texts(tokenizer, self.control_ids)
+        # byte-level decoders take the letters of an added word for bytes
+        self._words = {
+            id: str(token)
+            for id, token in added
+            if id not in self.control_ids and tokenizer.decode([id]) != str(token)
+        }
         self._system_turn = self._template_has_a_system_turn()
         parts = self._render(["S", "U", "B"], open_reply=False)
         after_reply = parts[-1]
@@ -149,11 +160,17 @@ class ChatLayout:
         return list(self._known(text))
 
     def decode(self, ids: Sequence[int]) -> str:
-        return decode_text(self.tokenizer, ids)
+        if not any(i in self._words for i in ids):
+            return decode_text(self.tokenizer, ids)
+        runs = groupby(ids, lambda i: self._words.get(i))
+        return "".join(
+            word * len(list(run)) if word else raw_text(self.tokenizer, list(run))
+            for word, run in runs
+        ).lstrip()
 
     def decode_settled(self, ids: Sequence[int]) -> str:
         """The beginning of `decode(ids)` that no further id changes."""
-        return settled(decode_text(self.tokenizer, ids))
+        return settled(self.decode(ids))
 
     def _encode_literal(self, text: str) -> list[int]:
         with ENCODING:
@@ -263,56 +280,3 @@ def reply_ids(layout: Layout, text: str) -> list[int]:
     parts = layout.segments(NOBODY, ["", text], open_reply=False)
     ids = next(part.ids for part in reversed(parts) if part.is_reply)
     return ids if ids[-1:] == [layout.end_id] else [*ids, layout.end_id]
-
-
-def known_texts(tokenizer, banned: set[int]):
-    """`encode_text` that remembers the ids of the texts that were asked for lately."""
-    return lru_cache(KNOWN_TEXTS)(lambda text: tuple(encode_text(tokenizer, text, banned)))
-
-
-def encode_text(tokenizer, text: str, banned: set[int]) -> list[int]:
-    """Ids of a user's text. Special tokens written in it are split into ordinary ones; what is left of them is dropped."""
-    clean = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates crash the tokenizer
-    with ENCODING:
-        ids = tokenizer(clean, add_special_tokens=False, split_special_tokens=True).input_ids
-    return [i for i in ids if i not in banned]
-
-
-def decode_text(tokenizer, ids: Sequence[int]) -> str:
-    """A reply's text, without the blank that many tokenizers put in front of a word."""
-    return tokenizer.decode(
-        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    ).lstrip()
-
-
-def settled(text: str) -> str:
-    """The text without what a next token may complete or take back: half a character, and white space at its end."""
-    while text and (text[-1] == "\ufffd" or text[-1].isspace()):
-        text = text.rstrip().rstrip("\ufffd")
-    return text
-
-
-# not before .5 or .net, and not before a smiley: "fine :)" keeps its space, and "fine : )" becomes
-# that
-_SPACE_BEFORE = re.compile(
-    r"\s+([?!,%)\]]|\.(?!\w)|[:;](?!\s*-?\s*[()DP])|'(?:s|m|re|ve|d|ll|t)\b|n't\b)"
-)
-
-HALF_A_FACE = re.compile(r"\s+[:;]\s*-?$")
-
-
-def tidy(text: str) -> str:
-    """Text as people type it: Persona-Chat's `hi , i 'm fine !` becomes `hi, i'm fine!`. Idempotent."""
-    return re.sub(r"\s+", " ", _SPACE_BEFORE.sub(r"\1", text)).strip()
-
-
-def untidy_tail(text: str) -> int:
-    """Where the end of a growing text begins that `tidy` may yet join to what follows: its last word, and a `:` or `: -`
-    before it, which may become a face."""
-    end = (
-        len(text) - len(text.split()[-1]) if text.split() and not text[-1].isspace() else len(text)
-    )
-    end = len(text[:end].rstrip())
-    while face := HALF_A_FACE.search(text, 0, end):
-        end = face.start()
-    return end

@@ -1,0 +1,65 @@
+"""Texts to ids and back, as people type them: no typed text becomes a control token, and Persona-Chat's blanks go."""
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+# whether control tokens are read as text is a switch inside the tokenizer, which all threads share
+ENCODING = threading.Lock()
+KNOWN_TEXTS = 1024  # whose ids a layout keeps: a turn is read again with every later one
+
+
+def known_texts(tokenizer, banned: set[int]) -> Callable[[str], tuple[int, ...]]:
+    """`encode_text` that remembers the ids of the texts that were asked for lately."""
+    return lru_cache(KNOWN_TEXTS)(lambda text: tuple(encode_text(tokenizer, text, banned)))
+
+
+def encode_text(tokenizer, text: str, banned: set[int]) -> list[int]:
+    """Ids of a user's text. Special tokens written in it are split into ordinary ones; what is left of them is dropped."""
+    clean = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates crash the tokenizer
+    with ENCODING:
+        ids = tokenizer(clean, add_special_tokens=False, split_special_tokens=True).input_ids
+    return [i for i in ids if i not in banned]
+
+
+def decode_text(tokenizer, ids: Sequence[int]) -> str:
+    """A reply's text, without the blank that many tokenizers put in front of a word."""
+    return raw_text(tokenizer, ids).lstrip()
+
+
+def raw_text(tokenizer, ids: Sequence[int]) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def settled(text: str) -> str:
+    """The text without what a next token may complete or take back: half a character, and white space at its end."""
+    while text and (text[-1] == "\ufffd" or text[-1].isspace()):
+        text = text.rstrip().rstrip("\ufffd")
+    return text
+
+
+# not before .5 or .net, and not before a smiley: "fine :)" keeps its space, and "fine : )" becomes
+# that
+_SPACE_BEFORE = re.compile(
+    r"\s+([?!,%)\]]|\.(?!\w)|[:;](?!\s*-?\s*[()DP])|'(?:s|m|re|ve|d|ll|t)\b|n't\b)"
+)
+
+HALF_A_FACE = re.compile(r"\s+[:;]\s*-?$")
+
+
+def tidy(text: str) -> str:
+    """Text as people type it: Persona-Chat's `hi , i 'm fine !` becomes `hi, i'm fine!`. Idempotent."""
+    return re.sub(r"\s+", " ", _SPACE_BEFORE.sub(r"\1", text)).strip()
+
+
+def untidy_tail(text: str) -> int:
+    """Where the end of a growing text begins that `tidy` may yet join to what follows: its last word, and a `:` or `: -`
+    before it, which may become a face."""
+    end = (
+        len(text) - len(text.split()[-1]) if text.split() and not text[-1].isspace() else len(text)
+    )
+    end = len(text[:end].rstrip())
+    while face := HALF_A_FACE.search(text, 0, end):
+        end = face.start()
+    return end
