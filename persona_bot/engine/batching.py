@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from persona_bot.device import is_out_of_memory
 from persona_bot.engine.attention import Part
+from persona_bot.engine.device_sampler import draw
 from persona_bot.engine.kv_cache import KVCache
 from persona_bot.engine.sampler import Sampler
 from persona_bot.errors import UserError
@@ -59,19 +60,22 @@ class Request:
         """The first `count` new ids, for a pass."""
         return Part(self.new[:count], self.cache, self.new_types and self.new_types[:count])
 
-    def advance(self, count: int, logits) -> None:
-        """After a pass over the first `count` new ids: draws the next token where that were all."""
+    def advance(self, count: int) -> bool:
+        """After a pass over the first `count` new ids: whether those were all, so that a token is to be drawn."""
         self.cached += self.new[:count]
         self.new = self.new[count:]
         if self.new:
             self.new_types = self.new_types and self.new_types[count:]
+        return not self.new
+
+    def add(self, token: int | Exception) -> None:
+        """The token that was drawn, or why none could be."""
+        if isinstance(token, Exception):
+            self.error = token
             return
-        try:
-            self.reply.append(self.sampler.sample(logits, self.reply))
-            self.new = self.reply[-1:]
-            self.new_types = self.new_types and self.new_types[-1:]
-        except Exception as error:
-            self.error = error
+        self.reply.append(token)
+        self.new = [token]
+        self.new_types = self.new_types and self.new_types[-1:]
 
 
 class Engine:
@@ -184,8 +188,29 @@ class Engine:
             self._run(batch[: len(batch) // 2])
             self._run(batch[len(batch) // 2 :])
             return
-        for (request, count), row in zip(batch, logits, strict=True):
-            request.advance(count, row)
+        rows = [row for row, (request, count) in enumerate(batch) if request.advance(count)]
+        drawing = [batch[row][0] for row in rows]
+        for request, token in zip(drawing, sample_all(logits, rows, drawing), strict=True):
+            request.add(token)
+
+
+def sample_all(logits, rows: list[int], requests: list[Request]) -> list[int | Exception]:
+    """The next token of each request from its row of the logits, or why there is none."""
+    each = list(zip(requests, rows, strict=True))
+    if logits.device.type == "cpu" or not all(isinstance(r.sampler, Sampler) for r in requests):
+        return [sample(request, logits[row].cpu()) for request, row in each]
+    samplers, replies = [r.sampler for r in requests], [r.reply for r in requests]
+    try:
+        return draw(logits[rows], samplers, replies) if rows else []
+    except Exception:  # one that fails costs no other
+        return [sample(request, logits[row].cpu()) for request, row in each]
+
+
+def sample(request: Request, logits) -> int | Exception:
+    try:
+        return request.sampler.sample(logits, request.reply)
+    except Exception as error:
+        return error
 
 
 def as_user_error(error: Exception) -> UserError:
