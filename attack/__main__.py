@@ -110,7 +110,7 @@ def closed_addresses(target: Target) -> dict[str, int]:
 def malformed_calls(target: Target, count: int) -> dict[str, int]:
     """Statuses of calls that are wrong in every way, and how many connections broke."""
     draw, statuses = random.Random(0), Counter({"5xx": 0, "dropped": 0})
-    functions = list(target.functions().values()) or [(0, 1)]
+    functions = target.functions()
     with target.client() as client:
         for _ in range(count):
             path, body = hostile(draw, functions)
@@ -146,7 +146,7 @@ def hostile(draw: random.Random, functions: list[tuple[int, int]]) -> tuple[str,
 def forged_sessions(target: Target, count: int) -> dict[str, object]:
     """One client invents sessions; another's chat must outlive that."""
     refused = 0
-    number, inputs = next((n, i) for n, i in target.functions().values() if i)
+    number, inputs = target.functions(unqueued=True)[0]
     with target.client("127.0.0.2") as greedy, target.client("127.0.0.3") as visitor:
         before = reply(visitor)
         for _ in range(count):

@@ -28,11 +28,12 @@ class Target:
         transport = httpx.HTTPTransport(local_address=address)
         return httpx.Client(base_url=self.url, transport=transport, timeout=60)
 
-    def functions(self) -> dict[str, tuple[int, int]]:
-        """name of an event -> (number of its function, how many inputs it takes)."""
+    def functions(self, unqueued: bool = False) -> list[tuple[int, int]]:
+        """(number of a function of the page, how many inputs it takes); perhaps only those that are called directly."""
         with self.client() as client:
             found = client.get("/config").json()["dependencies"]
-        return {d["api_name"]: (d["id"], len(d["inputs"])) for d in found if d["api_name"]}
+        direct = [d for d in found if d["backend_fn"] and not (unqueued and d["queue"])]
+        return [(d["id"], len(d["inputs"])) for d in direct]
 
     def log(self) -> str:
         return (self.folder / "log").read_text(encoding="utf-8", errors="replace")

@@ -5,6 +5,7 @@ import re
 from typing import Any, NamedTuple
 
 from gradio.blocks import BlockFunction, Blocks
+from starlette.types import Message, Receive
 
 SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
 KNOWN = ("data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id")
@@ -30,7 +31,7 @@ def read_call(body: bytes, path: str, blocks: Blocks) -> Call:
     fields = _parse(body)
     action, _, name = path.removeprefix("/gradio_api/").partition("/")
     if action in ("cancel", "reset"):
-        return _stopping(fields)
+        return _stopping(fields, action == "cancel")
     if path.startswith("/gradio_api/call/v2/"):  # arguments by name; it knows no sessions
         function = _by_name(path.rpartition("/")[2], blocks)
         _refuse_files(list(fields.values()))
@@ -88,9 +89,12 @@ def _session(fields: dict[str, Any], required: bool) -> str | None:
     return session
 
 
-def _stopping(fields: dict[str, Any]) -> Call:
+def _stopping(fields: dict[str, Any], stops: bool) -> Call:
     kept = {key: fields[key] for key in ("session_hash", "fn_index", "event_id") if key in fields}
     session = _session(kept, required=False)
+    wanted = ("event_id", "session_hash", "fn_index") if stops else ("event_id",)
+    if not all(key in kept for key in wanted):
+        raise Malformed(f"This call needs the fields {', '.join(wanted)}.")
     if not all(isinstance(kept.get(key, ""), str) for key in ("session_hash", "event_id")):
         raise Malformed("The field event_id must be text.")
     if "fn_index" in kept and type(kept["fn_index"]) is not int:
@@ -115,3 +119,17 @@ def _refuse_files(value: Any, depth: int = 0) -> None:
     if isinstance(value, list):
         for item in value:
             _refuse_files(item, depth + 1)
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """Gives the app this body, and after it whatever else comes from the client."""
+    given = False
+
+    async def receive_again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again

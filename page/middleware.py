@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from page import backend, faults, metrics, sessions
-from page.calls import Malformed, read_call
+from page.calls import Malformed, read_call, replay
 from page.limits import Rate, client_of
 from page.routes import is_open
 
@@ -115,6 +115,8 @@ class Door:
 
     async def check(self, scope: Scope, path: str, receive: Receive) -> Receive:
         """What the app receives instead: the call's body, read and found good."""
+        if access.limited:
+            refuse_if(access.calls.take(scope["client_name"]))
         body = await read_body(receive)
         app = scope["app"]
         kept = sessions.adopt(app)
@@ -227,11 +229,8 @@ HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
 def refuse_beyond_share(
     client: str, session: str | None, function: Any, app: Any, kept: sessions.Sessions
 ) -> None:
-    wait = access.calls.take(client)
-    if not wait and session and session not in kept.session_data:
-        wait = access.sessions.take(client)
-    if wait:
-        raise Refused(429, "Too many calls came from your address; wait a moment.", wait)
+    if session and session not in kept.session_data:
+        refuse_if(access.sessions.take(client))
     if function is None or function.concurrency_id != "model":
         return
     events = list(app.get_blocks()._queue.event_ids_to_events.values())
@@ -246,6 +245,11 @@ def refuse_beyond_share(
         )
 
 
+def refuse_if(wait: float) -> None:
+    if wait:
+        raise Refused(429, "Too many calls came from your address; wait a moment.", wait)
+
+
 async def read_body(receive: Receive) -> bytes:
     parts, size = [], 0
     while True:
@@ -258,19 +262,6 @@ async def read_body(receive: Receive) -> bytes:
             raise Refused(413, TOO_LARGE)
         if not message.get("more_body", False):
             return b"".join(parts)
-
-
-def replay(body: bytes, receive: Receive) -> Receive:
-    given = False
-
-    async def receive_again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive_again
 
 
 def health(request: Request | None) -> JSONResponse:
