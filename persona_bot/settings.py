@@ -43,7 +43,7 @@ class Settings:
     """How a reply is sampled. Raises UserError for a value out of range; whole numbers may come as floats."""
 
     temperature: float = setting(
-        0.7,
+        0.6,
         0,
         2,
         step=0.05,
@@ -63,7 +63,7 @@ class Settings:
         0, 0, 1000, unit="words", label="Top-k", help="Draw from so many words at most; 0 is off."
     )
     min_tokens: int = setting(
-        6,
+        3,  # more makes short answers go on with anything
         0,
         60,
         unit="tokens",
@@ -93,7 +93,7 @@ class Settings:
         10,
         unit="tokens",
         label="No run of words twice",
-        help="Of so many tokens, in the whole chat; 0 is off.",
+        help="Of so many tokens, in the whole chat; numbers may come again; 0 is off.",
     )
     best_of: int = setting(
         1,

@@ -1,5 +1,6 @@
 """From logits to the next token: what may not be said, what was said before, and a draw."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,8 +60,14 @@ class Sampler:
         if self.settings.no_repeat_ngram:
             # many tokenizers have another token for a word at the very start of a text
             start = self.encode(f" {self.decode(ids[:1])}") if len(ids) == 1 else ()
-            banned += self._ngrams.repeating(ids, start)
+            repeating = self._ngrams.repeating(ids, start)
+            banned += [i for i in repeating if ids and self._begins_a_word(ids, i)]
         return banned
+
+    def _begins_a_word(self, ids: list[int], token: int) -> bool:
+        """Whether the token goes on with a new word, not with the rest of one, a number, a mark or the end."""
+        added = self.decode([*ids[-3:], token])[len(self.decode(ids[-3:])) :]
+        return bool(re.match(r"\s+[^\W\d]", added))
 
     def end_bias(self, ids: list[int]) -> float:
         """What is added to the logits of sentence ends, because a long reply should come to one."""
