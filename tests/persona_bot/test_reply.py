@@ -326,3 +326,33 @@ def test_the_penalty_is_that_of_transformers():
     said = list(set(ids))
     scores[said] = torch.from_numpy(penalized(scores[said].numpy(), 1.3))
     assert torch.equal(scores, theirs)
+
+
+class Spelled:
+    """A layout whose tokens are these texts; the first is the end."""
+
+    texts = ("", " i", " am", " ", "5", "1", " old", "er", ".", " tired")
+    stop_ids, control_ids = {0}, set()
+
+    def encode(self, text: str) -> list[int]:
+        return [self.texts.index(text)] if text in self.texts else []
+
+    def decode(self, ids) -> str:
+        return "".join(self.texts[i] for i in ids)
+
+
+@pytest.mark.parametrize(
+    "earlier, said, allowed",
+    [
+        ([1, 2, 3, 4, 5, 8], [1, 2], {3}),  # i am 51. - the space before a number
+        ([1, 2, 3, 4, 5, 8], [1, 2, 3, 4], {5}),  # its digits
+        ([1, 2, 6, 7, 8], [2, 6], {7}),  # old er: the rest of a word
+        ([1, 2, 6, 8, 0], [6, 8], {0}),  # the end
+        ([1, 2, 9, 8], [1, 2], set()),  # i am tired: a new word is not said again
+    ],
+)
+def test_only_words_are_not_said_again(earlier, said, allowed):
+    sampler = Sampler(Spelled(), Settings(no_repeat_ngram=3, min_tokens=0), earlier)
+    banned = set(sampler.forbidden(said))
+    assert not banned & allowed
+    assert bool(banned) is not bool(allowed)
