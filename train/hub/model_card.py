@@ -97,6 +97,9 @@ def default_title(facts: Mapping) -> str:
     names = [
         source.title.split(" (")[0] if source else "own dialogues" for source in known_data(facts)
     ]
+    public = [source.title.split(" (")[0] for source in known_data(facts) if source and source.hub]
+    if len(public) < len(names) and None not in known_data(facts) and public:
+        names = [*public, "made dialogues"]
     return f"{base}, fine-tuned on {', '.join(dict.fromkeys(names))}" if names else base
 
 
