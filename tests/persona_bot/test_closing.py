@@ -46,6 +46,12 @@ def locks_of(model) -> list:
     return locks
 
 
+def collect_twice() -> None:
+    """What a generator's `finally` touches comes back to life, and goes with the next collection."""
+    gc.collect()
+    gc.collect()
+
+
 @pytest.mark.parametrize("best_of", [1, 3])
 @pytest.mark.parametrize("begun", [False, True])
 def test_the_garbage_collector_closes_a_reply_under_every_lock(
@@ -67,10 +73,10 @@ def test_the_garbage_collector_closes_a_reply_under_every_lock(
         assert gone() is not None
         with ExitStack() as held:
             locks = locks_of(model)
-            assert len(locks) >= (1 if isinstance(model, Endpoint) else 3)
+            assert len(locks) >= (1 if isinstance(model, Endpoint) else 2)
             for lock in locks:
                 held.enter_context(lock)
-            collector = threading.Thread(target=gc.collect, daemon=True)
+            collector = threading.Thread(target=collect_twice, daemon=True)
             collector.start()
             collector.join(30)
             assert not collector.is_alive() and gone() is None

@@ -3,9 +3,11 @@
 Run: `python -m pytest tests/persona_bot/test_remote_strangers.py`
 """
 
+import asyncio
 import gzip
 import itertools
 import json
+import types
 
 import pytest
 
@@ -125,7 +127,10 @@ def test_a_pause_that_the_server_asks_for_is_kept_within_the_deadline(peer, monk
     async def sleep(seconds):
         slept.append(seconds)
 
-    monkeypatch.setattr(persona_bot.replies.request.asyncio, "sleep", sleep)
+    own = types.SimpleNamespace(
+        **{**vars(asyncio), "sleep": sleep}
+    )  # other endpoints' loops sleep on
+    monkeypatch.setattr(persona_bot.replies.request, "asyncio", own)
     busy = (429, {"Retry-After": "7"}, [])
     peer.script = [busy, busy, [event("bread"), STOP, DONE]]
     endpoint = Endpoint(peer.url)

@@ -154,7 +154,7 @@ def test_from_the_example_file_to_a_reply_of_the_page(
     )
     mine = "".join(LocalModel.plain(pulled).reply(PERSONA, ["where do you work?"], greedy))
     assert mine.split()[:5] == tokenizer.decode(written).split()[:5]
-    page_model.use(pulled)
+    page_model.use(LocalModel.plain(pulled))
     client = Client(page_url, verbose=False, analytics_enabled=False)
     reply = client.predict(
         list(PERSONA.sentences), ["where do you work?"], seed=1, api_name="/chat"

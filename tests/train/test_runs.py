@@ -56,6 +56,7 @@ def test_the_cost_of_a_resumed_run_is_that_of_the_rest():
 HOLDER = """
 import sys
 from pathlib import Path
+from tests.children import program
 from train.run.lock import only_training
 with only_training(Path(sys.argv[1])):
     print("held", flush=True)
@@ -64,20 +65,15 @@ with only_training(Path(sys.argv[1])):
 
 
 def test_a_second_training_is_refused_by_number_until_the_first_is_gone(tmp_path):
-    first = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with program(command, **pipes) as first:
         assert first.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=f"is already being trained by process {first.pid};"):
             with only_training(tmp_path):
                 pass
-    finally:
         first.kill()  # a crash: nothing is cleaned up
-        first.communicate(timeout=30)
+        first.wait(30)
     with only_training(tmp_path):
         assert (tmp_path / ".training.pid").read_text() == f"{os.getpid()}\n"
     assert list(tmp_path.iterdir()) == []
