@@ -11,6 +11,7 @@ import pytest
 from transformers import MambaConfig, MambaForCausalLM
 
 from persona_bot.errors import UserError
+from tests.children import program
 from tests.sft_tiny import examples_of, settings
 from train import finetune
 from train.data.questions import make_dialogues
