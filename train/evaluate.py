@@ -90,10 +90,9 @@ def run(options: EvalOptions) -> None:
         chats = transcripts(model, personas, settings, seed, bar("transcripts"), scripts)
         write(options.transcripts, f"# What {checkpoint.name} says\n\n{chats}")
     if options.side_by_side:
-        models = {f"{c.name}": LocalModel.served(c) for c in (other, checkpoint)}
-        if len(models) == 1:
-            models = {f"{checkpoint.name} (before)": models.popitem()[1]}
-            models[checkpoint.name] = LocalModel.served(checkpoint)
+        same = other.name == checkpoint.name
+        models = {f"{other.name} (before)" if same else other.name: LocalModel.served(other)}
+        models[checkpoint.name] = LocalModel.served(checkpoint)
         chats = side_by_side(models, personas, settings, seed, bar("side by side"))
         write(options.side_by_side, chats)
 

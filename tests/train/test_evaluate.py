@@ -623,3 +623,17 @@ def test_what_is_there_already_stays_when_the_work_fails(file, tmp_path):
     with pytest.raises(SystemExit):
         main(["--model", str(file), "--data", str(file), "--json", str(kept)])
     assert kept.read_text() == "precious"
+
+
+def test_two_models_of_one_name_are_two(chat_folder, tmp_path, monkeypatch):
+    (tmp_path / "old").mkdir()
+    other = shutil.copytree(chat_folder, tmp_path / "old" / chat_folder.name)
+    shown = []
+    monkeypatch.setattr(
+        "train.evaluate.side_by_side", lambda models, *_: shown.append(dict(models)) or ""
+    )
+    out = tmp_path / "chats.md"
+    main(["--model", str(chat_folder), "--against", str(other), "--side-by-side", str(out)])
+    name = chat_folder.name
+    assert list(shown[0]) == [f"{name} (before)", name]
+    assert shown[0][name] is not shown[0][f"{name} (before)"]
