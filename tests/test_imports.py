@@ -2,8 +2,8 @@
 
 Run: `python -m pytest tests/test_imports.py`
 
-    persona <- prompt <- checkpoint <- generation <- page, app
-    persona, prompt <- dialogues <- examples <- convai, sft <- finetune        and what is published comes from files on disk
+    persona, settings <- prompt <- engine <- checkpoints <- replies <- page <- app
+    persona_bot <- train.data, run <- metrics <- recipes <- hub <- the commands
 """
 
 import ast
@@ -60,6 +60,10 @@ ORDERS = [  # none of these reaches one that stands to its right, not even throu
     ],
     ["train.data.dialogues", "train.data.examples", "train.recipes.convai", "train.finetune"],
 ]
+CHAT = ["persona_bot.engine", "persona_bot.checkpoints", "persona_bot.replies", "persona_bot"]
+TRAINING = ["train.data", "train.run", "train.metrics", "train.recipes", "train.hub", "train"]
+ROOMS = [[*CHAT, "page", "app"], [*CHAT, *TRAINING]]  # each may import those to its left
+FIRST = {"train.convai"}  # the class under the name that notebooks import
 SIBLINGS = [("train.recipes.convai", "train.recipes.sft")]  # neither reaches the other
 # besides each other
 ONLY_STDLIB = [
@@ -154,6 +158,26 @@ def test_no_module_imports_what_its_package_must_not(module):
 def test_imports_go_one_way(order):
     for place, module in enumerate(order):
         assert not reached_from(module) & set(order[place + 1 :]), module
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_room_imports_itself_and_those_to_its_left(module):
+    """The rooms of both programs, each a folder; a module that stands outside of them is its folder's front."""
+    for rooms in ROOMS:
+        if room_of(module, rooms) is None:
+            continue
+        place = rooms.index(room_of(module, rooms))
+        for name in IMPORTS[module] & MODULES.keys():
+            other = room_of(name, rooms)
+            assert other is None or rooms.index(other) <= place, f"{module} imports {name}"
+
+
+def room_of(module: str, rooms: list[str]) -> str | None:
+    """The longest of the rooms that a module is in; what is used before any room opens is in none."""
+    if module in FIRST or (module.startswith("persona_bot.") and module.count(".") == 1):
+        return None if module != "persona_bot.__main__" else "persona_bot"
+    fitting = [room for room in rooms if module == room or module.startswith(room + ".")]
+    return max(fitting, key=len, default=None)
 
 
 @pytest.mark.parametrize("one, other", SIBLINGS)

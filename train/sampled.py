@@ -15,8 +15,8 @@ from persona_bot import Settings, load_model
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from train.data.dialogues import read_dialogues
-from train.data.sampled import rank_dialogue
 from train.metrics.generation_eval import say, together
+from train.metrics.sampled import rank_dialogue
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from train.data.dialogues import Dialogue, Utterance
-from train.data.sampled import rank, rank_dialogue
+from train.metrics.sampled import rank, rank_dialogue
 
 PERSONA = ("i am 33.", "i burn water.", "i keep bees.")
 AGE = Utterance(("how old are you?",), ("just 58.", "i like it.", "just 33."))
