@@ -15,7 +15,7 @@ from pathlib import Path
 
 from persona_bot import Settings, load_model
 from persona_bot.persona import Persona, load_presets
-from persona_bot.replies.attribution import used_sentences
+from persona_bot.replies.attribution import used_sentences, words
 
 PROBES = Path(__file__).parent.parent / "train" / "metrics" / "recall_probes.json"
 SMALL_TALK = ("hi", "lol", "how are you?", "thanks", "nice to meet you")
@@ -67,13 +67,6 @@ def main() -> None:
 
 def holds(text: str, accept: list[str]) -> bool:
     return any(re.search(rf"\b{re.escape(word)}\b", text.lower()) for word in accept)
-
-
-COMMON = set("a an the i am is are my me you your it and to of in on at do have like love was what how about".split())  # fmt: skip
-
-
-def words(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]+", text.lower())) - COMMON
 
 
 if __name__ == "__main__":

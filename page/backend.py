@@ -25,6 +25,8 @@ from persona_bot.replies.attribution import used_sentences
 from persona_bot.replies.reply import Model
 from persona_bot.settings import Settings
 
+NOT_BORROWED_TWICE = "Which sentences a reply used is not looked for here: a GPU would have to be borrowed a second time."
+
 
 class Progress(NamedTuple):
     """A reply while it grows."""
@@ -161,11 +163,8 @@ def room(persona: Persona, turns: list[str], settings: Settings | None = None) -
 
 
 def used(persona: Persona, turns: list[str], reply: str) -> list[str]:
-    """The sentences of the persona that the reply used, the most important first; raises UserError where nobody can tell.
-
-    On a borrowed GPU nothing is looked for: it would be borrowed a second time.
-    """
+    """The sentences of the persona that the reply used, the most important first; raises UserError where nobody can tell."""
     if spaces is not None and model.device_label == "GPU":
-        return []
+        raise UserError(NOT_BORROWED_TWICE)
     found = used_sentences(model, persona, turns, reply)
     return [persona.sentences[number] for number, _ in found]

@@ -5,7 +5,7 @@ from functools import partial
 
 import gradio as gr
 
-from page import api, duet, duet_view, events, faces, names, opening, passing_on, render, why
+from page import api, cast, duet, duet_view, events, faces, names, opening, passing_on, render, why
 from page.conversation import Conversation
 from page.events import FIRST, PRESETS, Shown, ShownPersona
 from page.serving import Page
@@ -38,13 +38,14 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     chat = gr.State(start)
     kept = gr.Textbox(visible=False)  # what the browser brings when the page opens
     parcel = gr.Textbox(visible=False)  # what it takes to the clipboard or the disk
+    html(render.SKIP, elem_id="skip")
     html(faces.SYMBOLS, elem_id="symbols")
     with gr.Row(elem_id="top"):
         html(render.TITLE, elem_id="title")
         model_line = html(render.model_line(None, ""), elem_id="model")
     with gr.Row(elem_id="cast"):
-        random_card = buttons(render.random_card(), elem_id="random")
-        cards = buttons(render.cards(PRESETS, FIRST), elem_id="cards")
+        random_card = buttons(cast.random_card(), elem_id="random")
+        cards = buttons(cast.cards(PRESETS, FIRST), elem_id="cards")
         own_cards = html("", elem_id="own-cards", js_on_load="personaStore.cards(element, trigger)")
     with gr.Row(elem_id="stage"):
         with gr.Column(elem_id="talk"):
@@ -93,8 +94,8 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
         with gr.Column(elem_id="persona"):
             html(render.TO_CHAT, elem_id="to-chat")
             with gr.Row(elem_id="who"):
-                own_face = html(render.own_face(FIRST), elem_id="own-face")
-                face_choice = buttons(render.face_choice(), elem_id="face-choice")
+                own_face = html(cast.own_face(FIRST), elem_id="own-face")
+                face_choice = buttons(cast.face_choice(), elem_id="face-choice")
                 name = gr.Textbox(
                     FIRST.name, label="Name", max_length=MAX_NAME_CHARS, elem_id="persona-name",
                     placeholder="Willow, gardener",
@@ -167,7 +168,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
         None, js="personaPage.afterEdit", **unseen
     )
     stop_button.click(events.halt, [message, chat], [message, *SHOWN], **at_once).then(**to_message)
-    copy_link.click(events.link_copied, js="personaPage.copyLink", **soon)
+    copy_link.click(passing_on.link_copied, js="personaPage.copyLink", **soon)
     gr.on([s.change for s in settings], None, settings, js="personaStore.keepSettings", **unseen)
 
     sending = gr.on(

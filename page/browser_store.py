@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 
 from page.conversation import (
     MAX_EXCHANGES,
-    MAX_FACE_CHARS,
     MAX_REPLIES,
-    NAMELESS,
     Conversation,
     Exchange,
     check_message,
     new_id,
 )
+from page.typed import MAX_FACE_CHARS, NAMELESS
 from persona_bot.errors import UserError
 from persona_bot.persona import (
     MAX_NAME_CHARS,

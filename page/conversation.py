@@ -1,63 +1,27 @@
 """One visitor's conversation, owned by the server: who they talk to, what was said, and what is being said.
 
-An exchange is the partner's message and the persona's replies to it, of which one is shown and counts. While a reply is
-being written its exchange is `pending`; whoever writes it claims it first, so that a job that waited in the queue in vain
-finds nothing left to do.
+While a reply is being written its exchange is `pending`; whoever writes it claims it first, so that a job that waited in
+the queue in vain finds nothing left to do.
 """
 
 import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from page.typed import NAMELESS, check_message, recognise
+from page.exchange import Before, Exchange
+from page.typed import check_message, recognise, renamed
 from persona_bot.errors import UserError
-from persona_bot.persona import (
-    MAX_MESSAGE_CHARS,
-    MAX_NAME_CHARS,
-    Persona,
-    parse_persona,
-    persona_text,
-)
+from persona_bot.persona import MAX_MESSAGE_CHARS, Persona, parse_persona, persona_text
 from persona_bot.prompt import SILENCE
 from persona_bot.settings import Settings
 
 MAX_EXCHANGES = 200  # bounds a session's memory; a model forgets far earlier
 MAX_REPLIES = 20  # alternatives of one exchange
-MAX_FACE_CHARS = 16
 MAX_LINES = 20  # that two personas say to each other before they stop
 MAX_STEPS_BACK = 20  # fresh starts that can be undone
 
 _claiming = threading.Lock()  # one for all sessions: it is held for a few instructions only
-
-
-@dataclass
-class Exchange:
-    """What the partner said, and what the persona of that moment answered."""
-
-    message: str
-    persona: Persona
-    replies: list[str] = field(default_factory=list)
-    shown: int = 0  # the reply that the conversation goes on from
-    growing: str = ""  # the reply that is being written
-    by: Persona | None = None  # who said the message, when that was no visitor but a second persona
-    replaced: list["Exchange"] = field(default_factory=list)  # what this edited message superseded
-
-    @property
-    def reply(self) -> str:
-        return self.replies[self.shown] if self.replies else ""
-
-
-class Before(NamedTuple):
-    """What a fresh start put away."""
-
-    id: str
-    persona: Persona
-    own: bool
-    text: str  # of the persona's text box, over a limit or not
-    exchanges: list[Exchange]
-    unsent: str
 
 
 def new_id() -> str:
@@ -179,7 +143,7 @@ class Conversation:
         if exchange is not self.pending:  # a new chat was started meanwhile
             return
         self.pending = None
-        others = [draft for draft in drafts if draft and draft != exchange.growing]
+        others = [text for text in dict.fromkeys(drafts) if text and text != exchange.growing]
         if exchange.growing:
             exchange.shown = len(exchange.replies)
             exchange.replies = [*exchange.replies, exchange.growing, *others][:MAX_REPLIES]
@@ -270,12 +234,7 @@ class Conversation:
 
     def rename(self, name: object = None, face: object = None) -> None:
         """Gives the persona another name or face."""
-        before = self.persona
-        if isinstance(name, str):
-            plain = parse_persona("", name[:MAX_NAME_CHARS]).name
-            self.persona = self.persona._replace(name=plain or NAMELESS.name)
-        if isinstance(face, str):
-            self.persona = self.persona._replace(face=face[:MAX_FACE_CHARS])
+        before, self.persona = self.persona, renamed(self.persona, name, face)
         self.own = self.own or self.persona != before
 
     def turns(self) -> list[str]:

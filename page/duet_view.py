@@ -3,9 +3,10 @@
 from html import escape
 
 from page import faces
-from page.conversation import MAX_LINES, NAMELESS, Conversation
+from page.conversation import MAX_LINES, Conversation
 from page.names import TALK
 from page.render import event
+from page.typed import NAMELESS
 from persona_bot.persona import Persona
 
 

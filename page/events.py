@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from page import backend, browser_store, duet_view, render, why
-from page.conversation import NAMELESS, Conversation, check_message
+from page import backend, browser_store, cast, duet_view, render, why
+from page.conversation import Conversation, check_message
 from page.names import SETTINGS
+from page.typed import NAMELESS
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona, load_presets, persona_text, random_persona
 from persona_bot.settings import Settings
@@ -62,7 +63,7 @@ def toast() -> Iterator[None]:
 def shown(chat: Conversation) -> Shown:
     writing, something = chat.writing, bool(chat.exchanges)
     return Shown(
-        cards=render.cards(PRESETS, chat.persona),
+        cards=cast.cards(PRESETS, chat.persona),
         header=render.header(chat.persona, PRESETS),
         transcript=render.transcript(chat),
         growing=render.growing(chat),
@@ -72,7 +73,7 @@ def shown(chat: Conversation) -> Shown:
         retry=gr.update(interactive=something and not writing),
         undo=gr.update(interactive=(something or bool(chat.before)) and not writing),
         editing=gr.update(visible=chat.editing is not None),
-        own_face=render.own_face(chat.persona),
+        own_face=cast.own_face(chat.persona),
         record=render.record(browser_store.chat_to_json(chat)),
         duet=duet_view.state(chat),
         why=why.drawn(chat),
@@ -210,10 +211,6 @@ def halt(message: str, chat: Conversation) -> list:
     """Ends the reply, or takes back the message that still waits for its turn."""
     chat.halt()
     return settle(message, chat)
-
-
-def link_copied() -> None:
-    gr.Info("Link copied. Whoever opens it meets this persona.", title="", duration=4)
 
 
 def frame_seconds() -> float:

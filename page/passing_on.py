@@ -5,10 +5,11 @@ import json
 import gradio as gr
 
 from page import browser_store, cards, export, share
-from page.conversation import NAMELESS, Conversation
+from page.conversation import Conversation
 from page.events import shown, shown_persona, toast
 from page.names import PACK
 from page.render import event
+from page.typed import NAMELESS
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 
@@ -115,3 +116,7 @@ def opened_file(text: str, chat: Conversation, event: gr.EventData) -> list:
         gr.Info(note, title="", duration=8)
     unsent, chat.unsent = chat.unsent, ""
     return [unsent or gr.skip(), *shown_persona(chat.persona), *shown(chat)]
+
+
+def link_copied() -> None:
+    gr.Info("Link copied. Whoever opens it meets this persona.", title="", duration=4)

@@ -1,10 +1,11 @@
-"""The page's own HTML, as strings: cards, header, transcript, counter, status line. Every text of a user or a model is escaped here."""
+"""The page's own HTML, as strings: header, transcript, counter, status line. Every text of a user or a model is escaped here."""
 
 from html import escape
 from urllib.parse import quote
 
 from page import faces, names
-from page.conversation import MAX_EXCHANGES, NAMELESS, Conversation, Exchange
+from page.conversation import MAX_EXCHANGES, Conversation, Exchange
+from page.typed import NAMELESS
 from persona_bot.errors import UserError
 from persona_bot.persona import MAX_SENTENCES, Persona, hint, parse_persona, persona_file
 
@@ -22,6 +23,7 @@ COPY = (
     '<button type="button" class="copy" data-copy aria-label="Copy" title="Copy"><svg viewBox="0 0 24 24" width="16" height="16" '
     'fill="none" stroke="currentColor" stroke-width="1.8" aria-hidden="true"><path d="M9 9h11v11H9zM5 15H4V4h11v1"/></svg></button>'
 )
+SKIP = '<button type="button" class="skip" data-focus="#composer textarea">Skip to the message box</button>'
 TITLE = "<h1>Persona bot <span>describe someone, then talk to them</span></h1>"
 TO_PERSONA = '<button type="button" class="quiet" data-scroll="persona" aria-label="Edit persona">Edit</button>'
 TO_CHAT = '<button type="button" class="quiet" data-scroll="talk">Back to the chat</button>'
@@ -39,48 +41,6 @@ def event(name: str, **data: object) -> str:
     """The attributes of a button that triggers one of names.py's events."""
     values = "".join(f' data-{key}="{escape(str(value))}"' for key, value in data.items())
     return f'type="button" data-event="{name}"{values}'
-
-
-def cards(presets: dict[str, Persona], persona: Persona) -> str:
-    """One button for somebody random, then one a preset; the one that is spoken to is pressed."""
-    buttons = [
-        _card(
-            slug,
-            preset.face,
-            preset.name,
-            (preset.name, preset.face) == (persona.name, persona.face),
-        )
-        for slug, preset in presets.items()
-    ]
-    return f'<div class="cards" role="group" aria-label="Personas">{"".join(buttons)}</div>'
-
-
-def random_card() -> str:
-    return _card("random", "🎲", "Random, somebody new", False)
-
-
-def _card(who: str, face: str, name: str, pressed: bool) -> str:
-    called, _, title = name.partition(",")
-    return (
-        f'<button class="card" {event(names.PICK, who=who)} aria-pressed="{str(pressed).lower()}" aria-label="{escape(name)}">'
-        f'{faces.face(face)}<span class="name">{escape(called)}<small>{escape(title.strip())}</small></span></button>'
-    )
-
-
-def own_face(persona: Persona) -> str:
-    """The button beside the persona's name that opens the choice of faces."""
-    return (
-        '<button type="button" class="own-face" popovertarget="faces" aria-label="Change the face">'
-        f"{faces.face(persona.face or NAMELESS.face)}</button>"
-    )
-
-
-def face_choice() -> str:
-    buttons = "".join(
-        f'<button {event(names.FACE, face=emoji)} aria-label="{emoji}">{faces.face(emoji)}</button>'
-        for emoji in faces.PICTURES
-    )
-    return f'<div id="faces" popover role="dialog" aria-label="Choose a face"><div>{buttons}</div></div>'
 
 
 def header(persona: Persona, presets: dict[str, Persona]) -> str:

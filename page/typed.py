@@ -1,8 +1,9 @@
 """What a visitor types, checked: a message, and the persona that its sentences belong to."""
 
 from persona_bot.errors import UserError
-from persona_bot.persona import MAX_MESSAGE_CHARS, Persona
+from persona_bot.persona import MAX_MESSAGE_CHARS, MAX_NAME_CHARS, Persona, parse_persona
 
+MAX_FACE_CHARS = 16
 NAMELESS = Persona("Your persona", (), "🎭")  # name and face of one that has none
 
 
@@ -31,3 +32,13 @@ def recognise(persona: Persona, before: Persona, presets: dict[str, Persona]) ->
         return persona
     known = before if set(before.sentences) & set(persona.sentences) else NAMELESS
     return known._replace(sentences=persona.sentences)
+
+
+def renamed(persona: Persona, name: object = None, face: object = None) -> Persona:
+    """The persona with another name or face, as far as these are texts."""
+    if isinstance(name, str):
+        plain = parse_persona("", name[:MAX_NAME_CHARS]).name
+        persona = persona._replace(name=plain or NAMELESS.name)
+    if isinstance(face, str):
+        persona = persona._replace(face=face[:MAX_FACE_CHARS])
+    return persona

@@ -159,6 +159,26 @@ def test_keys_and_focus(open_page, tiny):
     page.wait_for_function(in_box)
 
 
+def test_the_first_tab_stop_leads_past_the_cast(open_page, tiny):
+    page = open_page(tiny)
+    page.evaluate("document.activeElement.blur()")
+    skip = button(page, "Skip to the message box")
+    assert skip.evaluate("e => getComputedStyle(e).clipPath") != "none"  # not seen
+    page.locator("body").press("Tab")
+    assert skip.evaluate("e => e === document.activeElement && getComputedStyle(e).clipPath") == (
+        "none"
+    )
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.matches('#composer textarea')")
+
+
+def test_a_phone_shows_the_whole_name_of_who_is_spoken_to(open_page, tiny):
+    page = open_page(tiny, **PHONE)
+    for heading in ("#header h2", "#header p"):
+        fits = "e => e.scrollWidth <= e.clientWidth || e.clientWidth > 250"
+        assert page.locator(heading).evaluate(fits), heading
+
+
 def test_a_screen_reader_hears_who_speaks(open_page, tiny):
     page = open_page(tiny)
     page.evaluate(
@@ -214,6 +234,11 @@ STATES = {
     ),
     "earlier chats": lambda page: button(page, "Chats").click(),
     "faces": lambda page: (page.keyboard.press("Escape"), button(page, "Change the face").click()),
+    "share": lambda page: (page.keyboard.press("Escape"), button(page, "Share").click()),
+    "let them talk": lambda page: (
+        page.keyboard.press("Escape"),
+        button(page, "Let them talk").click(),
+    ),
     "phone": lambda page: (
         page.keyboard.press("Escape"),
         page.set_viewport_size({"width": 390, "height": 844}),
@@ -238,7 +263,7 @@ def axe():
     return module.Axe()
 
 
-def test_axe_finds_nothing_in_ten_states_light_dark_and_forced_colours(open_page, tiny, axe):
+def test_axe_finds_nothing_in_twelve_states_light_dark_and_forced_colours(open_page, tiny, axe):
     page = open_page(tiny)
     found = []
     for name, reach in STATES.items():

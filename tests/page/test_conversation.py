@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from page import browser_store, faces, render
-from page.conversation import MAX_EXCHANGES, MAX_REPLIES, NAMELESS, Conversation
+from page import browser_store, cast, faces, render
+from page.conversation import MAX_EXCHANGES, MAX_REPLIES, Conversation
+from page.typed import NAMELESS
 from persona_bot.errors import UserError
 from persona_bot.persona import (
     MAX_MESSAGE_CHARS,
@@ -414,9 +415,9 @@ def test_hostile_text_is_shown_and_changes_no_tag(text):
         lambda t, p: render.transcript(said((t, t), persona=p)),
         lambda t, p: render.transcript(Conversation(p)),
         lambda t, p: render.header(p, PRESETS),
-        lambda t, p: render.cards({"a": p}, p),
+        lambda t, p: cast.cards({"a": p}, p),
         lambda t, p: render.model_line(t, t),
-        lambda t, p: render.own_face(p._replace(face=t)),
+        lambda t, p: cast.own_face(p._replace(face=t)),
         lambda t, p: render.transcript(Conversation(p._replace(greeting=t, starters=(t,), face=t))),
         lambda t, p: render.growing(growing(t)),
         lambda t, p: render.record(browser_store.chat_to_json(said((t, t), persona=p))),

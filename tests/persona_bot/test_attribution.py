@@ -64,9 +64,30 @@ def test_both_backends_say_how_much_a_reply_loses(model, chat_model, chat_tokeni
     assert sentence_losses(plain, ANN, TURNS, "no, i hate cars.")[1] == pytest.approx(expected)
 
 
-def test_those_above_the_threshold_count_the_most_important_first(monkeypatch):
-    monkeypatch.setattr(attribution, "sentence_losses", lambda *_: [0.2, 3.0, 1.5, 7.0])
-    assert used_sentences(None, ANN, TURNS, "no.") == [(3, 7.0), (1, 3.0)]
+def test_a_shared_word_needs_less_and_the_most_important_comes_first(monkeypatch):
+    monkeypatch.setattr(attribution, "sentence_losses", lambda *_: [2.9, 0.6, 0.4])
+    assert used_sentences(None, ANN, TURNS, "no, i hate cars.") == [(1, 0.6)]
+    monkeypatch.setattr(attribution, "sentence_losses", lambda *_: [3.1, 0.6, 7.0])
+    assert used_sentences(None, ANN, TURNS, "no, i hate it.") == [(2, 7.0), (0, 3.1), (1, 0.6)]
+    assert used_sentences(None, ANN, TURNS, "i do.") == [(2, 7.0), (0, 3.1)]  # no word that counts
+
+
+@pytest.mark.parametrize(("shared", "most"), [(True, 8), (False, 2)])
+def test_of_a_long_persona_only_so_many_sentences_are_looked_at(model, monkeypatch, shared, most):
+    """Those that share words with the reply first, then those that share words with the message."""
+    sentences = tuple(f"i have {k} boats." for k in range(10))
+    persona = Persona("", (*sentences, "no car for me.", "i hate rain."))
+    asked = []
+
+    def score_hiding(prompt, ids, hidden):
+        asked.extend(hidden)
+        return [0.0, *(-float(k) for k in range(1, len(hidden) + 1))]
+
+    backend = SimpleNamespace(is_shared=shared, score_hiding=score_hiding)
+    blind = LocalModel(model.name, model.layout, model.device, model.context_length, backend)
+    losses = sentence_losses(blind, persona, TURNS, "i hate it.")
+    assert len(asked) == most and len(losses) == 12 and losses.count(0.0) == 12 - most
+    assert (losses[11], losses[10]) == (1.0, 2.0)
 
 
 def test_nothing_to_look_for_and_nowhere_to_look(model):

@@ -59,8 +59,9 @@ window.personaPage = {
 		const height = `clamp(400px, ${screen.height - 340}px, 720px)`;
 		if (window.self !== window.top) document.documentElement.style.setProperty("--talk-height", height);
 		document.addEventListener("click", (event) => {
-			const { scroll, press } = event.target.closest("button")?.dataset ?? {};
+			const { scroll, press, focus } = event.target.closest("button")?.dataset ?? {};
 			if (scroll) document.getElementById(scroll).scrollIntoView({ behavior: "smooth" });
+			if (focus) document.querySelector(focus).focus();
 			if (press) document.querySelector(press).click(); // Gradio's own button, in the footer that we hide
 		});
 		personaPage.box().addEventListener("input", () => personaStore.draft());

@@ -1,0 +1,68 @@
+"""What the page asks of its model besides the words: drafts, and which sentences were used.
+
+Run: `python -m pytest tests/page/test_backend.py`
+"""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from page import backend, why
+from page.conversation import Conversation, Exchange
+from persona_bot.replies.local import LocalModel
+from persona_bot.settings import Settings
+from tests.models import batched_model
+
+
+@pytest.fixture
+def model(chat_model, chat_tokenizer, monkeypatch) -> LocalModel:
+    model = batched_model(chat_model, chat_tokenizer)
+    monkeypatch.setattr(backend, "model", model)
+    monkeypatch.setattr(backend, "ready", SimpleNamespace(is_set=lambda: True))
+    return model
+
+
+def test_the_drafts_of_best_of_become_alternatives_and_the_best_is_shown(model, environmentalist):
+    settings = Settings(seed=5, best_of=4, min_tokens=3, max_tokens=12)
+    straight = model.reply(environmentalist, ["hi!"], settings)
+    list(straight)
+    chat = Conversation(environmentalist._replace(greeting=""))
+    chat.ask("hi!")
+    exchange = chat.claim()
+    for progress in backend.write(chat.persona, chat.turns(), settings, threading.Event()):
+        exchange.growing = progress.text
+    chat.finish(exchange, progress.drafts)
+    assert exchange.replies == list(dict.fromkeys(straight.drafts))
+    assert (len(exchange.replies), exchange.shown, exchange.reply) == (4, 0, straight.text)
+
+
+def test_a_draft_that_came_twice_is_one_alternative(environmentalist):
+    chat = Conversation(environmentalist)
+    chat.ask("hi!")
+    exchange = chat.claim()
+    exchange.growing = "a"
+    chat.finish(exchange, ["a", "b", "b", "a", "c"])
+    assert exchange.replies == ["a", "b", "c"]
+
+
+def answered(persona) -> Conversation:
+    return Conversation(persona, [Exchange("hi", persona, ["hello!"])])
+
+
+def test_where_nobody_can_tell_why_the_first_reply_says_so(model, environmentalist, monkeypatch):
+    chat = answered(environmentalist)
+    monkeypatch.setattr(backend, "model", SimpleNamespace(device_label="another machine"))
+    assert "cannot be told where the model runs on another machine." in why.found(chat)
+    monkeypatch.setattr(backend, "model", SimpleNamespace(device_label="GPU", backend=None))
+    monkeypatch.setattr(backend, "spaces", SimpleNamespace())
+    assert "a GPU would have to be borrowed a second time" in why.found(chat)
+    chat.exchanges *= 2  # said once
+    assert why.found(chat) == ""
+
+
+def test_what_was_used_is_asked_once_for_each_reply(model, environmentalist, monkeypatch):
+    asked, chat = [], answered(environmentalist)
+    monkeypatch.setattr(backend, "used", lambda p, turns, reply: asked.append(reply) or ["<b>"])
+    assert "<li>&lt;b&gt;</li>" in why.found(chat) == why.found(chat)
+    assert asked == ["hello!"]
