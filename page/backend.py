@@ -92,7 +92,7 @@ def write(
     running.add(stop)
     started, first_text, last, how = time.monotonic(), None, Progress("", 0, 0.0), "left"
     try:
-        with closing(_write_where_it_runs(persona, turns, settings, stop)) as pieces:
+        with closing(_write_where_it_runs(persona, turns, settings, stop)) as pieces:  # type: ignore[type-var]
             for last in pieces:
                 if first_text is None and last.text:
                     first_text = time.monotonic() - started

@@ -124,7 +124,7 @@ class LocalModel:
         sampler = Sampler(self.layout, settings, history)
         pieces, ids, started = Pieces(), [], time.monotonic()
         reason, rest = "length", ""
-        with closing(self.backend.generate(prompt, sampler, keep)) as tokens:
+        with closing(self.backend.generate(prompt, sampler, keep)) as tokens:  # type: ignore[type-var]
             for token in tokens:
                 if stop.is_set():
                     reason = "cancelled"

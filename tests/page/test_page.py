@@ -121,11 +121,8 @@ class Visitor:
 
 def expected(model: LocalModel, turns: list[str], seed: int = 7) -> str:
     persona = Persona("", tuple(PERSONA.splitlines()))
-    return "".join(
-        model.reply(
-            persona, turns, Settings(min_tokens=1, max_tokens=40, no_repeat_ngram=0, seed=seed)
-        )
-    )
+    settings = Settings(temperature=0.7, min_tokens=1, max_tokens=40, no_repeat_ngram=0, seed=seed)
+    return "".join(model.reply(persona, turns, settings))
 
 
 # The endpoint for programs

@@ -107,7 +107,7 @@ def test_bug_4_no_dropout_in_chat_and_one_layout(model, tmp_path):
     for turns in range(8):  # of even and of odd number
         spoken.clear()
         model.interact_single("hello ?", ["hi ."] * turns, ["i sail ."])
-        assert spoken[0][0, -1] == model.layout.speaker1, "the reply is the persona's"
+        assert spoken[-1][0, -1] == model.layout.speaker1, "the reply is the persona's"
 
 
 def test_bug_5_a_long_chat_is_cut_to_what_fits(model):

@@ -130,7 +130,7 @@ class ConvAIModel(StockConvAIModel):
         self.name = self.args.model_name = (
             Path(model_name).name if Path(model_name).exists() else model_name
         )
-        self.model = self.model.float().eval()
+        self.model = self.model.float().eval()  # type: ignore[has-type]
         if use_cuda is None and not torch.cuda.is_available():
             self.device = pick_device()
 

@@ -110,7 +110,7 @@ def _attend_all(
 ) -> torch.Tensor:
     """The same, (1, T, H, D), all in one type."""
     if (
-        varlen_attn
+        varlen_attn is not None
         and query.is_cuda
         and query.dtype != torch.float32
         and not dropout
