@@ -101,6 +101,7 @@ class Door:
             if scope["method"] == "POST":
                 receive = await self.check(scope, path, receive)
         except Refused as refusal:
+            answer.of_a_call = False  # it says what it has to say by itself
             await refusal.response(scope, receive, answer.send)
             return
         visit = path.startswith("/gradio_api/heartbeat/")
