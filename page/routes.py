@@ -1,6 +1,6 @@
 """Which addresses of Gradio's are open: those that the page and programs use. Every other one does not exist for a visitor.
 
-tests/page/test_routes.py compares this with the installed Gradio, so that what a new one brings is closed until it is listed here.
+tests/page/test_middleware.py compares this with the installed Gradio, so that what a new one brings is closed until it is listed here.
 """
 
 import re
@@ -18,6 +18,7 @@ READ = (
     "/static/{path:path}",
     "/assets/{path:path}",
     "/gradio_api/theme.css",
+    "/gradio_api/app_id",  # a page whose connection broke asks whether the server is the same
     "/gradio_api/info",
     "/gradio_api/openapi.json",
     "/gradio_api/startup-events",  # Gradio asks itself for it when it starts

@@ -91,6 +91,7 @@ def test_a_message_stands_in_the_chat_at_once_and_what_is_typed_meanwhile_stays(
     network.send("Network.emulateNetworkConditions", slow_line)
     box(page).fill("first message")
     box(page).press("Enter")
+    page.locator("#just-sent .you p").wait_for(timeout=650)  # before the server can have answered
     page.keyboard.type("typed meanwhile")
     assert page.locator("#just-sent .you p").inner_text() == "first message"
     assert box(page).input_value() == "typed meanwhile"

@@ -134,7 +134,9 @@ def test_the_chosen_reply_is_gold_in_the_training_dialogue(open_page, tiny):
     button(page, "Former reply").click()
     page.get_by_text("1/2").wait_for()
     (dialogue,) = read_dialogues(download(page, "Download as a training dialogue").path())
-    assert dialogue.utterances[0].candidates == tuple(dict.fromkeys([second, first]))[-2:]
+    # the tiny model writes control characters, which a browser draws as blanks or not at all
+    found = ["".join(text.split()) for text in dialogue.utterances[0].candidates]
+    assert found == ["".join(text.split()) for text in dict.fromkeys([second, first])]
 
 
 def test_a_card_goes_out_and_comes_back_as_json_and_as_png(open_page, tiny):
