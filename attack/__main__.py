@@ -13,7 +13,7 @@ from collections import Counter
 
 import httpx
 
-from attack.target import Target, opened
+from attack.target import Target, end_on_sigterm, opened
 
 CLOSED = [
     "deep_link?session_hash=x",
@@ -62,6 +62,7 @@ def main() -> None:
         "--visitors", type=int, default=16, help="who leave best-of-8 (default: %(default)s)"
     )
     options = parser.parse_args()
+    end_on_sigterm()
     calls, sessions = min(options.calls, 10_000), min(options.sessions, 5_000)
     print(table(attack(options.model, calls, sessions, min(options.visitors, 64))))
 

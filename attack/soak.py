@@ -12,7 +12,7 @@ import time
 import httpx
 
 from attack.__main__ import CALL, PERSONA, hostile, reply
-from attack.target import Target, opened
+from attack.target import Target, end_on_sigterm, opened
 
 
 def main() -> None:
@@ -23,6 +23,7 @@ def main() -> None:
     )
     parser.add_argument("--visitors", type=int, default=8, help="at once (default: %(default)s)")
     options = parser.parse_args()
+    end_on_sigterm()
     print(
         json.dumps(
             soak(options.model, min(options.minutes, 60), min(options.visitors, 64)), indent=2

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ MAX_BODY_BYTES = 1_000_000
 TOO_LARGE = f"A request may have at most {MAX_BODY_BYTES:,} bytes."
 DRAIN_SECONDS = 8.0  # how long running replies may go on after SIGTERM
 FULL = "Too many people are waiting for a reply right now; try again in a minute."
+UNFIT = "This call cannot be answered: its values do not fit the function."
 LOST = "The server had to make room and let go of this chat; reload the page, and your browser brings it back."
 FORWARDED = (b"forwarded", b"x-real-ip")  # and all that begin with x-forwarded-
 
@@ -95,6 +97,7 @@ class Door:
     async def let_in(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
         path = get_route_path(scope)
         answer.of_a_call = path.startswith("/gradio_api/")
+        answer.names_host = path in ("", "/", "/config")
         scope["client_name"] = believe(scope)
         try:
             refuse_request(scope, path)
@@ -149,15 +152,19 @@ class Answer:
 
     def __init__(self, send: Send):
         self._send = send
+        self.names_host = False  # whether it repeats the Host header: nobody else may be given it
         self.of_a_call = self._started = self._replaced = self._ended = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            if self.of_a_call and message["status"] >= 500:
+            # FastAPI's 422 is a list of its own findings
+            if self.of_a_call and (message["status"] >= 500 or message["status"] == 422):
                 await self._replace(message["status"])
                 return
             self._started = True
             headers = [*message.get("headers", []), *security_headers()]
+            if self.names_host and not any(name == b"cache-control" for name, _ in headers):
+                headers.append((b"cache-control", b"private, no-cache"))
             message = {**message, "headers": headers}
         elif message["type"] == "http.response.body":
             if self._replaced:
@@ -167,9 +174,7 @@ class Answer:
 
     async def _replace(self, status: int) -> None:
         full = status == 503
-        sentence = (
-            FULL if full else "This call cannot be answered: its values do not fit the function."
-        )
+        sentence = FULL if full else UNFIT
         body = json.dumps({"detail": sentence, "error": sentence}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         headers += [(b"retry-after", b"60")] if full else []
@@ -213,7 +218,8 @@ def refuse_request(scope: Scope, path: str) -> None:
         return
     if not is_open(scope["method"], path):
         raise Refused(404, "This page has nothing at that address.")
-    if not HOST.issuperset(headers.get("host", "")):
+    hosts = headers.getlist("host")
+    if len(hosts) > 1 or not all(HOST.fullmatch(host) for host in hosts):
         raise Refused(400, "The Host header is no name of a server.")
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()) or int(length[:20]) > MAX_BODY_BYTES:
@@ -224,7 +230,8 @@ def refuse_request(scope: Scope, path: str) -> None:
         raise Refused(415, "The body of a call must be application/json.")
 
 
-HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]_")
+# a name or an address, perhaps with a port; Gradio builds the page's own address from it
+HOST = re.compile(r"([\w.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(:\d{1,5})?", re.ASCII)
 
 
 def refuse_beyond_share(

@@ -8,7 +8,7 @@ import torch
 
 from persona_bot.errors import UserError
 
-M_MMAP_THRESHOLD = -3  # mallopt(3)
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # mallopt(3)
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -59,6 +59,7 @@ def give_memory_back() -> None:
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 20)
+        libc.mallopt(M_ARENA_MAX, 2)  # small blocks: else a heap for each of forty threads
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:  # else a plain Llama's start would wait for transformers' mod
     from persona_bot.engine.shared_model import SharedModel
 
 MAX_READINGS = 4  # states of recent replies that a SerialBackend keeps
+MAX_SCORED = 128  # ids whose logits are held at once: 25 MB of a vocabulary of 49,152
 TICK = 0.05  # seconds between looks at whether it is somebody's turn
 
 
@@ -95,6 +95,7 @@ class BatchedBackend:
         self.at_once = len(model.slots.kv) if on_gpu else 16
         self.model, self.prefixes = model, PrefixCache(GPU_BYTES if on_gpu else MAX_BYTES)
         self.engine = Engine(model, 256, 2048) if on_gpu else Engine(model)
+        self._scoring = threading.Lock()  # one visitor's drafts at a time, for the memory they take
 
     def generate(self, prompt: Prompt, sampler: Sampler, keep: bool = True) -> Iterator[int | None]:
         with told_in_one_sentence():
@@ -111,29 +112,24 @@ class BatchedBackend:
 
     @torch.inference_mode()
     def score(self, prompt: Prompt, replies: Sequence[list[int]]) -> list[float]:
-        """The prompt, then every candidate as a branch behind it, in one pass."""
-        with told_in_one_sentence():
+        """The prompt, then the candidates as branches behind it, as many in a pass as memory is meant for."""
+        with told_in_one_sentence(), self._scoring:
             self.engine.reap_finished()
             cache, known = self.prefixes.take(prompt.ids, self.model.new_cache)
             types = prompt.token_types
             logits = self.model.forward([Part(prompt.ids[known:], cache, types and types[known:])])
-            later = [reply[:-1] for reply in replies]
-            if any(later):
-                logits = torch.cat(
-                    [logits, self.model.forward_branches(later, cache, types and types[-1])]
-                )
+            first = logits.log_softmax(-1)[0]  # predicts every reply's first id
+            sums = [first[reply[:1]].sum() for reply in replies]
+            for group in groups([len(reply) - 1 for reply in replies], MAX_SCORED):
+                branches = [replies[k][:-1] for k in group]
+                logits = self.model.forward_branches(branches, cache, types and types[-1])
+                targets = [i for k in group for i in replies[k][1:]]
+                values = logits[range(len(targets)), targets] - logits.logsumexp(-1)
+                parts = values.split([len(branch) for branch in branches])
+                for k, part in zip(group, parts, strict=True):
+                    sums[k] = sums[k] + part.sum()
             self.prefixes.give_back(prompt.ids, cache)
-            # row 0 predicts every reply's first id
-            starts = accumulate(map(len, later), initial=1)
-            rows = [
-                0 if k == 0 else start + k - 1
-                for start, reply in zip(starts, replies, strict=False)
-                for k in range(len(reply))
-            ]
-            targets = [i for reply in replies for i in reply]
-            values = logits[rows, targets] - logits.logsumexp(-1)[rows]
-            parts = values.split([len(reply) for reply in replies])
-            return [part.sum().item() for part in parts]
+            return torch.stack(sums).tolist() if sums else []
 
     @torch.inference_mode()
     def score_hiding(
@@ -158,6 +154,19 @@ class BatchedBackend:
 
     def close(self) -> None:
         self.prefixes.clear()
+
+
+def groups(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
+    """The numbers of what is not empty, in order, in groups of up to `most` altogether; what is larger comes alone."""
+    group: list[int] = []
+    for k, size in enumerate(sizes):
+        if group and sum(sizes[j] for j in group) + size > most:
+            yield group
+            group = []
+        if size:
+            group.append(k)
+    if group:
+        yield group
 
 
 class Place:

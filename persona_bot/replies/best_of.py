@@ -9,11 +9,10 @@ Run: `python -m persona_bot --best-of 4`.
 The second term counts against what fits everywhere ("i love it. how about you?"). Nothing streams: the reply appears whole.
 """
 
-import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -22,7 +21,6 @@ from persona_bot.replies.reply import Reply
 from persona_bot.settings import Settings
 
 APART = 1_000_003  # between the seeds of drafts, so that they are not those of the next reply
-TICK = 0.05  # seconds between looks at whether the visitor has left
 
 
 def write_best(
@@ -35,26 +33,27 @@ def write_best(
 ) -> Iterator[str]:
     """The whole reply as one piece, behind empty ones. `model`: local.LocalModel.
 
-    Nothing is joined here: whoever closes this (the page's event loop, the garbage collector) goes on at once, and the
-    drafts end at their next token.
+    No draft has a thread of its own: where passes are shared, the one that is asked first leads a pass for all of them.
+    Whoever closes this (the page's event loop, the garbage collector) closes the drafts, and no further token is drawn.
     """
-    started, halt = time.monotonic(), threading.Event()
+    started = time.monotonic()
     seed = random.randrange(2**32) if settings.seed is None else settings.seed
     drafts = [
-        Reply(partial(model.write, prompt, one, halt, history, keep=False))
+        Reply(partial(model.write, prompt, one, stop, history, keep=False))
         for one in (
             replace(settings, best_of=1, seed=(seed + APART * k) % 2**32)
             for k in range(settings.best_of)
         )
     ]
     try:
-        yield from in_threads([partial(model.backend.prefill, prompt)])
-        for _ in in_threads([partial("".join, draft) for draft in drafts]):
-            yield ""
+        model.backend.prefill(prompt)
+        for _ in in_turn(drafts, len(drafts) if model.backend.is_shared else 1):
             if stop.is_set():
-                halt.set()
+                break
+            yield ""
     finally:
-        halt.set()
+        for draft in drafts:
+            draft.close()
     if not stop.is_set():
         gains = model.gains(prompt, [draft.text for draft in drafts])
         order = sorted(range(len(drafts)), key=lambda k: (not drafts[k].text, -gains[k]))
@@ -67,27 +66,12 @@ def write_best(
         yield best.text
 
 
-def in_threads(tasks: Sequence[Callable]) -> Iterator[str]:
-    """Runs the tasks at once, each in a thread of its own; an empty piece at each TICK until all are done.
-
-    Raises what one of them raised, after the others are done. Whoever stops iterating leaves them to themselves.
-    """
-    outcomes: queue.SimpleQueue = queue.SimpleQueue()
-
-    def run(task: Callable) -> None:
-        try:
-            task()
-            outcomes.put(None)
-        except BaseException as error:
-            outcomes.put(error)
-
-    for task in tasks:
-        threading.Thread(target=run, args=(task,), name="draft").start()
-    errors = []
-    while len(errors) < len(tasks):
-        try:
-            errors.append(outcomes.get(timeout=TICK))
-        except queue.Empty:
-            yield ""
-    for error in filter(None, errors):
-        raise error
+def in_turn(drafts: Sequence[Reply], at_once: int) -> Iterator[None]:
+    """Lets so many drafts at once write a piece each, round after round, until all are complete."""
+    waiting = list(drafts)
+    writing = [waiting.pop(0) for _ in range(at_once)]
+    while writing:
+        writing = [draft for draft in writing if next(iter(draft), None) is not None]
+        while waiting and len(writing) < at_once:
+            writing.append(waiting.pop(0))
+        yield

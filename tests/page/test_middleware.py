@@ -113,6 +113,23 @@ def test_refusals_of_every_kind_carry_the_security_headers(url):
         assert answer.headers["referrer-policy"] == "no-referrer"
 
 
+@pytest.mark.parametrize(
+    "host", ["a/b", "a b", "a:b", "a:1:2", "u@a", "[::1", "a?b", "a#b", "ä".encode(), "a" * 300, ""]
+)
+def test_a_host_header_that_is_no_host_is_refused(url, host):
+    answer = httpx.get(url + "config", headers={"host": host})
+    assert answer.status_code == 400
+    assert answer.json() == {"detail": "The Host header is no name of a server."}
+
+
+def test_what_repeats_the_host_header_is_kept_for_nobody_else(url):
+    for path in ("", "config"):
+        answer = httpx.get(url + path, headers={"host": "other.example:80"})
+        assert answer.status_code == 200 and "private" in answer.headers["cache-control"]
+    for host in ("[::1]:7860", "127.0.0.1", "my-space.hf.space"):
+        assert httpx.get(url + "config", headers={"host": host}).status_code == 200
+
+
 def test_what_others_say_about_the_host_is_believed_of_trusted_proxies_only(url, monkeypatch):
     forged = {"x-forwarded-host": "evil.example", "x-forwarded-proto": "https"}
     assert "evil" not in httpx.get(url + "config", headers=forged).text
@@ -174,6 +191,17 @@ def test_calls_that_fail_inside_are_4xx_and_one_line_in_the_log(url, capfd):
     output, errors = capfd.readouterr()
     assert "Traceback" not in output + errors
     assert len(errors.splitlines()) == 1 and "A call failed: " in errors
+
+
+@pytest.mark.parametrize("path", ["queue/data", "heartbeat/", "run/predict"])
+def test_what_fastapi_finds_wrong_is_one_sentence_too(url, path):
+    address, kind = url + "gradio_api/" + path, {"content-type": "application/json"}
+    for answer in (
+        httpx.get(address),
+        httpx.post(address, content=b'{"data": [1], "persona": 5}', headers=kind),
+    ):
+        assert 400 <= answer.status_code < 500 and answer.status_code != 422
+        assert isinstance(answer.json()["detail"], str)
 
 
 def test_half_characters_break_no_connection(url):
