@@ -25,7 +25,6 @@ CLOSED = [
 CLOSED += [
     "runs",
     "run-history/records",
-    "app_id",
     "vibe-code",
     "process_recording",
     "stream/x/0/0/playlist.m3u8",

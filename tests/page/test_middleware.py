@@ -89,7 +89,7 @@ def test_only_what_is_listed_is_open(url):
 @pytest.mark.parametrize(
     "path",
     ["gradio_api/deep_link?session_hash=x", "monitoring", "monitoring/summary", "openapi.json", "login"]
-    + ["gradio_api/runs", "gradio_api/vibe-code", "gradio_api/mcp", "gradio_api/file=x", "gradio_api/app_id"]
+    + ["gradio_api/runs", "gradio_api/vibe-code", "gradio_api/mcp", "gradio_api/file=x"]
     + ["gradio_api//upload", "gradio_api/%75pload", "gradio_api/call/../upload", "svelte/x", "svelte/../config"],
 )  # fmt: skip
 def test_closed_addresses_do_not_exist(url, path):
