@@ -141,6 +141,18 @@ def test_wrong_answers_contradict_the_right_one(asked, answer, wrong):
     assert all(text in allowed for text, allowed in zip(made, wrong, strict=False))
 
 
+def test_a_true_sentence_that_is_beside_the_point_is_a_wrong_answer():
+    fact = next(f for f in read_facts() if f.topic == "age")
+    known = Known(fact, "i am 33.", {"age": "33", "other_age": "58"})
+    draw, other = random.Random(1), ["i keep bees."]
+    asked = contradictions(draw, known, "how old are you?", "just {age}.", [], other)
+    assert sorted(asked) == ["i keep bees.", "just 58."]
+    denied = contradictions(draw, known, "are you {other_age}?", "no, {age}.", [], other)
+    assert len(denied) == 3 and "yes, i keep bees." in denied
+    # any sentence answers this one
+    assert contradictions(draw, known, "tell me about you", "just {age}.", [], other) == ["just 58."]
+
+
 @pytest.mark.parametrize(
     "line, question, answer",
     [

@@ -202,7 +202,12 @@ class Maker:
             if asked in block.questions
             for text in block.answers
         ]
-        false = contradictions(draw, known, asked, answer, rivals)
+        others = [
+            k.line
+            for k in speaker.known
+            if k.line != known.line and asked not in {q for b in k.fact.blocks for q in b.questions}
+        ]
+        false = contradictions(draw, known, asked, answer, rivals, others)
         voiced = speaker.speak(reply)
         return typed(draw, known.fill(asked)), voiced, [speaker.speak(text) for text in false]
 

@@ -26,10 +26,23 @@ DENIES = [
 DENIES += ["no, i don't have one.", "not really.", "no, and you?", "no, i can't."]
 
 
+# asked of everybody, so that any sentence of the persona may answer
+ANY_SENTENCE = re.compile(
+    r"(tell me|who are you|what about you|what (do you|don't you) (like|enjoy|love|hate|do for fun)|"
+    r"what makes you happy|what annoys you|any |what are your)"
+)
+
+
 def contradictions(
-    draw: random.Random, known: Known, asked: str, answer: str, rivals: Sequence[str]
+    draw: random.Random,
+    known: Known,
+    asked: str,
+    answer: str,
+    rivals: Sequence[str],
+    others: Sequence[str] = (),
 ) -> list[str]:
-    """Up to three: "yes" to a value that is not the persona's or the opposite, the same words with another value, a rival.
+    """Up to four: "yes" to a value that is not the persona's or the opposite, the same words with another value, a rival,
+    and one of the persona's `others`, its sentences that speak of something else: true, and beside the point.
 
     `asked` and `answer` still have their {slots}; `rivals` are answers of other facts to the same question.
     """
@@ -44,4 +57,11 @@ def contradictions(
     if re.search(r"{(?!other)\w+}", answer):
         swapped = {k.removeprefix("other_"): v for k, v in known.values.items() if "_" in k}
         wrong.append(answer.format(**(known.values | swapped)))
-    return wrong + draw.sample(rivals, min(1, len(rivals)))
+    wrong += draw.sample(rivals, min(1, len(rivals)))
+    if others and not ANY_SENTENCE.match(asked):
+        beside = draw.choice(others)
+        if match := re.match(r"(yes|no)\b", answer):
+            beside = f"{'yes' if match[1] == 'no' else 'no'}, {beside}"
+        wrong.append(beside)
+        draw.shuffle(wrong)  # training reads the first ones
+    return wrong

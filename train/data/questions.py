@@ -147,7 +147,8 @@ def _slots(fact: Fact) -> list[str]:
 
 
 def make_dialogues(count: int, seed: int = 0) -> list[dict]:
-    """`count` dialogues in the layout of Persona-Chat; the wrong candidate of each is a reply of another."""
+    """`count` dialogues in the layout of Persona-Chat; each reply has two wrong candidates, a reply of another dialogue and
+    one of the same: right at another time, and beside the point here."""
     draw = random.Random(seed)
     slots, facts = read_templates()
     scored = {
@@ -164,12 +165,18 @@ def make_dialogues(count: int, seed: int = 0) -> list[dict]:
         {
             "personality": persona,
             "utterances": [
-                {"candidates": [_other(draw, replies, turns[k]), turns[k]], "history": turns[:k]}
+                {"candidates": [*_wrong(draw, replies, turns, k), turns[k]], "history": turns[:k]}
                 for k in range(1, len(turns), 2)
             ],
         }
         for persona, turns in made
     ]
+
+
+def _wrong(draw: random.Random, replies: list[str], turns: list[str], k: int) -> list[str]:
+    """Wrong candidates for the reply at `k`: one of another dialogue, and another reply of this one, if it has any."""
+    own = [turn for turn in turns[1::2] if turn != turns[k]]
+    return [_other(draw, replies, turns[k]), *draw.sample(own, min(1, len(own)))]
 
 
 def _other(draw: random.Random, replies: list[str], gold: str) -> str:
