@@ -150,7 +150,9 @@ def test_a_true_sentence_that_is_beside_the_point_is_a_wrong_answer():
     denied = contradictions(draw, known, "are you {other_age}?", "no, {age}.", [], other)
     assert len(denied) == 3 and "yes, i keep bees." in denied
     # any sentence answers this one
-    assert contradictions(draw, known, "tell me about you", "just {age}.", [], other) == ["just 58."]
+    assert contradictions(draw, known, "tell me about you", "just {age}.", [], other) == [
+        "just 58."
+    ]
 
 
 @pytest.mark.parametrize(
