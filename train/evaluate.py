@@ -22,7 +22,7 @@ from train.metrics import text
 from train.metrics.evaluate_options import EvalOptions, open_outputs, parse
 from train.metrics.groups import AS_SERVED, GROUPS, NEED_NO_FILE, EvalConfig, Work, bar
 from train.metrics.table import compared_table, plain_table
-from train.metrics.transcripts import EVERYDAY, QUESTIONS, side_by_side, transcripts
+from train.metrics.transcripts import EVERYDAY, QUESTIONS, VISITS, side_by_side, transcripts
 
 
 def evaluate(
@@ -86,6 +86,8 @@ def run(options: EvalOptions) -> None:
     settings, seed = options.config.settings, options.config.seed
     if options.transcripts:
         scripts = (QUESTIONS, EVERYDAY) if options.everyday else (QUESTIONS,)
+        if options.visits:
+            scripts = [visit.split("|") for visit in VISITS]
         model = LocalModel.served(checkpoint)
         chats = transcripts(model, personas, settings, seed, bar("transcripts"), scripts)
         write(options.transcripts, f"# What {checkpoint.name} says\n\n{chats}")

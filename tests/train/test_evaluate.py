@@ -538,6 +538,11 @@ def test_the_command_writes_transcripts_and_replies_to_read(chat_folder, file, t
         and text.count("**You:** Do you have a car?") == 2
         and "i work for greenpeace." in text
     )
+    visits = tmp_path / "visits.md"
+    main([*options, "--transcripts", str(visits), "--visits"])
+    text = visits.read_text()
+    assert text.count("**You:** ") == text.count("**Persona:** ") == 2 * 5 * 8
+    assert text.count("**You:** tell me more  \n") == 2
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ class EvalOptions:
     presets: int
     persona: list[str]
     everyday: bool
+    visits: bool
 
 
 def parse(
@@ -83,6 +84,7 @@ def arguments_of(groups: Collection[str]) -> argparse.ArgumentParser:
         "--persona", action="append", default=[], help="ask this one too: preset, file, or `random`"
     )
     add("--everyday", action="store_true", help="transcripts hold a chat of everyday messages too")
+    add("--visits", action="store_true", help="transcripts hold five chats of eight turns instead")
     return parser
 
 

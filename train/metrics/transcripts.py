@@ -17,6 +17,17 @@ QUESTIONS = (  # what the reference run asked its personas
 )
 EVERYDAY = ("hi", "what's your name?", "how old are you?", "what about your family?")
 EVERYDAY += ("lol", "why?", "are you a bot?", "bye")
+VISITS = (  # five visitors, eight messages each
+    "hi|what do you do?|really?|why?|do you like it?|do you have kids?|what about your family?|bye",
+    "hey, who are you?|tell me more|lol|how old are you?|where do you live?|do you have any pets?|"
+    "what is it called?|nice, see you",
+    "hello!|how are you?|i had a long day at work|what did you do today?|sounds fun|"
+    "what do you do for fun?|can i join you?|thanks, good night",
+    "are you a bot?|prove it|what's your name?|are you married?|what do you hate?|do you drive?|"
+    "i don't believe you|ok bye",
+    "good morning|i love dogs, and you?|what's your favorite food?|can you cook?|i am 25, and you?|"
+    "are you happy?|what is your dream?|good luck!",
+)
 
 
 def transcript(
@@ -44,7 +55,7 @@ def transcripts(
 ) -> str:
     """The replies of every persona to every script, a chat each, as markdown."""
     number = " and ".join(str(len(script)) for script in scripts)
-    asked = f"The same {number} questions to {len(personas)} personas, seed {seed}; nothing is edited or chosen."
+    asked = f"The same {number} messages to {len(personas)} personas, seed {seed}; nothing is edited or chosen."
     chats = [
         transcript_markdown(
             persona, [transcript(model, persona, settings, seed, script) for script in scripts]
