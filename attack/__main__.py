@@ -16,35 +16,15 @@ import httpx
 from attack.target import Target, end_on_sigterm, opened
 
 CLOSED = [
-    "deep_link?session_hash=x",
-    "upload",
-    "file=/etc/passwd",
-    "proxy=http://127.0.0.1/",
-    "component_server",
-]
-CLOSED += [
-    "runs",
-    "run-history/records",
-    "vibe-code",
-    "process_recording",
+    "deep_link?session_hash=x", "upload", "file=/etc/passwd", "proxy=http://127.0.0.1/", "runs",
+    "component_server", "run-history/records", "vibe-code", "process_recording", "mcp",
     "stream/x/0/0/playlist.m3u8",
-    "mcp",
-]
+]  # fmt: skip
 CALL = {"content-type": "application/json"}
 ODD = [
-    None,
-    True,
-    -1,
-    1e308,
-    "",
-    "\ud83d",
-    "a" * 5_000,
-    [],
-    {},
-    [[]],
-    {"path": "/etc/passwd"},
-    {"meta": {"_type": "gradio.FileData"}},
-]
+    None, True, -1, 1e308, "", "\ud83d", "a" * 5_000, [], {}, [[]],
+    {"path": "/etc/passwd"}, {"meta": {"_type": "gradio.FileData"}},
+]  # fmt: skip
 PERSONA = ["i am a baker."]
 
 
@@ -74,16 +54,16 @@ def attack(model: str | None, calls: int, sessions: int, visitors: int) -> dict[
             "closed addresses": closed_addresses(target),
             f"{sessions:,} forged sessions": forged_sessions(target, sessions),
         }
-        written = len(target.files() - files)
+        written, log = target.changed(files), target.log()
     # one client more than its share is refused before it is looked at: the rest is tried without shares
     with opened(model, "--unlimited") as target:
         files, memory = target.files(), target.memory_mb()
         report |= {
             f"{calls:,} malformed calls": malformed_calls(target, calls),
             f"{visitors} visitors leave best-of-8": leaving(target, visitors),
-            "files written": written + len(target.files() - files),
-            "tracebacks in the log": target.log().count("Traceback"),
-            "lines in the log": len(target.log().splitlines()),
+            "files written": written + target.changed(files),
+            "tracebacks in the log": (log + target.log()).count("Traceback"),
+            "lines in the log": len((log + target.log()).splitlines()),
             "memory before and after, MB": [round(memory), round(target.memory_mb())],
         }
     return report

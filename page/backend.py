@@ -19,6 +19,7 @@ import gradio as gr
 
 from page import metrics
 from persona_bot import load_model
+from persona_bot.device import trim_memory
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.replies.attribution import used_sentences
@@ -54,6 +55,13 @@ def use(loaded: Model) -> None:
     global model
     model = loaded
     ready.set()
+
+
+def tidy() -> None:
+    """Memory that nobody needs any more goes back to the system."""
+    if model is not None:
+        model.tidy()
+    trim_memory()
 
 
 # set once somebody has said that a model will come: app.py while it loads, tests

@@ -25,6 +25,7 @@ from page.routes import is_open
 # an API call with a full persona and 199 turns of 1,000 characters has 200,000 to 800,000
 MAX_BODY_BYTES = 1_000_000
 TOO_LARGE = f"A request may have at most {MAX_BODY_BYTES:,} bytes."
+TIDY_SECONDS = 20.0  # between two times that memory goes back to the system
 DRAIN_SECONDS = 8.0  # how long running replies may go on after SIGTERM
 FULL = "Too many people are waiting for a reply right now; try again in a minute."
 UNFIT = "This call cannot be answered: its values do not fit the function."
@@ -287,7 +288,8 @@ def close(*_: object) -> None:
 
 def wait_for_the_end() -> None:
     """Blocks until SIGTERM, then until running replies are complete or DRAIN_SECONDS have passed; those left are stopped."""
-    closing.wait()
+    while not closing.wait(TIDY_SECONDS):
+        backend.tidy()
     end = time.monotonic() + DRAIN_SECONDS
     while backend.running and time.monotonic() < end:
         time.sleep(0.05)

@@ -3,11 +3,13 @@
 `python app.py`, `gradio app.py`, `app.demo.launch()` and `gr.mount_gradio_app(app, demo, path="/chat")` all come by here.
 """
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import gradio.utils
 from gradio.routes import App
 from starlette.middleware import Middleware
 
@@ -63,6 +65,8 @@ def _configure(self: App, blocks: gr.Blocks) -> None:
 
 
 _gradios_configure, App.configure_app = App.configure_app, _configure
+# Gradio's would import matplotlib at the first call, where it is installed, and that writes files; nothing here draws with it
+gradio.utils.MatplotlibBackendMananger = contextlib.nullcontext  # type: ignore[misc, assignment]
 
 
 def launch(

@@ -62,6 +62,12 @@ def give_memory_back() -> None:
         libc.mallopt(M_ARENA_MAX, 2)  # small blocks: else a heap for each of forty threads
 
 
+def trim_memory() -> None:
+    """Free blocks of any size return to the system, where the C library is glibc; some milliseconds."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """CUDA has a class for it; the CPU allocator of torch only says so."""
     said = str(error)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # else a plain Llama's start would wait for transformers' mod
     from persona_bot.engine.shared_model import SharedModel
 
 MAX_READINGS = 4  # states of recent replies that a SerialBackend keeps
+KV_BYTES = 192 << 20  # on a CPU, of what is being written and what is kept between turns together
+UNUSED_SECONDS = 300.0  # until a conversation that does not go on is read anew
 MAX_SCORED = 128  # ids whose logits are held at once: 25 MB of a vocabulary of 49,152
 TICK = 0.05  # seconds between looks at whether it is somebody's turn
 
@@ -57,6 +59,9 @@ class Backend(Protocol):
         self, prompt: Prompt, reply: list[int], hidden: Sequence[tuple[int, int]]
     ) -> list[float]:
         """Log likelihood of a reply behind the prompt, then behind it with each of these stretches (from, until) out of sight."""
+
+    def tidy(self) -> None:
+        """Gives back what finished replies still hold, and what is kept of conversations that do not go on."""
 
     def close(self) -> None:
         """Gives back what the backend holds beside memory."""
@@ -93,7 +98,13 @@ class BatchedBackend:
     def __init__(self, model: "FastLlama | SharedModel"):
         on_gpu = model.slots.kv.device.type != "cpu"
         self.at_once = len(model.slots.kv) if on_gpu else 16
-        self.model, self.prefixes = model, PrefixCache(GPU_BYTES if on_gpu else MAX_BYTES)
+        self.model = model
+        if on_gpu:
+            self.prefixes = PrefixCache(GPU_BYTES)
+        else:
+            self.prefixes = PrefixCache(
+                MAX_BYTES, lambda: KV_BYTES - self.model.slots.bytes_written
+            )
         self.engine = Engine(model, 256, 2048) if on_gpu else Engine(model)
         self._scoring = threading.Lock()  # one visitor's drafts at a time, for the memory they take
 
@@ -151,6 +162,10 @@ class BatchedBackend:
             self.prefixes.give_back(prompt.ids[:last], cache)
             values = logits.unflatten(0, (len(branches), len(reply))).log_softmax(-1)
             return values[:, range(len(reply)), reply].sum(-1).tolist()
+
+    def tidy(self) -> None:
+        self.engine.reap_finished()
+        self.prefixes.drop_unused(UNUSED_SECONDS)
 
     def close(self) -> None:
         self.prefixes.clear()
@@ -248,6 +263,9 @@ class SerialBackend:
             for a, b in [(0, 0), *hidden]
         ]
         return [self.score(one, [reply])[0] for one in prompts]
+
+    def tidy(self) -> None:
+        pass  # a few readings are all that it keeps
 
     def close(self) -> None:
         self._readings.clear()

@@ -1,8 +1,10 @@
 """The KV cache: keys and values of what a conversation has read, its own or side by side with others' in slots."""
 
+import math
+import mmap
+import os
 import threading
 
-import numpy as np
 import torch
 
 GROWTH = 64  # positions by which a cache grows
@@ -17,6 +19,7 @@ class KVCache:
 
     def __init__(self, kv: torch.Tensor, length: int = 0):
         self.kv, self.length = kv, length
+        self.used_at = 0.0  # of time.monotonic, while it is kept between turns
         self.slot: int | None = None  # then `kv` is a part of KVSlots.kv
 
     @property
@@ -40,7 +43,7 @@ class KVSlots:
     """Room for conversations that are answered at the same time: `kv` (slots, layers, 2 * kv_heads, positions, head_dim).
 
     A reply is given a slot when it begins and releases it at its end; one that finds none, or is too long, is computed alone.
-    On a CPU a slot costs nothing until it is written to.
+    On a CPU a slot costs what is written to it, and nothing from its release on.
     """
 
     def __init__(
@@ -55,11 +58,12 @@ class KVSlots:
         on_cpu = device.type == "cpu"
         self.positions = min(max_positions, CPU_POSITIONS) if on_cpu else max_positions
         shape = (layers, 2 * kv_heads, self.positions, head_dim)
-        of_one = int(np.prod(shape)) * dtype.itemsize
+        of_one = math.prod(shape) * dtype.itemsize
         count = max(1, min(MAX_SLOTS if on_cpu else 256, budget(device) // of_one))
         # zeros: what is not written yet is attended to with weight 0
-        self.kv = lazy_zeros((count, *shape), dtype, device)
+        self._pages, self.kv = zeros((count, *shape), dtype, device)
         self._free = set(range(count))
+        self._taken: dict[int, KVCache] = {}
         self._lock = threading.Lock()
 
     def new_cache(self) -> KVCache:
@@ -73,6 +77,7 @@ class KVSlots:
                 return
             slot = min(self._free)
             self._free.remove(slot)
+            self._taken[slot] = cache
         self.kv[slot, :, :, : cache.length] = cache.kv[:, :, : cache.length]
         cache.kv, cache.slot = self.kv[slot], slot
 
@@ -80,8 +85,26 @@ class KVSlots:
         """Moves it out again, into memory of its own."""
         if cache.slot is not None:
             cache.kv, slot, cache.slot = cache.copy(cache.length, 0).kv, cache.slot, None
+            self._give_pages_back(slot)
             with self._lock:
+                del self._taken[slot]
                 self._free.add(slot)
+
+    @property
+    def bytes_written(self) -> int:
+        """Of all slots together, by the conversations that they hold now."""
+        with self._lock:
+            written = sum(cache.length for cache in self._taken.values())
+        return written * self.kv[0].nbytes // self.positions
+
+    def _give_pages_back(self, slot: int) -> None:
+        """What was written there is zeros again, and no memory."""
+        if self._pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+            size = self.kv[slot].nbytes
+            start = -(-slot * size // mmap.PAGESIZE) * mmap.PAGESIZE
+            end = (slot + 1) * size // mmap.PAGESIZE * mmap.PAGESIZE
+            if end > start:
+                self._pages.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
 def budget(device: torch.device) -> int:
@@ -94,9 +117,13 @@ def budget(device: torch.device) -> int:
     return CPU_BYTES
 
 
-def lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Zeros; on a CPU from pages that the system gives when they are written to (torch.zeros writes them all)."""
+def zeros(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[mmap.mmap | None, torch.Tensor]:
+    """(their pages, zeros); on a CPU the system gives each page when it is written to, and small ones: torch and NumPy would
+    write or take whole megabytes."""
     if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    kinds = {2: np.int16, 4: np.int32}
-    return torch.from_numpy(np.zeros(shape, kinds[dtype.itemsize])).view(dtype)
+        return None, torch.zeros(shape, dtype=dtype, device=device)
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
+    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, **private)
+    return pages, torch.frombuffer(pages, dtype=dtype).view(shape)

@@ -5,6 +5,7 @@ turns thus invalidate exactly what follows the change, and no conversation has t
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -12,14 +13,16 @@ from persona_bot.engine.kv_cache import KVCache
 
 # of all entries together; SmolLM2-135M in bfloat16 takes 23 KB a token
 MAX_BYTES, GPU_BYTES = 96 << 20, 1 << 30
+LEAST = 1 / 3  # of them, that others never take
 WORTH = 8  # tokens; a shorter common beginning is computed anew
 
 
 class PrefixCache:
     """A few recent caches, least recently used first. Safe for threads: what is here is only read, a taker gets a copy."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES):
-        self.max_bytes = max_bytes
+    def __init__(self, max_bytes: int = MAX_BYTES, spare: Callable[[], int] | None = None):
+        """Keeps up to `max_bytes`, and of these no more than the `spare` bytes of the memory that it shares, but LEAST of them."""
+        self.max_bytes, self._spare = max_bytes, spare
         self._entries: list[tuple[list[int], KVCache]] = []
         self._returned: deque[tuple[list[int], KVCache]] = deque()  # not among them yet
         self._lock = threading.Lock()
@@ -34,8 +37,16 @@ class PrefixCache:
                 return empty(), 0
             self._entries.append(self._entries.pop(best))
             cache = self._entries[-1][1]
+            cache.used_at = time.monotonic()
         count = min(lengths[best], len(ids) - 1)
         return cache.copy(count), count
+
+    def drop_unused(self, seconds: float) -> None:
+        """Lets go of what nobody took or gave back for so long."""
+        with self._lock:
+            self._file_returned()
+            since = time.monotonic() - seconds
+            self._entries = [entry for entry in self._entries if entry[1].used_at > since]
 
     def clear(self) -> None:
         with self._lock:
@@ -58,12 +69,19 @@ class PrefixCache:
     def _file_returned(self) -> None:
         while self._returned:
             ids, cache = self._returned.popleft()
+            cache.used_at = time.monotonic()
             self._entries = [
                 entry for entry in self._entries if common_length(entry[0], ids) < len(entry[0])
             ]
             self._entries.append((ids, cache))
-        while sum(cache.nbytes for _, cache in self._entries) > self.max_bytes:
+        limit = self._limit()
+        while sum(cache.nbytes for _, cache in self._entries) > limit:
             del self._entries[0]
+
+    def _limit(self) -> int:
+        if self._spare is None:
+            return self.max_bytes
+        return min(self.max_bytes, max(self._spare(), int(self.max_bytes * LEAST)))
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:

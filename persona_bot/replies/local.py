@@ -174,5 +174,8 @@ class LocalModel:
         parts = self.layout.segments(persona, kept, open_reply=False)
         return sum(len(part.ids) for part in parts), room
 
+    def tidy(self) -> None:
+        self.backend.tidy()
+
     def close(self) -> None:
         self.backend.close()

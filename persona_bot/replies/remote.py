@@ -114,6 +114,9 @@ class Endpoint:
     ) -> tuple[int, int]:
         return 0, 0
 
+    def tidy(self) -> None:
+        pass  # the server has the memory
+
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
 

@@ -113,5 +113,8 @@ class Model(Protocol):
     ) -> tuple[int, int]:
         """(tokens that persona and turns take, tokens that there is room for); (0, 0) where only a server could tell."""
 
+    def tidy(self) -> None:
+        """Gives back the memory that nobody needs any more; to be called now and then, beside whatever else it does."""
+
     def close(self) -> None:
         """Gives back what it holds: memory, threads, connections."""

@@ -117,3 +117,24 @@ def test_slots_are_as_many_as_a_budget_holds_and_cost_nothing_until_used():
     assert counts == [32, 21, 10, 1]
     assert psutil.Process().memory_info().rss - before < 10 << 20
     assert not slots(3, torch.bfloat16).kv[3, 5].any()
+
+
+def test_a_released_slot_is_no_memory_and_zeros_again():
+    import psutil
+
+    slots = KVSlots(12, 3, 64, 1024, torch.bfloat16, torch.device("cpu"))
+    conversations = [slots.new_cache() for _ in range(8)]
+    resting = psutil.Process().memory_info().rss
+    for cache in conversations:
+        slots.allocate(cache, 500)
+        cache.kv.fill_(1.0)
+        cache.length = 1
+    assert psutil.Process().memory_info().rss - resting > 8 * slots.kv[0].nbytes * 0.9
+    assert slots.bytes_written == 8 * slots.kv[0].nbytes // CPU_POSITIONS
+    for cache in conversations[1:]:
+        slots.release(cache)
+    if psutil.LINUX:
+        assert psutil.Process().memory_info().rss - resting < 3 * slots.kv[0].nbytes
+        assert not slots.kv[1:8].any()
+    assert slots.kv[0].float().mean() == 1, "who stays keeps everything"
+    assert slots.bytes_written == slots.kv[0].nbytes // CPU_POSITIONS

@@ -4,9 +4,11 @@ import copy
 from dataclasses import replace
 
 import pytest
+import torch
 
 from persona_bot.engine.backend import BatchedBackend
 from persona_bot.engine.gate import share
+from persona_bot.engine.kv_cache import KVCache
 from persona_bot.engine.prefix_cache import PrefixCache, common_length
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
@@ -156,3 +158,27 @@ def test_common_length():
     assert common_length([1, 2], [1, 2, 3]) == 2
     assert common_length([], [1]) == 0
     assert PrefixCache().take([1, 2, 3], list)[1] == 0
+
+
+def test_what_others_take_of_the_memory_it_gives_up_but_for_a_third():
+    def cache() -> KVCache:
+        return KVCache(torch.zeros(1, 1, 10, 25), 10)  # 1,000 bytes
+
+    spare = 10_000
+    prefixes = PrefixCache(6_000, lambda: spare)
+    for k in range(9):
+        prefixes.give_back([k] * 10, cache())
+    assert len(prefixes.entries()) == 6
+    spare = 4_500
+    assert [ids[0] for ids, _ in prefixes.entries()] == [5, 6, 7, 8]
+    spare = -1_000
+    assert [ids[0] for ids, _ in prefixes.entries()] == [7, 8]
+
+
+def test_a_conversation_that_does_not_go_on_is_let_go(model, environmentalist):
+    converse(model, environmentalist, QUESTIONS[:2], warm=True)
+    model.backend.tidy()
+    assert model.backend.prefixes.entries(), "it may go on"
+    assert model.backend.model.slots.bytes_written == 0, "a finished reply has moved out"
+    model.backend.prefixes.drop_unused(0)
+    assert not model.backend.prefixes.entries()
