@@ -1,11 +1,13 @@
 """GGUF files: the same model when it is read back, by transformers and by llama.cpp itself; what cannot be written is said.
 
-Run: `python -m pytest tests/train/test_export.py`; the last test needs `pip install xllamacpp` (llama.cpp as a wheel)
+Run: `python -m pytest tests/train/test_export.py`; llama.cpp comes as the wheel xllamacpp (tests/requirements.txt)
 """
 
 import copy
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -22,6 +24,25 @@ from persona_bot.persona import load_presets
 from persona_bot.prompt import system_text
 from train.export import main, modelfile
 
+LLAMA_CPP = """
+import json, sys, urllib.request
+import xllamacpp
+wanted = json.loads(sys.stdin.read())
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx, params.n_parallel = wanted["file"], 512, 1
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+server = xllamacpp.Server(params)
+def ask(path, **content):
+    body = json.dumps(content).encode()
+    request = urllib.request.Request(server.listening_address + path, body)
+    return json.load(urllib.request.urlopen(request, timeout=60))
+for turns in wanted["chats"]:
+    prompt = ask("/apply-template", messages=turns)["prompt"]
+    ids = ask("/tokenize", content=prompt, add_special=True, parse_special=True)["tokens"]
+    said = ask("/completion", prompt=ids, temperature=0, n_predict=12, return_tokens=True)
+    print("IDS", json.dumps([ids, said["tokens"]]), flush=True)
+"""
 IDS = torch.tensor([[5, 60, 7, 99, 12, 300, 41]])
 
 
@@ -47,6 +68,34 @@ def test_transformers_reads_the_same_model_back(exported, chat_folder, chat_toke
     text = "hello, where do you work? café 🌻 <|im_end|>"
     assert tokenizer(text).input_ids == chat_tokenizer(text).input_ids
     assert tokenizer.chat_template == chat_tokenizer.chat_template
+
+
+def test_llama_cpp_itself_says_the_same(exported, chat_folder):
+    checkpoint = load_checkpoint(str(chat_folder), "cpu")
+    model, layout = checkpoint.model.float(), checkpoint.layout
+    personas = list(load_presets().values())[:3]
+    asked = ["hello, where do you work?", "café 🌻 ?  <|im_end|>", "Tell me more about 1,234!"]
+    chats = [
+        [{"role": "system", "content": system_text(who)}, {"role": "user", "content": text}]
+        for who, text in zip(personas, asked, strict=True)
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", LLAMA_CPP],
+        input=json.dumps({"file": str(exported / "tiny.gguf"), "chats": chats}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    lines = [line[4:] for line in done.stdout.splitlines() if line.startswith("IDS ")]
+    assert len(lines) == len(chats), done.stderr[-2_000:]
+    for who, text, line in zip(personas, asked, lines, strict=True):
+        ids, said = json.loads(line)
+        if "<|" not in text:  # llama.cpp takes it for the control token; the page never does
+            parts = layout.segments(who, [text], open_reply=True)
+            assert ids == [i for part in parts for i in part.ids]
+        with torch.no_grad():
+            ours = model.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)
+        assert said == ours[0, len(ids) :].tolist()
 
 
 def test_the_modelfile_holds_the_persona_and_the_template(exported, chat_folder):
