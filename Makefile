@@ -51,15 +51,15 @@ $(VENV)/train.done: train/requirements.txt $(VENV)/chat.done
 	$(PIP) -r train/requirements.txt
 	@touch $@
 
-$(VENV)/test.done: tests/requirements.txt $(VENV)/train.done
-	$(PIP) -r tests/requirements.txt
+$(VENV)/test.done: tests/requirements.txt train/requirements-convai.txt $(VENV)/train.done
+	$(PIP) -r train/requirements-convai.txt -r tests/requirements.txt
 	@touch $@
 
 bench: $(VENV)/bench.done
 	$(RUN) -m benchmarks $(ARGS)
 
-$(VENV)/bench.done: benchmarks/requirements.txt $(VENV)/train.done
-	$(PIP) -r benchmarks/requirements.txt
+$(VENV)/bench.done: benchmarks/requirements.txt train/requirements-convai.txt $(VENV)/train.done
+	$(PIP) -r train/requirements-convai.txt -r benchmarks/requirements.txt
 	@touch $@
 
 attack: $(VENV)/test.done

@@ -42,6 +42,7 @@ def test_no_test_forks_the_test_process_or_waits_without_a_limit():
 @pytest.mark.parametrize(
     ("extra", "file"),
     [("", "requirements.txt"), ("train", "train/requirements.txt")]
+    + [("convai", "train/requirements-convai.txt")]
     + [("test", "tests/requirements.txt"), ("bench", "benchmarks/requirements.txt")],
 )
 def test_the_project_and_its_requirements_files_agree(extra, file):

@@ -84,7 +84,8 @@ def modelfile(checkpoint: Checkpoint, path: Path, persona: Persona) -> str:
         "temperature": settings.temperature,
         "top_p": settings.top_p,
         "top_k": settings.top_k,
-        "repeat_penalty": settings.repetition_penalty,
+        # theirs counts the prompt too, and a persona could no longer name itself
+        "repeat_penalty": 1.0,
         "num_predict": settings.max_tokens,
         "num_ctx": checkpoint.max_positions,
     }

@@ -9,6 +9,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from persona_bot.errors import UserError
@@ -138,6 +139,10 @@ def check(options: argparse.Namespace, sft_settings: list[str]) -> None:
         flag = sft_settings[0].replace("_", "-")
         raise UserError(
             f"--{flag} belongs to recipe sft; for convai give simpletransformers' own, like --set num_train_epochs=5."
+        )
+    if options.recipe == "convai" and not find_spec("simpletransformers"):
+        raise UserError(
+            "Recipe convai needs simpletransformers; run `pip install -c constraints.txt -r train/requirements-convai.txt`."
         )
     if options.recipe == "sft" and options.set:
         raise UserError(

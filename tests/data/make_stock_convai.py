@@ -1,6 +1,6 @@
 """Trains a tiny GPT-2 with STOCK simpletransformers and records what it makes of a few dialogues: the truth for test_prompt.py.
 
-Run: `python tests/data/make_stock_convai.py`, in an environment with simpletransformers==0.70.8 (`train/requirements.txt`);
+Run: `python tests/data/make_stock_convai.py`, in an environment with simpletransformers==0.70.8 (`train/requirements-convai.txt`);
 needed again only when the words below change. Writes `tests/data/stock_convai/`: the checkpoint as ConvAIModel saves it,
 and `cases.json`: per candidate `input_ids`, `token_type_ids`, `mc_token_ids` and `labels` of build_input_from_segments, the
 logits of the ranking head, and the greedy reply to the first history. The library is stock but for the two methods it needs to run at all.

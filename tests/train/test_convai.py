@@ -9,7 +9,7 @@ import torch
 
 from tests.convai_data import QUIET, STOCK, entries, make_bases, stock_dataset, write
 
-pytest.importorskip("simpletransformers", reason="pip install -r train/requirements.txt")
+pytest.importorskip("simpletransformers", reason="pip install -r train/requirements-convai.txt")
 
 from persona_bot.checkpoints.load import load_checkpoint  # noqa: E402  (all of these after the skip)
 from persona_bot.errors import UserError  # noqa: E402

@@ -17,7 +17,7 @@ import torch
 from tests.children import child, ended, kill, status_of
 from tests.convai_data import QUIET, entries, make_bases, write
 
-pytest.importorskip("simpletransformers", reason="pip install -r train/requirements.txt")
+pytest.importorskip("simpletransformers", reason="pip install -r train/requirements-convai.txt")
 
 from persona_bot.errors import UserError  # noqa: E402  (all of these after the skip)
 from train.data.dialogues import read_dialogues  # noqa: E402

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-pytest.importorskip("simpletransformers", reason="pip install -r train/requirements.txt")
+pytest.importorskip("simpletransformers", reason="pip install -r train/requirements-convai.txt")
 
 from persona_bot.errors import UserError  # noqa: E402  (all of these after the skip)
 from tests.convai_data import QUIET, entries, make_bases, write  # noqa: E402

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from tests.convai_data import QUIET, entries, make_bases, write
 
-pytest.importorskip("simpletransformers", reason="pip install -r train/requirements.txt")
+pytest.importorskip("simpletransformers", reason="pip install -r train/requirements-convai.txt")
 
 from persona_bot.checkpoints.load import load_checkpoint  # noqa: E402  (all of these after the skip)
 from persona_bot.errors import UserError  # noqa: E402

@@ -103,6 +103,7 @@ def test_the_modelfile_holds_the_persona_and_the_template(exported, chat_folder)
     persona = next(iter(load_presets().values()))
     assert text.startswith("FROM ./tiny.gguf\nTEMPLATE ")
     assert f'SYSTEM """{system_text(persona)}"""' in text and "PARAMETER num_ctx 512\n" in text
+    assert "PARAMETER repeat_penalty 1.0\n" in text  # 1.1 is Ollama's own default
 
 
 def test_a_persona_cannot_end_its_quotes(chat_folder, tmp_path):

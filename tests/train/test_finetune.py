@@ -167,7 +167,7 @@ def test_from_the_example_file_to_a_reply_of_the_page(
 
 @pytest.fixture(scope="module")
 def gpt2_base(tmp_path_factory) -> str:
-    pytest.importorskip("simpletransformers", reason="pip install -r train/requirements.txt")
+    pytest.importorskip("simpletransformers", reason="pip install -r train/requirements-convai.txt")
     from tests.convai_data import make_bases
 
     return str(make_bases(tmp_path_factory.mktemp("bases"), dropout=0.1)["gpt2"])

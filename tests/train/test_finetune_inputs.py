@@ -5,6 +5,8 @@ Run: `python -m pytest tests/train/test_finetune_inputs.py`
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,8 @@ from train.data.sources import split_count
 from train.finetune import parse, read_data
 from train.recipes.pipelines import duration, read_settings
 
-EXAMPLE = str(Path(__file__).parents[2] / "train" / "example_dialogues.json")
+ROOT = Path(__file__).parents[2]
+EXAMPLE = str(ROOT / "train" / "example_dialogues.json")
 
 
 def refusal(arguments: list[str], capsys) -> str:
@@ -34,6 +37,32 @@ def refusal(arguments: list[str], capsys) -> str:
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "Traceback" not in err
     return err.strip()
+
+
+def test_only_recipe_convai_needs_simpletransformers(tmp_path, capsys, monkeypatch):
+    without = [
+        "simpletransformers",
+        "datasets",
+        "wandb",
+        "tensorboard",
+        "tensorboardX",
+        "streamlit",
+    ]
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({without}))\n"
+        "import train.average, train.convert, train.dialogues, train.evaluate, train.examples, train.export, train.finetune\n"
+        "import train.publish, train.recipes.packed_trainer, train.recipes.sft, train.data.readers.hub"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-2_000:]
+    monkeypatch.setitem(sys.modules, "simpletransformers", None)
+    told = refusal(
+        ["--recipe", "convai", "--data", EXAMPLE, "--out", str(tmp_path / "out")], capsys
+    )
+    assert told.startswith("Recipe convai needs simpletransformers; run `pip install ")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

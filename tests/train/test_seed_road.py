@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("simpletransformers", reason="pip install -r train/requirements.txt")
+pytest.importorskip("simpletransformers", reason="pip install -r train/requirements-convai.txt")
 
 from persona_bot.persona import Persona  # noqa: E402
 from persona_bot.replies.local import LocalModel  # noqa: E402

@@ -1,18 +1,17 @@
 """The public Persona-Chat file (210 MB), fetched once: in pieces that a later call goes on from, checked, cached as plain JSON.
 
-Run: `python -m train.personachat [FOLDER]` fetches it and prints where it lies (`--data personachat` does so by itself).
+Run: `python -m train.data.personachat [FOLDER]` fetches it and prints where it lies (`--data personachat` does so by itself).
+
+The dialogues are Zhang et al.'s (2018, Facebook AI Research), under CC BY 4.0 as ParlAI's task folders say: name them.
 """
 
 import argparse
-import contextlib
-import http.client
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
+import httpx
 import ijson
 from tqdm import tqdm
 
@@ -24,7 +23,6 @@ PUBLIC_URL = (
 )
 COUNTS = {"train": (17_878, 131_438), "valid": (1_000, 7_801)}  # dialogues and replies of each part
 TRIES = 3  # in a row without a new byte
-CHUNK = 1 << 18
 
 
 def default_cache() -> Path:
@@ -64,87 +62,73 @@ def fetch_personachat(
 def _download(url: str, part: Path, deadline: float, stall: float, pause: float) -> None:
     """Fills `part` until it is as long as the server says, from where it ends now."""
     failures = 0
-    with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(
-            tqdm(desc="Persona-Chat", unit="B", unit_scale=True, unit_divisor=1024)
-        )
+    with tqdm(desc="Persona-Chat", unit="B", unit_scale=True, unit_divisor=1024) as bar:
         while True:
-            before = part.stat().st_size if part.exists() else 0
-            try:
-                if _one_connection(url, part, before, deadline, stall, bar):
-                    return
-                reason = "the connection was cut"
-            except urllib.error.HTTPError as error:
-                if error.code not in (408, 429) and error.code < 500:
-                    raise UserError(
-                        f"{url} answers {error.code} ({error.reason}); download it by hand and use --data FILE."
-                    ) from None
-                reason = f"the server answers {error.code}"
-            except _NetworkError as error:
-                reason = str(error)
-            after = part.stat().st_size if part.exists() else 0
-            failures = 0 if after > before else failures + 1
+            before = _size(part)
+            reason = _one_answer(url, part, before, deadline, stall, bar)
+            if not reason:
+                return
+            failures = 0 if _size(part) > before else failures + 1
             if failures >= TRIES or time.monotonic() > deadline:
                 raise UserError(
-                    f"The download stopped at {after / 1e6:,.1f} MB because {reason}; run it again, it goes on from there."
+                    f"The download stopped at {_size(part) / 1e6:,.1f} MB because {reason}; run it again, it goes on from there."
                 )
             time.sleep(pause * max(failures, 1))
 
 
-class _NetworkError(Exception):
-    """Its text says what failed, as the end of a sentence that begins with 'because'."""
-
-
-def _one_connection(
+def _one_answer(
     url: str, part: Path, have: int, deadline: float, stall: float, bar: tqdm
-) -> bool:
-    """Reads one answer to its end; True when the file is whole then. Raises HTTPError, _NetworkError, or OSError of the disk."""
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+) -> str | None:
+    """Adds what one answer brings; what broke it off, as the end of a sentence with `because`, None when the file is whole.
+
+    Raises UserError for a refusal, and OSError of the disk.
+    """
+    headers = {"Range": f"bytes={have}-"} if have else {}
     try:
-        answer = urllib.request.urlopen(request, timeout=stall)
-    except urllib.error.HTTPError as error:
-        # asked for what lies behind the end: whole already, or another file than before
-        if error.code != 416:
-            raise
-        if error.headers.get("Content-Range") == f"bytes */{have}":
-            return True
-        part.unlink()
-        return False
-    except (OSError, http.client.HTTPException) as error:
-        raise _NetworkError(_reason(error)) from None
-    with answer:
-        goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
-            f"bytes {have}-"
-        )
-        size = (
-            int(answer.headers["Content-Length"])
-            if (answer.headers.get("Content-Length") or "").isdecimal()
-            else None
-        )
-        whole = None if size is None else size + (have if goes_on else 0)
-        bar.total, bar.n = whole, have if goes_on else 0
-        with open(part, "ab" if goes_on else "wb") as file:
-            while True:
-                if time.monotonic() > deadline:
-                    raise _NetworkError("the time for it was over")
-                try:
-                    piece = answer.read1(CHUNK)
-                except (OSError, http.client.HTTPException) as error:
-                    raise _NetworkError(_reason(error)) from None
-                if not piece:
-                    break
-                file.write(piece)
-                bar.update(len(piece))
-            file.flush()
-            os.fsync(file.fileno())
-    return whole is None or part.stat().st_size >= whole
-
-
-def _reason(error: Exception) -> str:
-    inner = getattr(error, "reason", error)
-    if isinstance(inner, TimeoutError):
+        with httpx.stream(
+            "GET", url, headers=headers, timeout=stall, follow_redirects=True
+        ) as answer:
+            if answer.status_code == 416:  # asked for what lies behind the end
+                if answer.headers.get("Content-Range") == f"bytes */{have}":
+                    return None
+                part.unlink()
+                return "it was longer than the server's file"
+            if answer.status_code in (408, 429) or answer.status_code >= 500:
+                return f"the server answers {answer.status_code}"
+            if answer.is_error:
+                raise UserError(
+                    f"{url} answers {answer.status_code} ({answer.reason_phrase}); download it by hand and use --data FILE."
+                )
+            return _save(answer, part, have, deadline, bar)
+    except httpx.TimeoutException:
         return "the server stopped answering"
-    return f"the network failed ({str(inner) or type(inner).__name__})"
+    except (httpx.RemoteProtocolError, httpx.ReadError):
+        return "the connection was cut"
+    except httpx.TransportError as error:
+        return f"the network failed ({str(error) or type(error).__name__})"
+
+
+def _save(answer: httpx.Response, part: Path, have: int, deadline: float, bar: tqdm) -> str | None:
+    """Writes the body behind what is there, or anew where the server begins anew; what broke it off, if anything."""
+    goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(
+        f"bytes {have}-"
+    )
+    length = answer.headers.get("Content-Length")
+    bar.n = have if goes_on else 0
+    bar.total = int(length) + bar.n if length else None
+    with open(part, "ab" if goes_on else "wb") as file:
+        for piece in answer.iter_raw():  # of a body that ends early httpx says so
+            file.write(piece)
+            bar.update(len(piece))
+            if time.monotonic() > deadline:
+                return "the time for it was over"
+        file.flush()
+        os.fsync(file.fileno())
+    return None
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 def _check(part: Path, counts: dict[str, tuple[int, int]]) -> None:
