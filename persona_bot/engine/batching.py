@@ -11,11 +11,13 @@ fetch its tokens holds up nobody, since the passes go on with its reply; who lea
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 from persona_bot.device import is_out_of_memory
 from persona_bot.engine.attention import Part
 from persona_bot.engine.device_sampler import draw
 from persona_bot.engine.kv_cache import KVCache
+from persona_bot.engine.prefix_cache import WORTH, common_length
 from persona_bot.engine.sampler import Sampler
 from persona_bot.errors import UserError
 
@@ -59,6 +61,12 @@ class Request:
     def part(self, count: int) -> Part:
         """The first `count` new ids, for a pass."""
         return Part(self.new[:count], self.cache, self.new_types and self.new_types[:count])
+
+    def take_over(self, other: "Request", count: int) -> None:
+        """The first `count` ids, which `other` has read, count as read."""
+        known = len(self.cached)
+        self.cache.take_over(other.cache, count)
+        self.advance(count - known)
 
     def advance(self, count: int) -> bool:
         """After a pass over the first `count` new ids: whether those were all, so that a token is to be drawn."""
@@ -158,14 +166,16 @@ class Engine:
         One id for everyone first; prompts share the rest of the tokens in the order in which they came."""
         self._recover()
         waiting = [request for request in self._queue if not request.left]
-        running, batch = waiting[: self.batch_limit], []
+        running = share_beginnings(waiting[: self.batch_limit])
+        running += waiting[self.batch_limit :][: self.batch_limit - len(running)]
+        batch: list[tuple[Request, int]] = []
         tokens_left = self.max_batch_tokens - len(running)
         for request in running:
             count = max(1, min(1 + tokens_left, len(request.new)))
             tokens_left -= count - 1
             batch.append((request, count))
         self._running = running
-        self._queue = waiting[len(running) :]
+        self._queue = [request for request in waiting if request not in running]
         return batch
 
     def _recover(self) -> None:
@@ -192,6 +202,27 @@ class Engine:
         drawing = [batch[row][0] for row in rows]
         for request, token in zip(drawing, sample_all(logits, rows, drawing), strict=True):
             request.add(token)
+
+
+def share_beginnings(waiting: Sequence[Request]) -> list[Request]:
+    """Who is to be served now: sixteen visitors of one persona have it read once.
+
+    A prompt takes over what another one that begins alike has read, and waits for what an earlier one is about to read."""
+    now: list[Request] = []
+    for number, request in enumerate(waiting):
+        if len(request.new) > WORTH:
+            others = waiting[:number] + [o for o in waiting[number:] if len(o.new) == 1]
+            ids = request.cached + request.new[:-1]
+            alike = [common_length(other.cached + other.new, ids) for other in others]
+            until = max(alike, default=0)
+            other = others[alike.index(until)] if others else request
+            if (read := min(until, len(other.cached))) >= len(request.cached) + WORTH:
+                with suppress(Exception):  # for lack of memory, say: then it reads by itself
+                    request.take_over(other, read)
+            if until >= len(request.cached) + WORTH and len(other.new) > 1:
+                continue
+        now.append(request)
+    return now
 
 
 def sample_all(logits, rows: list[int], requests: list[Request]) -> list[int | Exception]:

@@ -31,6 +31,12 @@ class KVCache:
         if self.length + count > self.kv.shape[2]:
             self.kv = self.copy(self.length, count + GROWTH).kv
 
+    def take_over(self, other: "KVCache", until: int) -> None:
+        """What `other` has read of the first `until` positions, after those that are here already."""
+        self.reserve(until - self.length)
+        self.kv[:, :, self.length : until] = other.kv[:, :, self.length : until]
+        self.length = until
+
     def copy(self, count: int, more: int = GROWTH) -> "KVCache":
         """The first `count` positions, with room for some more."""
         layers, rows, _, head_dim = self.kv.shape
