@@ -56,7 +56,7 @@ def stock_model(args: dict):
     """ConvAIModel on ./base. Patched: the reader that transformers dropped, and the adding of special tokens."""
     import torch
 
-    from train.recipes.convai import ConvAIModel, StockConvAIModel
+    from train.recipes.convai_base import LoadedModel, StockConvAIModel
 
     def read(tokenizer, path, *_, **__):
         def ids(value):
@@ -71,7 +71,7 @@ def stock_model(args: dict):
         return ids(json.loads(Path(path).read_text(encoding="utf-8")))
 
     class Stock(StockConvAIModel):
-        add_special_tokens_ = ConvAIModel.add_special_tokens_
+        add_special_tokens_ = LoadedModel.add_special_tokens_
         seconds = 0.0
 
         def train(self, *args, **options):
@@ -87,20 +87,15 @@ def stock_model(args: dict):
 def run_convai() -> tuple[int, float]:
     from train.data.dialogues import read_dialogues
     from train.recipes.convai import train_convai
-    from train.recipes.convai_loop import Hooks
+    from train.run.log import Progress, read_log
 
-    records: list[dict] = []
     args = {**CONVAI, "num_train_epochs": EPOCHS["convai"]}
-    train_convai(
-        "base",
-        read_dialogues("data.json"),
-        None,
-        Path("convai"),
-        args,
-        hooks=Hooks(on_step=records.append),
-    )
     tokens = EPOCHS["convai"] * supervised(load_base("base").tokenizer)
-    return tokens, tokens / records[-1]["tokens_per_s"]
+    progress = Progress(Path("convai"), tokens // EPOCHS["convai"])
+    train_convai(
+        "base", read_dialogues("data.json"), None, Path("convai"), args, callbacks=[progress]
+    )
+    return tokens, tokens / read_log(Path("convai"))[-1]["tokens_per_s"]
 
 
 def run_sft(bf16: bool) -> tuple[int, float]:

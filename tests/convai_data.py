@@ -11,6 +11,7 @@ from transformers import (
     OpenAIGPTConfig,
     OpenAIGPTDoubleHeadsModel,
     OpenAIGPTTokenizer,
+    TrainerCallback,
 )
 
 PERSONAS = [
@@ -111,3 +112,21 @@ def stock_dataset(tokenizer, path, *_, **__):
         )
 
     return tokenize(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+class Watch(TrainerCallback):
+    """Notes every line that a training logs, `steps` and `evaluations` apart, and saves and stops it after a step."""
+
+    def __init__(self, stop_after: int | None = None):
+        self.steps: list[dict] = []
+        self.evaluations: list[dict] = []
+        self.stop_after = stop_after
+
+    def on_step_end(self, args, state, control, **_):
+        if self.stop_after is not None and state.global_step >= self.stop_after:
+            control.should_save = control.should_training_stop = True
+
+    def on_log(self, args, state, control, logs=None, **_):
+        for kind, lines in (("loss", self.steps), ("eval_loss", self.evaluations)):
+            if kind in logs:
+                lines.append({**logs, "step": state.global_step})

@@ -135,8 +135,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def check(options: argparse.Namespace, sft_settings: list[str]) -> None:
     """Raises UserError before any work when the command line cannot lead to a checkpoint."""
-    if options.recipe == "convai" and sft_settings:
-        flag = sft_settings[0].replace("_", "-")
+    only_sft = [name for name in sft_settings if name != "report_to"]
+    if options.recipe == "convai" and only_sft:
+        flag = only_sft[0].replace("_", "-")
         raise UserError(
             f"--{flag} belongs to recipe sft; for convai give simpletransformers' own, like --set num_train_epochs=5."
         )

@@ -18,12 +18,12 @@ from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from train.data.dialogues import read_dialogues  # noqa: E402
 from train.metrics.convai import convai_scores, macro_f1  # noqa: E402
-from train.recipes import convai, convai_loop  # noqa: E402
+from train.recipes import convai_base, convai_trainer  # noqa: E402
 from train.recipes.convai import ConvAIModel  # noqa: E402
 from train.recipes.convai_examples import ConvaiExamples, collate, losses  # noqa: E402
 
 
-class Stock(convai.StockConvAIModel):
+class Stock(convai_base.StockConvAIModel):
     add_special_tokens_ = ConvAIModel.add_special_tokens_
 
 
@@ -133,11 +133,7 @@ def test_trained_weights_are_stocks(bases, tmp_path, monkeypatch, name):
     from simpletransformers.conv_ai import conv_ai_model
 
     monkeypatch.setattr(conv_ai_model, "RandomSampler", torch.utils.data.SequentialSampler)
-    monkeypatch.setattr(
-        convai_loop,
-        "epoch_batches",
-        lambda n, size, *_: [list(range(k, min(k + size, n))) for k in range(0, n, size)],
-    )
+    monkeypatch.setattr(convai_trainer, "epoch_order", lambda count, *_: list(range(count)))
     file = write(tmp_path, entries(2))
     args = {
         "train_batch_size": 4,

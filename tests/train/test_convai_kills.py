@@ -15,15 +15,13 @@ import pytest
 import torch
 
 from tests.children import child, ended, kill, status_of
-from tests.convai_data import QUIET, entries, make_bases, write
+from tests.convai_data import QUIET, Watch, entries, make_bases, write
 
 pytest.importorskip("simpletransformers", reason="pip install -r train/requirements-convai.txt")
 
 from persona_bot.errors import UserError  # noqa: E402  (all of these after the skip)
 from train.data.dialogues import read_dialogues  # noqa: E402
-from train.recipes import convai_state  # noqa: E402
 from train.recipes.convai import train_convai  # noqa: E402
-from train.recipes.convai_loop import Hooks  # noqa: E402
 from train.run import checkpoints  # noqa: E402
 
 # 4 epochs of 4 steps
@@ -36,26 +34,21 @@ ARGS = {
 }
 
 
-def train(base, data, out, hooks=None, resume=False, **args):
+def train(base, data, out, watch=None, resume=False, **args):
     torch.set_num_threads(1)
-    return train_convai(base, data, None, out, {**ARGS, **args}, resume, hooks)
+    return train_convai(base, data, None, out, {**ARGS, **args}, resume, [watch or Watch()])
 
 
-def stop_after(step: int) -> Hooks:
-    seen = []
-    return Hooks(
-        on_step=lambda record: seen.append(record["step"]),
-        should_stop=lambda: seen[-1] >= step,
-        on_message=lambda text: None,
-    )
+class Slow(Watch):
+    def on_step_end(self, args, state, control, **_):
+        time.sleep(0.02)
 
 
 # ---- jobs of the children
 
 
 def slowly(base, data, out: Path) -> None:
-    hooks = Hooks(on_step=lambda record: time.sleep(0.02), on_message=lambda text: None)
-    train(base, data, out, hooks, resume=True)
+    train(base, data, out, Slow(), resume=True)
 
 
 def killed_in_a_save(base, data, out: Path, moment: int) -> None:
@@ -76,19 +69,18 @@ def killed_in_a_save(base, data, out: Path, moment: int) -> None:
         (os, "fsync"),
         (os, "replace"),
         (shutil, "rmtree"),
-        (convai_state, "save_file"),
+        (torch, "save"),
         (checkpoints, "sha256"),
     ):
         setattr(module, name, killing(getattr(module, name)))
-    quiet = Hooks(on_message=lambda text: None)
-    train(base, data, out, quiet, resume=True, save_best_model=False)
+    train(base, data, out, resume=True, save_best_model=False)
 
 
 def on_a_full_disk(base, data, out: Path) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))  # the weights take 60 kB
     with pytest.raises(UserError) as caught:
-        train(base, data, out, stop_after(99), resume=True)
+        train(base, data, out, Watch(99), resume=True)
     message = str(caught.value)
     assert message.startswith(f"{out / 'resume-6'} cannot be written (")
     assert message.endswith("free space, then --resume.")
@@ -145,7 +137,7 @@ def test_kills_at_every_point_of_a_save_lose_nothing(base, data, tmp_path, whole
     for moment in [*range(3, 60, 6), *range(60, 200, 17)]:
         if moment in (3, 60):
             shutil.rmtree(out, ignore_errors=True)
-            train(base, data, out, stop_after(13 if moment == 3 else 5))
+            train(base, data, out, Watch(13 if moment == 3 else 5))
         status = status_of(killed_in_a_save, base, data, out, moment)
         assert status in (0, -signal.SIGKILL)
         kills += status != 0
@@ -163,7 +155,7 @@ def test_kills_at_every_point_of_a_save_lose_nothing(base, data, tmp_path, whole
 
 def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(base, data, tmp_path, whole):
     out = tmp_path / "out"
-    train(base, data, out, stop_after(4))
+    train(base, data, out, Watch(4))
     assert status_of(on_a_full_disk, base, data, out) == 0
     assert sorted(path.name for path in out.iterdir()) == ["resume-3", "resume-4"]
     train(base, data, out, resume=True)

@@ -11,7 +11,7 @@ from persona_bot.errors import UserError  # noqa: E402  (all of these after the 
 from tests.convai_data import QUIET, entries, make_bases, write  # noqa: E402
 from train.convai import ConvAIArgs, ConvAIModel  # noqa: E402
 from train.data.dialogues import Dialogue, Utterance  # noqa: E402
-from train.recipes.convai import check_encoding, folder_class  # noqa: E402
+from train.recipes.convai_base import check_encoding, folder_class  # noqa: E402
 from train.recipes.convai_settings import (  # noqa: E402
     HONOURED,
     NO_EFFECT,

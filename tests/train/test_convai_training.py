@@ -1,22 +1,20 @@
 """The training loop of recipe convai: resumed runs, memory, numbers that are none, early stopping."""
 
-import json
 import math
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.convai_data import QUIET, entries, make_bases, write
+from tests.convai_data import QUIET, Watch, entries, make_bases, write
 
 pytest.importorskip("simpletransformers", reason="pip install -r train/requirements-convai.txt")
 
 from persona_bot.checkpoints.load import load_checkpoint  # noqa: E402  (all of these after the skip)
 from persona_bot.errors import UserError  # noqa: E402
 from train.data.dialogues import read_dialogues  # noqa: E402
-from train.recipes import convai_loop  # noqa: E402
+from train.recipes import convai_trainer  # noqa: E402
 from train.recipes.convai import ConvAIModel, train_convai  # noqa: E402
-from train.recipes.convai_loop import Hooks  # noqa: E402
 from train.run.checkpoints import is_good  # noqa: E402
 
 # 4 epochs of 4 steps
@@ -49,17 +47,8 @@ def whole(base, data, tmp_path_factory) -> bytes:
     return (out / "model.safetensors").read_bytes()
 
 
-def train(base, data, out, valid=None, hooks=None, resume=False, **args):
-    return train_convai(base, data, valid, out, {**ARGS, **args}, resume, hooks)
-
-
-def stop_after(step: int) -> Hooks:
-    seen = []
-    return Hooks(
-        on_step=lambda record: seen.append(record["step"]),
-        should_stop=lambda: seen[-1] >= step,
-        on_message=lambda text: None,
-    )
+def train(base, data, out, valid=None, watch=None, resume=False, **args):
+    return train_convai(base, data, valid, out, {**ARGS, **args}, resume, [watch or Watch()])
 
 
 def refusal(*arguments, **options) -> str:
@@ -72,14 +61,8 @@ def refusal(*arguments, **options) -> str:
 
 
 def test_a_run_leaves_a_checkpoint_and_nothing_else(base, data, tmp_path):
-    records = []
-    progress = train(
-        base,
-        data,
-        tmp_path / "out",
-        hooks=Hooks(on_step=records.append),
-        save_model_every_epoch=True,
-    )
+    watch = Watch()
+    progress = train(base, data, tmp_path / "out", watch=watch, save_model_every_epoch=True)
     assert (progress.step, progress.finished) == (16, True)
     files = {
         "config.json",
@@ -97,24 +80,20 @@ def test_a_run_leaves_a_checkpoint_and_nothing_else(base, data, tmp_path):
         }
         assert is_good(tmp_path / "out" / name)
         load_checkpoint(str(tmp_path / "out" / name), "cpu", double_heads=True)
-    assert [record["step"] for record in records] == list(range(1, 17))
-    assert [record["eta"] > 0 for record in records] == [True] * 15 + [False]
-    for record in records:
-        assert set(record) == {
+    assert [line["step"] for line in watch.steps] == list(range(1, 17))
+    for line in watch.steps:
+        assert set(line) == {
             "step",
-            "steps",
             "epoch",
             "loss",
             "lm_loss",
             "mc_loss",
+            "grad_norm",
             "learning_rate",
-            "tokens_per_s",
-            "eta",
         }
-        assert record["loss"] == pytest.approx(2 * record["lm_loss"] + record["mc_loss"])
-        assert (record["steps"], record["epoch"]) == (16, record["step"] / 4)
-        assert record["tokens_per_s"] > 0
-    assert records[-1]["loss"] < records[0]["loss"] - 1
+        assert line["loss"] == pytest.approx(2 * line["lm_loss"] + line["mc_loss"])
+        assert line["epoch"] == line["step"] / 4
+    assert watch.steps[-1]["loss"] < watch.steps[0]["loss"] - 1
 
 
 def test_the_seed_decides_every_byte(base, data, tmp_path, whole):
@@ -124,25 +103,20 @@ def test_the_seed_decides_every_byte(base, data, tmp_path, whole):
     assert (tmp_path / "other" / "model.safetensors").read_bytes() != whole
 
 
-def test_pieces_of_a_batch_give_the_same_step(data, tmp_path, tmp_path_factory, monkeypatch):
+def test_pieces_of_a_batch_give_the_same_step(
+    data, tmp_path, tmp_path_factory, monkeypatch, capsys
+):
+    """Ten examples in batches of 8, the last of an epoch smaller; memory for 8, 2 or 1 of them."""
     base = make_bases(tmp_path_factory.mktemp("plain"))["gpt2"]
-    for out, limit in (("all", 99), ("some", 4)):
-        messages = []
-        monkeypatch.setattr(convai_loop, "losses", memory_for(limit))
-        assert (
-            train(
-                str(base),
-                data,
-                tmp_path / out,
-                hooks=Hooks(on_message=messages.append),
-                train_batch_size=10,
-            ).step
-            == 4
-        )
-        left = {99: [], 4: [5, 3, 2]}[limit]
-        assert messages == [
-            f"Memory ran out: from now on {k} examples at once, and more passes a step."
-            for k in left
+    for out, limit, told in (("all", 99, []), ("some", 4, [4, 2]), ("accumulated", 4, [4, 2])):
+        accumulate = 2 if out == "accumulated" else 1
+        monkeypatch.setattr(convai_trainer, "losses", memory_for(limit))
+        args = {"train_batch_size": 8, "gradient_accumulation_steps": accumulate}
+        assert train(str(base), data, tmp_path / out, **args).step == 8 // accumulate
+        said = [line for line in capsys.readouterr().err.splitlines() if "Memory" in line]
+        assert said == [
+            f"Memory ran out: now {k} examples a pass and {8 * accumulate // k} passes a step."
+            for k in told
         ]
     weights, others = (load_file(tmp_path / out / "model.safetensors") for out in ("all", "some"))
     for name in weights:
@@ -159,19 +133,19 @@ def memory_for(sequences: int):
             raise torch.OutOfMemoryError("no memory left")
         return honest(model, batch)
 
-    honest = convai_loop.losses
+    honest = convai_trainer.losses
     return losses
 
 
 def test_memory_for_not_even_one_example_is_one_sentence(base, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(convai_loop, "losses", memory_for(1))
-    assert refusal(base, data, tmp_path / "out", hooks=stop_after(99)).startswith(
+    monkeypatch.setattr(convai_trainer, "losses", memory_for(1))
+    assert refusal(base, data, tmp_path / "out", watch=Watch(99)).startswith(
         "Memory ran out with a single example"
     )
 
 
 def test_other_errors_of_the_model_are_not_taken_for_memory(base, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(convai_loop, "losses", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr(convai_trainer, "losses", lambda *_: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="size"):
         train(base, data, tmp_path / "out")
 
@@ -180,51 +154,48 @@ def test_other_errors_of_the_model_are_not_taken_for_memory(base, data, tmp_path
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 10, 15])
-def test_a_stopped_run_resumes_to_the_same_bytes(base, data, tmp_path, whole, step):
+def test_a_stopped_run_resumes_to_the_same_bytes(base, data, tmp_path, whole, step, capsys):
     out = tmp_path / "out"
-    progress = train(base, data, out, hooks=stop_after(step))
+    progress = train(base, data, out, watch=Watch(step))
     assert (progress.step, progress.finished) == (step, False)
     assert not (out / "model.safetensors").exists()
-    messages = []
-    progress = train(
-        "/no/base/needed", data, out, hooks=Hooks(on_message=messages.append), resume=True
-    )
+    capsys.readouterr()
+    progress = train("/no/base/needed", data, out, resume=True)
     assert (progress.step, progress.finished) == (16, True)
-    assert messages == [f"Resuming from resume-{step}: step {step} of 16."]
+    assert capsys.readouterr().err == f"Resuming from resume-{step}: step {step} of 16.\n"
     assert (out / "model.safetensors").read_bytes() == whole
     assert not [*out.glob("resume-*")]
-    progress = train(base, data, out, hooks=Hooks(on_message=messages.append), resume=True)
+    progress = train(base, data, out, resume=True)
     assert (progress.step, progress.finished) == (16, True)
-    assert messages[1:] == [f"The training in {out} is finished; there is nothing to resume."]
+    told = f"The training in {out} is finished; there is nothing to resume.\n"
+    assert capsys.readouterr().err == told
 
 
-def test_a_broken_resume_checkpoint_is_passed_over(base, data, tmp_path, whole):
+def test_a_broken_resume_checkpoint_is_passed_over(base, data, tmp_path, whole, capsys):
     out = tmp_path / "out"
-    train(base, data, out, hooks=stop_after(7))
+    train(base, data, out, watch=Watch(7))
     assert sorted(path.name for path in out.iterdir()) == ["resume-6", "resume-7"]
-    with open(out / "resume-7" / "training_state.safetensors", "r+b") as file:
+    with open(out / "resume-7" / "optimizer.pt", "r+b") as file:
         file.seek(-9, 2)
         file.write(b"x")
-    messages = []
-    train(base, data, out, hooks=Hooks(on_message=messages.append), resume=True)
-    assert messages == ["Resuming from resume-6: step 6 of 16."]
+    capsys.readouterr()
+    train(base, data, out, resume=True)
+    assert capsys.readouterr().err == "Resuming from resume-6: step 6 of 16.\n"
     assert (out / "model.safetensors").read_bytes() == whole
 
 
-def test_resuming_nothing_starts_at_the_beginning(base, data, tmp_path, whole):
-    messages = []
-    train(base, data, tmp_path / "out", hooks=Hooks(on_message=messages.append), resume=True)
-    assert messages == [
-        f"{tmp_path / 'out'} holds no checkpoint to resume from: training starts at the beginning."
-    ]
+def test_resuming_nothing_starts_at_the_beginning(base, data, tmp_path, whole, capsys):
+    train(base, data, tmp_path / "out", resume=True)
+    told = "holds no checkpoint to resume from: training starts at the beginning."
+    assert capsys.readouterr().err == f"{tmp_path / 'out'} {told}\n"
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == whole
 
 
 def test_resuming_with_other_settings_or_data_is_refused(base, data, tmp_path):
     out = tmp_path / "out"
-    train(base, data, out, hooks=stop_after(2))
+    train(base, data, out, watch=Watch(2))
     cure = "resume with the same, or start anew without --resume."
-    message = refusal(base, data, out, resume=True, learning_rate=1e-3, hooks=stop_after(99))
+    message = refusal(base, data, out, resume=True, learning_rate=1e-3, watch=Watch(99))
     assert (
         message
         == f"{out / 'resume-2'} was trained with learning_rate 0.01, now it is 0.001; {cure}"
@@ -237,8 +208,8 @@ def test_resuming_with_other_settings_or_data_is_refused(base, data, tmp_path):
 
 def test_a_new_run_forgets_an_older_one(base, data, tmp_path, whole):
     out = tmp_path / "out"
-    train(base, data, out, hooks=stop_after(9), manual_seed=8)
-    train(base, data, out, hooks=stop_after(2))
+    train(base, data, out, watch=Watch(9), manual_seed=8)
+    train(base, data, out, watch=Watch(2))
     assert sorted(path.name for path in out.iterdir()) == ["resume-0", "resume-2"]
     train(base, data, out, resume=True)
     assert (out / "model.safetensors").read_bytes() == whole
@@ -253,7 +224,7 @@ def test_both_optimizers_resume(base, data, tmp_path, optimizer):
         "gradient_accumulation_steps": 2,
     }
     train(base, data, tmp_path / "whole", **args)
-    train(base, data, tmp_path / "parts", hooks=stop_after(3), **args)
+    train(base, data, tmp_path / "parts", watch=Watch(3), **args)
     train(base, data, tmp_path / "parts", resume=True, **args)
     assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (
         tmp_path / "whole" / "model.safetensors"
@@ -266,19 +237,19 @@ def test_both_optimizers_resume(base, data, tmp_path, optimizer):
 def test_a_loss_that_is_none_stops_and_keeps_the_last_good_checkpoint(
     base, data, tmp_path, monkeypatch
 ):
-    out, honest, seen = tmp_path / "out", convai_loop.losses, []
+    out, honest, seen = tmp_path / "out", convai_trainer.losses, []
 
     def losses(model, batch):
         seen.append(batch)
         word, choice = honest(model, batch)
         return (word * math.nan if len(seen) == 6 else word), choice
 
-    monkeypatch.setattr(convai_loop, "losses", losses)
-    kept = f"the last good checkpoint is {out / 'resume-3'}"
-    assert (
-        refusal(base, data, out)
-        == f"The loss became nan in step 6, so training stopped; {kept}; lower learning_rate and start again."
+    monkeypatch.setattr(convai_trainer, "losses", losses)
+    assert refusal(base, data, out) == (
+        "The loss is no longer a finite number at step 6, so training stopped; the last good checkpoint is kept; "
+        "train anew with a lower learning_rate."
     )
+    assert sorted(path.name for path in out.iterdir()) == ["resume-0", "resume-3"]
     assert all(
         tensor.isfinite().all()
         for tensor in load_file(out / "resume-3" / "model.safetensors").values()
@@ -296,23 +267,20 @@ def test_a_wild_learning_rate_never_saves_a_spoilt_model(base, data, tmp_path):
 
 
 def test_validation_during_training_keeps_the_best_model(base, data, tmp_path):
-    evaluations = []
+    watch = Watch()
     args = {
         "evaluate_during_training": True,
         "evaluate_during_training_steps": 3,
         "eval_batch_size": 1,
         "num_train_epochs": 6,
     }
-    progress = train(
-        base,
-        data,
-        tmp_path / "out",
-        valid=data[:3],
-        hooks=Hooks(on_evaluation=evaluations.append),
-        **args,
-    )
+    progress = train(base, data, tmp_path / "out", valid=data[:3], watch=watch, **args)
+    evaluations = progress.evaluations
     assert [record["step"] for record in evaluations] == [3, 4, 6, 8, 9, 12, 15, 16, 18, 20, 21, 24]
-    assert progress.evaluations == evaluations
+    for name in ("step", "language_model_loss", "f1_score"):
+        assert [record[name] for record in evaluations] == [
+            line[name] for line in watch.evaluations
+        ]
     assert set(evaluations[0]) == {"step", "epoch", "language_model_loss", "f1_score"}
     best = ConvAIModel("gpt2", str(tmp_path / "out" / "best_model"), use_cuda=False)
     scores = best.eval_model(str(write(tmp_path, entries(4)[:3])), str(tmp_path / "scores"))
@@ -321,8 +289,7 @@ def test_validation_during_training_keeps_the_best_model(base, data, tmp_path):
     )
 
 
-def test_early_stopping_ends_when_nothing_gets_better(base, data, tmp_path):
-    messages = []
+def test_early_stopping_ends_when_nothing_gets_better(base, data, tmp_path, capsys):
     args = {
         "evaluate_during_training": True,
         "evaluate_during_training_steps": 2,
@@ -334,13 +301,12 @@ def test_early_stopping_ends_when_nothing_gets_better(base, data, tmp_path):
         "early_stopping_delta": 100,
         "num_train_epochs": 50,
     }
-    progress = train(
-        base, data, tmp_path / "out", valid=data, hooks=Hooks(on_message=messages.append), **args
-    )
+    progress = train(base, data, tmp_path / "out", valid=data, **args)
     assert (progress.step, progress.finished) == (8, True), (
         "the first evaluation is the best, and three are worse"
     )
-    assert messages == ["No better eval_loss in 3 evaluations: training ends early."]
+    told = "No better validation 3 times: training ends early; the best weights are kept.\n"
+    assert capsys.readouterr().err == told
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
@@ -361,17 +327,15 @@ def test_scoring_on_the_way_does_not_change_the_training(base, data, tmp_path, w
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_trains_and_resumes(base, data, tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr(convai_loop, "half_precision", lambda device: dtype)
+    monkeypatch.setattr(convai_trainer, "half_precision", lambda device: dtype)
     # stock turns it off without a GPU
     monkeypatch.setattr(ConvAIModel, "__init__", with_fp16(ConvAIModel.__init__))
-    records = []
-    train(base, data, tmp_path / "whole", hooks=Hooks(on_step=records.append))
-    assert records[-1]["loss"] < records[0]["loss"] - 1
-    train(base, data, tmp_path / "parts", hooks=stop_after(6))
-    scaler = json.loads((tmp_path / "parts" / "resume-6" / "training_state.json").read_text())[
-        "scaler"
-    ]
-    assert bool(scaler) == (dtype == torch.float16)
+    watch = Watch()
+    train(base, data, tmp_path / "whole", watch=watch)
+    assert watch.steps[-1]["loss"] < watch.steps[0]["loss"] - 1
+    train(base, data, tmp_path / "parts", watch=Watch(6))
+    scaler = tmp_path / "parts" / "resume-6" / "scaler.pt"
+    assert scaler.exists() == (dtype == torch.float16)
     train(base, data, tmp_path / "parts", resume=True)
     assert (tmp_path / "parts" / "model.safetensors").read_bytes() == (
         tmp_path / "whole" / "model.safetensors"

@@ -26,8 +26,7 @@ from persona_bot.settings import Settings
 from tests.hub_server import Hub, use
 from train import evaluate, finetune, publish
 from train.hub import access, model_card
-from train.recipes import pipelines
-from train.run.log import read_log
+from train.run.log import Progress, read_log
 
 EXAMPLE = Path(__file__).parents[2] / "train" / "example_dialogues.json"
 TOKEN = "hf_canaryCanaryCanary"
@@ -229,20 +228,20 @@ def test_convai_stops_at_a_signal_and_resumes_to_the_same_bytes(
     arguments = convai_arguments(gpt2_base, tmp_path / "plain")
     finetune.main(arguments)
     whole = (tmp_path / "plain" / "model.safetensors").read_bytes()
-    on_step = pipelines.ConvaiProgress.on_step
+    on_step_end = Progress.on_step_end
 
-    def stopping(self, record):
-        on_step(self, record)
-        if record["step"] == 5:
+    def stopping(self, args, state, control, **options):
+        on_step_end(self, args, state, control, **options)
+        if state.global_step == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(pipelines.ConvaiProgress, "on_step", stopping)
+    monkeypatch.setattr(Progress, "on_step_end", stopping)
     assert refusal(convai_arguments(gpt2_base, out), capsys, 143) == (
         f"Training was interrupted and its state saved in {out}; the same command with --resume goes on."
     )
     assert not (out / "model.safetensors").exists()
-    monkeypatch.setattr(pipelines.ConvaiProgress, "on_step", on_step)
+    monkeypatch.setattr(Progress, "on_step_end", on_step_end)
     for _ in range(2):  # the second finds it finished
         finetune.main([*convai_arguments(gpt2_base, out), "--resume"])
         assert (out / "model.safetensors").read_bytes() == whole

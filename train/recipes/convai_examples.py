@@ -67,6 +67,7 @@ class ConvaiExamples:
             seed,
         )
         self.layout.encode = functools.cache(layout.encode)
+        self.epoch = 0  # whoever trains counts it up
         self.numbers = [
             (d, u, turn)
             for d, dialogue in enumerate(dialogues)
@@ -76,6 +77,10 @@ class ConvaiExamples:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def __getitem__(self, number: int) -> Sequences:
+        """Example `number` as it is in `self.epoch`."""
+        return self.sequences(number, self.epoch)
 
     def sequences(self, number: int, epoch: int) -> Sequences:
         """Example `number` as it is in `epoch`."""
@@ -118,6 +123,12 @@ class ConvaiExamples:
             others += strangers[: wanted - len(others)]
         return [*others, gold]
 
+    @functools.cached_property
+    def learnt(self) -> int:
+        """The ids that an epoch learns."""
+        golds = [self.dialogues[d].utterances[u].candidates[-1] for d, u, _ in self.numbers]
+        return sum(len(self.layout.encode(gold)) + 1 for gold in golds)
+
     def fingerprint(self) -> str:
         """The same for the same dialogues, in the same order."""
         digest = hashlib.sha256()
@@ -149,12 +160,10 @@ def collate(examples: Sequence[Sequences], pad: int) -> Batch:
     )
 
 
-def epoch_batches(count: int, size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The numbers 0..count-1 in an order of this epoch's own, in batches of at most `size`."""
-    order = torch.randperm(
-        count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    ).tolist()
-    return [order[k : k + size] for k in range(0, count, size)]
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """The numbers 0..count-1 in an order of this epoch's own."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator).tolist()
 
 
 def losses(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from simpletransformers.config.model_args import ConvAIArgs
 
 from persona_bot.errors import UserError
-from train.recipes.convai_state import SCHEDULERS
+from train.recipes.convai_optimizer import SCHEDULERS
 
 # lowest and highest value; None: no bound
 WHOLE = {

@@ -1,4 +1,4 @@
-"""transformers' Trainer for packed rows: the loss where something is supervised, validation by token, whole checkpoints.
+"""transformers' Trainer for packed rows: the loss where something is supervised, validation by token.
 
 input_ids      one conversation | another | a third ..    several rows of a batch joined to one, (1, T)
 position_ids   0 1 2 3 ..       | 0 1 ..  | 0 1 2 ..      restart, which transformers 5 turns into block-diagonal attention
@@ -6,7 +6,6 @@ position_ids   0 1 2 3 ..       | 0 1 ..  | 0 1 2 ..      restart, which transfo
 
 import hashlib
 import inspect
-import json
 import math
 from array import array
 from collections.abc import Sequence
@@ -14,33 +13,30 @@ from pathlib import Path
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from persona_bot.errors import UserError
 from train.data.examples import IGNORED, Example
 from train.recipes import contrastive_loss
 from train.recipes.fused import CrossEntropy
 from train.recipes.packed_attention import NAME, packed_logits
-from train.run.checkpoints import keep_newest, write_folder_atomically
-
-IDENTITY = "settings.json"  # in a checkpoint: what a resumed run must share
+from train.recipes.trainer import WholeTrainer
 
 
-class PackedTrainer(Trainer):
-    """Trainer for packed rows, with checkpoints that are whole or not there."""
+class PackedTrainer(WholeTrainer):
+    """Trainer for packed rows."""
 
-    def __init__(self, *args, identity: dict, bf16: bool = False, **kwargs):
+    def __init__(self, *args, bf16: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
-        self.identity, self.bf16 = identity, bf16
+        self.bf16 = bf16
         # the loss below is divided by the supervised tokens of the whole step
         self.model_accepts_loss_kwargs = True
-        self.remove_callback(PrinterCallback)  # progress.py draws the bar
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Summed cross-entropy at the supervised positions, over their number in all forward passes of the step."""
         total, count = summed_loss(model, inputs)
         if not torch.isfinite(total):
-            raise self._not_finite("The loss")
+            raise self.not_finite("The loss")
         loss = total / (count if num_items_in_batch is None else num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes
@@ -82,52 +78,12 @@ class PackedTrainer(Trainer):
         nats, tokens = self.accelerator.reduce(sums).tolist()
         metrics = {"eval_loss": nats / tokens}
         if not torch.isfinite(torch.tensor(nats)):
-            raise self._not_finite("The loss of the validation")
+            raise self.not_finite("The loss of the validation")
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
-
-    def _save_checkpoint(self, model, trial):
-        """Trainer's own files, written under another name, hashed and renamed; every process adds its random state."""
-        if not all(p.isfinite().all() for p in model.parameters() if p.requires_grad):
-            raise self._not_finite("A weight")
-        out, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
-
-        def write(folder: Path) -> None:
-            self.accelerator.wait_for_everyone()  # the folder is there
-            self.args.output_dir = str(folder)  # Trainer writes folder/checkpoint-N ..
-            super(PackedTrainer, self)._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                for file in (folder / name).iterdir():  # .. whose files belong one floor up
-                    file.rename(folder / file.name)
-                (folder / name).rmdir()
-                (folder / IDENTITY).write_text(
-                    json.dumps(self.identity, indent=2) + "\n", encoding="utf-8"
-                )
-
-        try:
-            if self.args.should_save:
-                write_folder_atomically(out / name, write)
-                keep_newest(out, "checkpoint-*", 2)
-            else:
-                write(out / f".{name}.new")  # where the main process is writing
-            self.accelerator.wait_for_everyone()
-        finally:
-            self.args.output_dir = str(out)
-
-    def _not_finite(self, what: str) -> UserError:
-        kept = (
-            "the last good checkpoint is kept"
-            if any(Path(self.args.output_dir).glob("checkpoint-*"))
-            else "nothing was saved yet"
-        )
-        return UserError(
-            f"{what} is no longer a finite number at step {self.state.global_step + 1}, so training stopped; {kept}; "
-            "train anew with a lower --learning-rate."
-        )
 
 
 def summed_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
@@ -246,7 +202,7 @@ def training_arguments(settings, out: Path, validates: bool) -> TrainingArgument
         eval_steps=settings.save_every,
         save_strategy="steps",
         save_steps=settings.save_every,
-        disable_tqdm=True,  # progress.py draws the bar
+        disable_tqdm=True,  # run/log.py draws the bar
         report_to=settings.report_to,
         ddp_find_unused_parameters=False,
         remove_unused_columns=False,

@@ -2,18 +2,20 @@
 
 import argparse
 import ast
-import contextlib
 import os
 import random
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from persona_bot.errors import UserError
 from train.data.dialogues import Dialogue
+
+if TYPE_CHECKING:  # torch; a wrong flag is said at once
+    from train.recipes.trainer import Cost
 
 # where a night's run should begin from other settings than simpletransformers' own
 CONVAI_DEFAULTS = {
@@ -111,8 +113,8 @@ def steps_done(options: argparse.Namespace) -> int:
     return int(folder.name.rpartition("-")[2]) if folder else 0
 
 
-def rest_of(cost, done: int, steps: int):
-    """The cost (sft.Cost or None) of the steps that are left."""
+def rest_of(cost: "Cost | None", done: int, steps: int) -> "Cost | None":
+    """The cost of the steps that are left."""
     return cost and cost._replace(seconds=cost.seconds * max(steps - done, 0) / steps)
 
 
@@ -144,132 +146,47 @@ def train_with_convai(
 ) -> dict:
     """Recipe convai from base to saved checkpoint, the best one by validation; its settings are simpletransformers' own."""
     from train.recipes.convai import ConvAIModel, model_type_of
-    from train.recipes.convai_examples import ConvaiExamples
+    from train.recipes.convai_run import count_steps, estimate
+    from train.recipes.sft_settings import check_tracker
     from train.run.checkpoints import is_good, newest_good, write_files_atomically
-    from train.run.log import Interrupted, StopSignals
+    from train.run.log import Interrupted, Progress, StopOnSignal, StopSignals
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             "Recipe convai trains in one process; start it with python, or use recipe sft under accelerate launch."
         )
+    report_to = getattr(options, "report_to", "none")
+    check_tracker(report_to)
     settings = {**CONVAI_DEFAULTS, **read_settings(options.set)}
     base = options.model or "gpt2"
-    source = str((newest_good(options.out, "resume-*") if options.resume else None) or base)
-    model = ConvAIModel(model_type_of(source), source, {**settings, "overwrite_output_dir": True})
-    args = model.args
-    room = model.model.config.max_position_embeddings
-    examples = ConvaiExamples(
-        model.layout, train, room, args.num_candidates, args.personality_permutations
+    source = newest_good(options.out, "resume-*") if options.resume else None
+    begun = int(source.name.rpartition("-")[2]) if source else 0
+    name = str(source or base)
+    model = ConvAIModel(model_type_of(name), name, {**settings, "overwrite_output_dir": True})
+    args, examples = model.args, model.examples(train)
+    cost, steps = (
+        estimate(model.model, examples, args, model.device),
+        count_steps(len(examples), args),
     )
     counts = f"{len(examples):,} replies, {args.num_candidates or 'all'} candidates each"
-    print_plan(
-        f"convai, base {base}, layout convai", settings, counts, estimate_convai(model, examples)
-    )
+    print_plan(f"convai, base {base}, layout convai", settings, counts, rest_of(cost, begun, steps))
     best = options.out / "best_model"
     if not options.resume:
         shutil.rmtree(best, ignore_errors=True)
-    with StopSignals() as signals, ConvaiProgress(options.out) as progress:
-        checks = valid[:CHECKED] if args.evaluate_during_training else None
+    with StopSignals() as signals:
         done = model.fit(
-            train, checks, options.out, progress.hooks(lambda: signals.asked), options.resume
+            train,
+            valid[:CHECKED] if args.evaluate_during_training else None,
+            options.out,
+            [Progress(options.out, examples.learnt), StopOnSignal(signals)],
+            options.resume,
+            report_to=report_to,
         )
-    # else it had ended before, and --resume found nothing to do
-    if not done.finished and any(options.out.glob("resume-*")):
+    if not done.finished:
         raise Interrupted(options.out, signals.number)
     if is_good(best):
         write_files_atomically(options.out, lambda folder: copy_files(best, folder))
     return {"base_model": base, "layout": "convai", "settings": settings, "steps": done.step}
-
-
-class ConvaiProgress:
-    """A bar and log.jsonl for recipe convai: what progress.Progress is for transformers' Trainer."""
-
-    def __init__(self, out: Path):
-        from train.run.log import RunLog
-
-        self.log, self.bar = RunLog(out), None
-        self.shown: dict[str, str] = {}
-
-    def __enter__(self):
-        self.started = time.monotonic()
-        return self
-
-    def __exit__(self, *_):
-        if self.bar:
-            self.bar.close()
-
-    def hooks(self, should_stop):
-        from train.recipes.convai_loop import Hooks
-
-        return Hooks(self.on_step, self.on_evaluation, self.say, should_stop)
-
-    def on_step(self, record: dict) -> None:
-        from train.run.log import training_bar
-
-        if self.bar is None:
-            self.log.begin(record["step"] - 1)
-            self.bar = training_bar(record["steps"], record["step"] - 1)
-        self.bar.update(record["step"] - self.bar.n)
-        self.show(loss=record["loss"])
-        self.bar.set_postfix({**self.shown, "tok/s": f"{record['tokens_per_s']:.0f}"})
-        self.log.add(
-            {k: v for k, v in record.items() if k not in ("steps", "eta")}
-            | {"seconds": time.monotonic() - self.started}
-        )
-
-    def on_evaluation(self, record: dict) -> None:
-        self.show(eval_loss=record["language_model_loss"])
-        self.log.add(
-            {
-                "eval_loss": record["language_model_loss"],
-                **record,
-                "seconds": time.monotonic() - self.started,
-            }
-        )
-
-    def show(self, **numbers: float) -> None:
-        self.shown |= {name: f"{value:.3f}" for name, value in numbers.items()}
-
-    def say(self, text: str) -> None:
-        self.bar.write(text, file=sys.stderr) if self.bar else print(text, file=sys.stderr)
-
-
-def estimate_convai(model, examples) -> tuple[float, float] | None:
-    """(seconds, GB) that training will take, from one average batch; the gradients are dropped. None where it does not fit."""
-    import psutil
-    import torch
-
-    from persona_bot.device import is_out_of_memory
-    from train.recipes.convai_examples import collate, losses
-    from train.recipes.convai_loop import half_precision
-
-    args = model.args
-    count = min(args.train_batch_size, len(examples))
-    batch = [examples.sequences(k * len(examples) // count, 0) for k in range(count)]
-    model._move_model_to_device()
-    device = next(model.model.parameters()).device
-    dtype = half_precision(device) if args.fp16 else None
-    model.model.train()
-    try:
-        for _ in range(2):  # the first warms up
-            started = time.monotonic()
-            with torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext():
-                words, choices = losses(model.model, collate(batch, examples.layout.pad).to(device))
-            (words + choices).backward()
-            seconds = time.monotonic() - started
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
-    finally:
-        model.model.zero_grad(set_to_none=True)
-    optimizer = 8 * sum(p.numel() for p in model.model.parameters())
-    memory = (
-        torch.cuda.max_memory_allocated()
-        if device.type == "cuda"
-        else psutil.Process().memory_info().rss
-    )
-    return seconds * len(examples) / count * args.num_train_epochs, (memory + optimizer) / 1e9
 
 
 def read_settings(pairs: Sequence[str]) -> dict:
@@ -304,15 +221,12 @@ def _typed(name: str, text: str, default):
     return value
 
 
-def print_plan(what: str, settings: dict, counts: str, cost: tuple | None) -> None:
-    """What will be trained with which settings, and what it will cost: (seconds, GB, and MFU and tokens/s where known)."""
-    price = (
-        f"about {duration(cost[0])} and {cost[1]:.1f} GB"
-        if cost
-        else "more memory than there is: the batch will be halved"
-    )
-    if cost and len(cost) > 2:
-        counts += f"; {cost[3]:.0f} tokens/s, {cost[2]:.0%} of the machine's matrix rate"
+def print_plan(what: str, settings: dict, counts: str, cost: "Cost | None") -> None:
+    """What will be trained with which settings, and what it will cost (None: more memory than there is)."""
+    price = "more memory than there is: the batch will be halved"
+    if cost:
+        rate = f"{cost.tokens_per_s:.0f} tokens/s, {cost.mfu:.0%} of the machine's matrix rate"
+        price = f"about {duration(cost.seconds)} and {cost.gigabytes:.1f} GB; {rate}"
     print(
         f"{what}\n{', '.join(f'{name} {value}' for name, value in settings.items())}\n{counts}; {price}",
         flush=True,

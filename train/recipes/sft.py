@@ -9,26 +9,18 @@ is padded (packed_trainer.py).
     outputs/best/              the trained weights of the best validation so far
 """
 
-import gc
-import json
 import math
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import psutil
 import torch
 
-from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
 from train.data.examples import Example, pack
 from train.recipes.fused import fused_lora
 from train.recipes.packed_trainer import (
-    IDENTITY,
     PackedTrainer,
     autocast,
     check_model,
@@ -39,9 +31,10 @@ from train.recipes.packed_trainer import (
     training_arguments,
 )
 from train.recipes.sft_settings import SftSettings
-from train.run.checkpoints import mend, newest_good, remove_checkpoints
-from train.run.log import LOG_FILE, KeepBest, Progress, StopOnSignal, StopSignals
-from train.run.speed import matmul_rate, step_flops
+from train.recipes.trainer import Cost, fewer, price, train_within_memory
+from train.run.best import KeepBest
+from train.run.checkpoints import mend, remove_checkpoints
+from train.run.log import LOG_FILE, Progress, StopOnSignal, StopSignals
 
 # on resume; rows a step may not
 MAY_CHANGE = (
@@ -97,32 +90,14 @@ def train_sft(
         mend(out)
         if not resume:
             forget(out)
-    start = {
-        name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad
-    }
     set_up_attention(model, train, settings, training_arguments(settings, out, False).device)
     with fused_lora(model), StopSignals() as signals:
-        while True:
-            trainer = make_trainer(model, train, valid, out, settings, signals)
-            try:
-                trainer.train(
-                    resume_from_checkpoint=find_checkpoint(out, trainer.identity)
-                    if resume
-                    else None
-                )
-                break
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-            settings = smaller(settings, trainer.args.world_size)
-            print(
-                f"Memory ran out: now {settings.batch_rows} rows a pass and {settings.accumulate} passes a step.",
-                file=sys.stderr,
-            )
-            del trainer
-            free_memory(model)
-            model.load_state_dict(start, strict=False)
-            resume = True  # from what this run saved, if it did
+        trainer, settings = train_within_memory(
+            lambda settings: make_trainer(model, train, valid, out, settings, signals),
+            settings,
+            smaller,
+            resume,
+        )
     trainer.stopped_by_signal = signals.asked
     trainer.signal_number = signals.number
     KeepBest.restore(model, out)
@@ -168,29 +143,6 @@ def make_trainer(
     )
 
 
-def find_checkpoint(out: Path, identity: dict) -> str | None:
-    """The newest whole checkpoint; raises UserError when its run had other settings or data, and would not be continued."""
-    folder = newest_good(out)
-    if folder is None:
-        return None
-    saved = (
-        json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
-        if (folder / IDENTITY).exists()
-        else {}
-    )
-    for name, value in saved.items():
-        if identity.get(name) != value:
-            what = (
-                "other training data"
-                if name == "data"
-                else f"{name} {value}, now it is {identity.get(name)}"
-            )
-            raise UserError(
-                f"{folder} was trained with {what}; resume with the same, or start anew without --resume."
-            )
-    return str(folder)
-
-
 def forget(out: Path) -> None:
     """Removes what an earlier run would resume from, so that nothing of it gets into this one."""
     remove_checkpoints(out)
@@ -209,66 +161,31 @@ def smaller(settings: SftSettings, processes: int = 1) -> SftSettings:
         raise UserError(
             "A process ran out of memory, which the others cannot wait for; halve --batch-rows and double --accumulate."
         )
-    factor = next(k for k in range(2, rows + 1) if rows % k == 0)
-    return replace(settings, batch_rows=rows // factor, accumulate=settings.accumulate * factor)
-
-
-def free_memory(model) -> None:
-    model.zero_grad(set_to_none=True)
-    gc.collect()  # a Trainer refers to itself
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-class Cost(NamedTuple):
-    """What training takes, and how well it uses the machine."""
-
-    seconds: float
-    gigabytes: float
-    mfu: float  # share of the machine's own matrix rate (train/run/speed.py)
-    tokens_per_s: float
+    rows, passes = fewer(rows, settings.accumulate)
+    return replace(settings, batch_rows=rows, accumulate=passes)
 
 
 def estimate(
     model, rows: Sequence[Sequence[Example]], settings: SftSettings, device: torch.device
 ) -> Cost | None:
-    """What training will take: the longest forward and backward pass is run and timed, its gradients dropped.
-
-    None where memory does not suffice for it: training will shrink the batch.
-    """
+    """What training will take, from its longest forward and backward pass; None where memory does not suffice for it."""
     longest = sorted(rows, key=lambda row: -sum(len(e.ids) for e in row))[: settings.batch_rows]
     batch = on(collate(longest, settings.rival_weight), device)
-    try:
-        set_up_attention(model, longest[0], settings, device)
-        for _ in range(2):  # the first warms up
-            started = time.monotonic()
-            with fused_lora(model):
-                with autocast(device, settings.bf16):
-                    total, count = summed_loss(model, batch)
-                (total / count).backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds = time.monotonic() - started
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
-    finally:
-        free_memory(model)
-    # AdamW's two moments in float32
-    optimizer = 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)
-    memory = (
-        torch.cuda.max_memory_allocated()
-        if device.type == "cuda"
-        else psutil.Process().memory_info().rss
-    )
-    ids = batch["input_ids"].numel()
-    rate = matmul_rate(torch.bfloat16 if settings.bf16 else torch.float32, device)
-    return Cost(
-        seconds * math.ceil(len(rows) / settings.batch_rows) * settings.epochs,
-        (memory + optimizer) / 1e9,
-        step_flops(model, ids, count) / seconds / rate,
-        ids / seconds,
+
+    def loss() -> torch.Tensor:
+        with fused_lora(model), autocast(device, settings.bf16):
+            total, count = summed_loss(model, batch)
+        return total / count
+
+    learnt = sum(e.supervised for row in longest for e in row)
+    return price(
+        model,
+        loss,
+        (batch["input_ids"].numel(), learnt),
+        math.ceil(len(rows) / settings.batch_rows) * settings.epochs,
+        device,
+        torch.bfloat16 if settings.bf16 else torch.float32,
+        prepare=lambda: set_up_attention(model, longest[0], settings, device),
     )
 
 

@@ -65,20 +65,21 @@ class SftSettings:
     def __post_init__(self):
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", 4e-4 if self.lora_rank else 5e-5)
-        if self.report_to not in TRACKERS:
-            raise UserError(
-                f"--report-to must be one of {', '.join(TRACKERS)}, not {self.report_to}."
-            )
-        if self.report_to != "none" and not any(map(find_spec, TRACKERS[self.report_to])):
-            raise UserError(
-                f"--report-to {self.report_to} needs that package; pip install {self.report_to}."
-            )
+        check_tracker(self.report_to)
         for name, (low, high) in LIMITS.items():
             if not low <= getattr(self, name) <= high:  # also what is no number at all
                 flag = name.replace("_", "-")
                 raise UserError(
                     f"--{flag} must be from {low:g} to {high:g}, not {getattr(self, name)}; leave it out for the default."
                 )
+
+
+def check_tracker(name: str) -> None:
+    """Raises UserError for a tracker that is not known, or not installed."""
+    if name not in TRACKERS:
+        raise UserError(f"--report-to must be one of {', '.join(TRACKERS)}, not {name}.")
+    if name != "none" and not any(map(find_spec, TRACKERS[name])):
+        raise UserError(f"--report-to {name} needs that package; pip install {name}.")
 
 
 def usable(settings: SftSettings) -> SftSettings:

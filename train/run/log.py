@@ -1,25 +1,22 @@
-"""What one sees and keeps of a training run: a bar, a JSON-lines log, a loss curve, the best weights, a clean stop."""
+"""What one sees and keeps of a training run: a bar, a JSON-lines log, a loss curve, a clean stop."""
 
 import contextlib
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from transformers import TrainerCallback
-from transformers.trainer_callback import ExportableState
 
 from persona_bot.errors import UserError
-from train.run.checkpoints import is_good, write_folder_atomically
 
 LOG_FILE = "log.jsonl"
-BEST = "best"
+LOGGED = ("loss", "lm_loss", "mc_loss", "grad_norm", "learning_rate")
+LOGGED += ("eval_loss", "language_model_loss", "f1_score")
 
 
 class RunLog:
@@ -59,16 +56,13 @@ class RunLog:
             ) from error
 
 
-def training_bar(total: int, initial: int) -> tqdm:
-    return tqdm(total=total, initial=initial, unit="step", desc="training", dynamic_ncols=True)
-
-
 class Progress(TrainerCallback):
     """A bar with loss, supervised tokens/s and time left; every logged number also goes into log.jsonl, a line each."""
 
-    def __init__(self, out: Path, supervised: int):
-        self.log = RunLog(out)
-        self.supervised = supervised  # tokens an epoch
+    def __init__(self, out: Path | None, supervised: int):
+        """`out`: the folder of log.jsonl; None: a bar and no file. `supervised`: tokens an epoch."""
+        self.log = RunLog(out) if out else None
+        self.supervised = supervised
         self.shown: dict[str, str] = {}
         self.bar = None
 
@@ -76,8 +70,15 @@ class Progress(TrainerCallback):
         self.started, self.first_step = time.monotonic(), state.global_step
         self.tokens_per_step = self.supervised * args.num_train_epochs / max(state.max_steps, 1)
         if state.is_world_process_zero:
-            self.log.begin(state.global_step)
-            self.bar = training_bar(state.max_steps, state.global_step)
+            if self.log:
+                self.log.begin(state.global_step)
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                unit="step",
+                desc="training",
+                dynamic_ncols=True,
+            )
 
     def on_step_end(self, args, state, control, **_):
         if self.bar:
@@ -86,11 +87,7 @@ class Progress(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **_):
         seconds = max(time.monotonic() - self.started, 1e-9)
         rate = (state.global_step - self.first_step) * self.tokens_per_step / seconds
-        line = {
-            k: float(v)
-            for k, v in logs.items()
-            if k in ("loss", "grad_norm", "learning_rate", "eval_loss")
-        }
+        line = {k: float(v) for k, v in logs.items() if k in LOGGED}
         if not line or not self.bar:
             return
         line |= {
@@ -101,64 +98,12 @@ class Progress(TrainerCallback):
         }
         self.shown |= {k: f"{line[k]:.3f}" for k in ("loss", "eval_loss") if k in line}
         self.bar.set_postfix({**self.shown, "tok/s": f"{rate:.0f}"})
-        self.log.add(line)
+        if self.log:
+            self.log.add(line)
 
     def on_train_end(self, args, state, control, **_):
         if self.bar:
             self.bar.close()
-
-
-class KeepBest(TrainerCallback, ExportableState):
-    """Keeps the trained weights of the best validation in `best/`, and stops after `patience` validations without a better one."""
-
-    def __init__(self, out: Path, patience: int):
-        self.out, self.patience = out, patience
-        self.best: float | None = None
-        self.waited = 0  # validations since then
-
-    def on_train_begin(self, args, state, control, **_):
-        # of the checkpoint that is resumed
-        saved = state.stateful_callbacks.get("KeepBest", self.state())["attributes"]
-        self.best, self.waited = saved["best"], saved["waited"]
-        control.should_training_stop = self.waited >= self.patience
-
-    def on_evaluate(self, args, state, control, metrics=None, model=None, **_):
-        loss = metrics["eval_loss"]
-        if self.best is None or loss < self.best:
-            self.best, self.waited = loss, 0
-            if state.is_world_process_zero:
-                weights = {
-                    n: p.detach().cpu().contiguous()
-                    for n, p in model.named_parameters()
-                    if p.requires_grad
-                }
-                write_folder_atomically(
-                    self.out / BEST,
-                    lambda folder: save_file(weights, folder / "weights.safetensors"),
-                )
-            return
-        self.waited += 1
-        if self.waited >= self.patience:
-            control.should_training_stop = True
-            if state.is_world_process_zero and state.global_step < state.max_steps:
-                tqdm.write(
-                    f"No better validation {self.waited} times: training ends early; the best weights are kept.",
-                    file=sys.stderr,
-                )
-
-    def state(self) -> dict:
-        return {
-            "args": {"out": str(self.out), "patience": self.patience},
-            "attributes": {"best": self.best, "waited": self.waited},
-        }
-
-    @staticmethod
-    def restore(model, out: Path) -> None:
-        """Puts the best weights into the model, where validation kept some."""
-        if is_good(out / BEST):
-            with torch.no_grad():
-                for name, tensor in load_file(out / BEST / "weights.safetensors").items():
-                    model.get_parameter(name).copy_(tensor)
 
 
 class StopSignals:

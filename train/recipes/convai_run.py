@@ -1,0 +1,163 @@
+"""One run of recipe "convai" from its examples to the last model; what it will take, and how it is cut to fit in memory."""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import TrainerCallback, TrainingArguments
+
+from persona_bot.errors import UserError
+from train.recipes.convai_examples import ConvaiExamples, collate, losses
+from train.recipes.convai_optimizer import half_precision
+from train.recipes.convai_trainer import ConvaiTrainer, autocast
+from train.recipes.trainer import Cost, fewer, price, train_within_memory
+from train.run.checkpoints import keep_newest, mend, newest_good, write_files_atomically
+
+
+class Trained(NamedTuple):
+    """How far training came."""
+
+    step: int  # optimizer steps done
+    finished: bool  # False when it was stopped from outside and waits to be resumed
+    evaluations: list[dict]  # step, epoch, language_model_loss, f1_score
+
+
+class Passes(NamedTuple):
+    """How a step is cut into forward passes."""
+
+    examples: int  # a pass; divides train_batch_size
+    count: int  # of whole batches
+
+
+def train_double_heads(
+    model,
+    examples: ConvaiExamples,
+    settings,
+    out: Path,
+    save_model: Callable[[Path], None],
+    scores: Callable[[], dict[str, float]] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    resume: bool = False,
+    report_to: str = "none",
+) -> Trained:
+    """Trains `model` in place to the end or to an early stop, or until a callback saves and stops.
+
+    `settings`: simpletransformers' ConvAIArgs; `save_model(folder)` writes a loadable checkpoint; `scores()` validates.
+    Raises UserError when the loss or a weight is no number, when the disk is full, or when not one example fits in memory.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    mend(out)
+    if not resume:
+        keep_newest(out, "resume-*", 0)  # an earlier run's
+    elif newest_good(out, "resume-*"):
+        pass
+    elif (out / "model.safetensors").exists() and not [*out.glob("resume-*")]:
+        print(f"The training in {out} is finished; there is nothing to resume.", file=sys.stderr)
+        return Trained(count_steps(len(examples), settings), True, [])
+    else:
+        print(
+            f"{out} holds no checkpoint to resume from: training starts at the beginning.",
+            file=sys.stderr,
+        )
+    device = next(model.parameters()).device
+    trainer, _ = train_within_memory(
+        lambda passes: ConvaiTrainer(
+            model,
+            examples,
+            settings,
+            convai_arguments(settings, out, passes, device, report_to),
+            save_model,
+            scores,
+            callbacks,
+        ),
+        Passes(settings.train_batch_size, settings.gradient_accumulation_steps),
+        shrink,
+        resume,
+    )
+    state = trainer.state
+    finished = state.global_step >= state.max_steps or trainer.best.is_over
+    if finished and not settings.no_save:
+        trainer.check_weights()
+        write_files_atomically(out, save_model)
+        keep_newest(out, "resume-*", 0)
+    model.eval()
+    names = ("step", "epoch", "language_model_loss", "f1_score")
+    return Trained(
+        state.global_step,
+        finished,
+        [
+            {name: round(line[name], 4) if name == "epoch" else line[name] for name in names}
+            for line in state.log_history
+            if "eval_loss" in line
+        ],
+    )
+
+
+def count_steps(examples: int, settings) -> int:
+    """Optimizer steps of a whole run."""
+    batches = math.ceil(examples / settings.train_batch_size)
+    return math.ceil(batches / settings.gradient_accumulation_steps) * settings.num_train_epochs
+
+
+def convai_arguments(
+    settings, out: Path, passes: Passes, device: torch.device, report_to: str = "none"
+) -> TrainingArguments:
+    """`settings`: simpletransformers' ConvAIArgs. Times (above) says when to validate and to save."""
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        num_train_epochs=settings.num_train_epochs,
+        # simpletransformers lets Adafactor clip by itself
+        max_grad_norm=settings.max_grad_norm if settings.optimizer == "AdamW" else 0.0,
+        per_device_train_batch_size=passes.examples,
+        gradient_accumulation_steps=passes.count,
+        use_cpu=device.type == "cpu",
+        seed=settings.manual_seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        eval_strategy="no",
+        save_strategy="no",
+        disable_tqdm=True,  # run/log.py draws the bar
+        report_to=report_to,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    if device.type == "cuda":
+        # Trainer would take GPU 0, and cut the batch into pieces for all others
+        device = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(device)
+        arguments._n_gpu, arguments.__dict__["_setup_devices"] = 1, device
+        arguments.distributed_state.device = device
+    return arguments
+
+
+def shrink(passes: Passes, processes: int = 1) -> Passes:
+    if passes.examples == 1:
+        raise UserError(
+            "Memory ran out with a single example in a forward pass; take a smaller model, or shorter dialogues."
+        )
+    return Passes(*fewer(*passes))
+
+
+def estimate(model, examples: ConvaiExamples, settings, device: torch.device) -> Cost | None:
+    """What training will take, from one average batch; None where memory does not suffice for it."""
+    count = min(settings.train_batch_size, len(examples))
+    numbers = [k * len(examples) // count for k in range(count)]
+    batch = collate([examples.sequences(k, 0) for k in numbers], examples.layout.pad).to(device)
+    dtype = half_precision(device) if settings.fp16 else None
+
+    def loss() -> torch.Tensor:
+        with autocast(device, dtype):
+            return sum(losses(model, batch))
+
+    return price(
+        model,
+        loss,
+        (batch.ids.numel(), len(batch.targets)),
+        len(examples) / count * settings.num_train_epochs,
+        device,
+        dtype or torch.float32,
+        prepare=lambda: model.to(device).train(),
+    )

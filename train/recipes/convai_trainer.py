@@ -1,0 +1,249 @@
+"""Recipe "convai" on transformers' Trainer: its loss, its order of examples, its times to validate and to save.
+
+    outputs/checkpoint-120-epoch-1/   the model after each epoch (save_model_every_epoch), as simpletransformers names it
+    outputs/best_model/               the best by validation (evaluate_during_training)
+    outputs/resume-150/               model, optimizer and random state, every save_steps steps or ten minutes; the newest two
+    outputs/model.safetensors ...     the last model, when training is over; the resume-* folders go then
+
+The order of an epoch and the wrong candidates come from seed and epoch, so that a resumed run takes the same steps and ends
+in the same bytes (on a CPU with the same number of threads).
+"""
+
+import contextlib
+import math
+import operator
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainingArguments
+
+from train.recipes.convai_examples import Batch, ConvaiExamples, collate, epoch_order, losses
+from train.recipes.convai_optimizer import half_precision, make_optimizer, make_scheduler
+from train.recipes.trainer import WholeTrainer
+from train.run.best import KeepBest
+from train.run.checkpoints import write_folder_atomically
+
+SAVE_SECONDS = 600.0  # what a kill may cost at most, where steps are slow
+BEST_MODEL = "best_model"
+SAME_ON_RESUME = (
+    "train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "manual_seed",
+    "optimizer",
+    "scheduler",
+    "learning_rate",
+    "weight_decay",
+    "warmup_steps",
+    "warmup_ratio",
+    "max_grad_norm",
+    "lm_coef",
+    "mc_coef",
+    "max_history",
+    "num_candidates",
+    "personality_permutations",
+)
+
+
+class ConvaiTrainer(WholeTrainer):
+    """Trainer whose step is simpletransformers': the mean of its batches, each a mean over learnt ids and over examples."""
+
+    prefix, rate, pieces = "resume", "learning_rate", "examples"
+
+    def __init__(
+        self,
+        model,
+        examples: ConvaiExamples,
+        settings,
+        arguments: TrainingArguments,
+        save_model: Callable[[Path], None],
+        scores: Callable[[], dict[str, float]] | None,
+        callbacks: Sequence[TrainerCallback],
+    ):
+        """`settings`: simpletransformers' ConvAIArgs; `save_model(folder)` writes a loadable checkpoint."""
+        self.settings, self.save_to, self.scores = settings, save_model, scores
+        self.best = keep_best(self, Path(arguments.output_dir))
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=examples,
+            data_collator=partial(collate_pass, pad=examples.layout.pad),
+            callbacks=[Times(self), self.best, *callbacks],
+            identity={
+                "data": examples.fingerprint(),
+                **{name: getattr(settings, name) for name in SAME_ON_RESUME},
+            },
+        )
+        self.loss_is_scaled_for_ga = True  # by scale_passes
+        self.dtype = half_precision(arguments.device) if settings.fp16 else None
+        if self.dtype == torch.float16:
+            self.accelerator.scaler = torch.amp.GradScaler(arguments.device.type)
+        self.parts = torch.zeros(2)  # both losses of this step
+
+    @property
+    def steps_an_epoch(self) -> int:
+        args = self.settings
+        batches = math.ceil(len(self.train_dataset) / args.train_batch_size)
+        return math.ceil(batches / args.gradient_accumulation_steps)
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+        return EpochOrder(self.train_dataset, self.settings.manual_seed)
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """A step's passes, each with what divides its sums: passes of one batch share that batch's numbers."""
+        passes, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        size = self.settings.train_batch_size // self.args.per_device_train_batch_size
+        batches = [passes[k : k + size] for k in range(0, len(passes), size)]
+        for batch in batches:
+            learnt, examples = (
+                sum(len(one[name]) for one in batch) for name in ("targets", "examples")
+            )
+            for one in batch:
+                one["shares"] = torch.tensor(
+                    [1 / (learnt * len(batches)), 1 / (examples * len(batches))]
+                )
+        self.parts = torch.zeros(2, device=device)
+        return passes, None
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """lm_coef times the language model's loss plus mc_coef times that of the choice, this pass's share of the step."""
+        shares = inputs.pop("shares")
+        parts = torch.stack(losses(model, Batch(**inputs))) * shares
+        if not torch.isfinite(parts).all():
+            raise self.not_finite("The loss")
+        self.parts += parts.detach()
+        return self.settings.lm_coef * parts[0] + self.settings.mc_coef * parts[1]
+
+    def autocast_smart_context_manager(self, cache_enabled=True):
+        return autocast(self.args.device, self.dtype)
+
+    def create_optimizer(self, model=None):
+        self.optimizer = self.optimizer or make_optimizer(self.model, self.settings)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        self.lr_scheduler = make_scheduler(
+            optimizer or self.optimizer, self.settings, num_training_steps
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _clip_grad_norm(self, model):
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.unscale_(self.optimizer.optimizer)
+        return super()._clip_grad_norm(model)
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        norm = super()._get_grad_norm(model, grad_norm)
+        # a scaler skips such a step by itself
+        if self.accelerator.scaler is None and not math.isfinite(norm):
+            raise self.not_finite("The gradient")
+        return norm
+
+    def log(self, logs, start_time=None):
+        """Also both parts of a step's loss."""
+        if "loss" in logs:
+            logs |= dict(zip(("lm_loss", "mc_loss"), self.parts.tolist(), strict=True))
+        super().log(logs, start_time)
+
+    def evaluate(self, *_, **__) -> dict[str, float]:
+        """simpletransformers' scores of the validation dialogues."""
+        scores = self.scores()
+        metrics = {"eval_loss": scores["language_model_loss"], **scores}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def floating_point_ops(self, inputs) -> int:
+        return 0  # nothing here asks for them
+
+    def _save(self, output_dir=None, state_dict=None):
+        self.save_to(Path(output_dir))
+
+    def save_whole(self, folder: Path) -> None:
+        """The model alone, in a folder of its own."""
+        self.check_weights()
+        write_folder_atomically(folder, self.save_to)
+
+    def _save_checkpoint(self, model, trial):
+        if not self.settings.no_save:
+            super()._save_checkpoint(model, trial)
+
+
+class EpochOrder(Sampler):
+    """The examples in the order of their epoch."""
+
+    def __init__(self, examples: ConvaiExamples, seed: int):
+        self.examples, self.seed = examples, seed
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(epoch_order(len(self), self.seed, self.examples.epoch))
+
+
+class Times(TrainerCallback):
+    """When an epoch begins, and when it is time to validate and to save."""
+
+    def __init__(self, trainer: ConvaiTrainer):
+        self.trainer, self.saved = trainer, time.monotonic()
+
+    def on_train_begin(self, args, state, control, model=None, **_):
+        # it finds a full disk before the work does, and from now on there always is one
+        if state.global_step == 0:
+            return self.trainer._save_checkpoint(model, None)
+        print(
+            f"Resuming from {self.trainer.prefix}-{state.global_step}: step {state.global_step} of {state.max_steps}.",
+            file=sys.stderr,
+        )
+
+    def on_epoch_begin(self, args, state, control, **_):
+        examples = self.trainer.train_dataset
+        examples.epoch = state.global_step // self.trainer.steps_an_epoch
+
+    def on_step_end(self, args, state, control, **_):
+        settings, step = self.trainer.settings, state.global_step
+        epoch, rest = divmod(step, self.trainer.steps_an_epoch)
+        every = settings.evaluate_during_training_steps
+        control.should_evaluate = self.trainer.scores is not None and (
+            (every > 0 and step % every == 0) or (rest == 0 and settings.evaluate_each_epoch)
+        )
+        if rest == 0 and settings.save_model_every_epoch and not settings.no_save:
+            self.trainer.save_whole(Path(args.output_dir) / f"checkpoint-{step}-epoch-{epoch}")
+        if (settings.save_steps > 0 and step % settings.save_steps == 0) or (
+            time.monotonic() - self.saved > SAVE_SECONDS
+        ):
+            control.should_save = True
+
+    def on_save(self, args, state, control, **_):
+        self.saved = time.monotonic()
+
+
+def keep_best(trainer: ConvaiTrainer, out: Path) -> KeepBest:
+    """best_model, and the early stop where it is asked for: simpletransformers bears `early_stopping_patience` bad ones."""
+    settings = trainer.settings
+    sign = operator.neg if settings.early_stopping_metric_minimize else operator.pos
+    saves = settings.save_best_model and not settings.no_save
+    return KeepBest(
+        out,
+        settings.early_stopping_patience + 1 if settings.use_early_stopping else None,
+        settings.early_stopping_metric,
+        lambda value, best: sign(value - best) > settings.early_stopping_delta,
+        (lambda model, out: trainer.save_whole(out / BEST_MODEL)) if saves else None,
+    )
+
+
+def collate_pass(examples: Sequence, pad: int) -> dict[str, torch.Tensor]:
+    return collate(examples, pad)._asdict()
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
+    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
