@@ -25,7 +25,7 @@ if __name__ == "__main__" and not RELOADING:
     options = parse_options()
     loading = begin_to_load(options)
 
-from page import backend, faults, metrics, middleware
+from page import backend, faults, hosts, metrics, middleware
 from page.blocks import demo
 from page.serving import launch
 from persona_bot.device import trim_memory
@@ -41,11 +41,9 @@ def main() -> None:
         let_in()
         if loading is None:
             backend.load(options.model, options.device, options.endpoint)
-        print(
-            *launch(demo, options.host, options.port, options.share, options.waiting),
-            sep="\n",
-            flush=True,
-        )
+        addresses = launch(demo, options.host, options.port, options.share, options.waiting)
+        middleware.access.add_names(addresses)
+        print(*addresses, sep="\n", flush=True)
         if loading:
             backend.use(loading.result())
         settle()
@@ -63,7 +61,10 @@ def main() -> None:
 def let_in() -> None:
     """Sets who may do how much, and what can be watched."""
     sites = {"embed": tuple(options.embed)} if options.embed else {}
-    middleware.access = middleware.Access(options.proxies, not options.unlimited, **sites)
+    names = hosts.names_of(options.public, options.proxies)
+    middleware.access = middleware.Access(
+        options.proxies, not options.unlimited, names=names, **sites
+    )
     if options.metrics:
         metrics.enable(
             waiting=lambda: len(demo._queue.event_ids_to_events),

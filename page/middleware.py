@@ -1,11 +1,9 @@
-"""What stands between the network and Gradio: open addresses, limits for each client, checked calls, security headers, health, and an orderly end."""
+"""What stands between the network and Gradio: open addresses, limits for each client, checked calls, health, and an orderly end."""
 
-import json
-import math
 import os
-import re
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +13,12 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from page import backend, faults, metrics, sessions
+from page.answers import Answer, Refused
 from page.calls import Malformed, read_call, replay
+from page.hosts import asked_host, is_a_host, is_ours, named, only_from_trusted
 from page.limits import Rate, client_of
 from page.routes import is_open
 
@@ -27,10 +27,8 @@ MAX_BODY_BYTES = 1_000_000
 TOO_LARGE = f"A request may have at most {MAX_BODY_BYTES:,} bytes."
 TIDY_SECONDS = 20.0  # between two times that memory goes back to the system
 DRAIN_SECONDS = 8.0  # how long running replies may go on after SIGTERM
-FULL = "Too many people are waiting for a reply right now; try again in a minute."
-UNFIT = "This call cannot be answered: its values do not fit the function."
 LOST = "The server had to make room and let go of this chat; reload the page, and your browser brings it back."
-FORWARDED = (b"forwarded", b"x-real-ip")  # and all that begin with x-forwarded-
+UNKNOWN_NAME = "The page is not known under this name; who runs it adds the name with --public."
 
 closing = threading.Event()  # set at SIGTERM: running replies go on, new ones are refused
 
@@ -48,6 +46,8 @@ class Access:
     )
     limited: bool = True  # whether the limits below hold
     waiting: int = 24  # replies that one client may be writing and waiting for
+    # under which it answers, beside those of this network; None: under every one
+    names: dict[str, str] | None = None  # each with its scheme, where that is known
     embed: tuple[str, ...] = (
         "https://huggingface.co",
         "https://*.hf.space",
@@ -57,28 +57,13 @@ class Access:
         self.calls = Rate(at_once=200, per_second=30)
         self.sessions = Rate(at_once=60, per_second=0.5)
 
+    def add_names(self, addresses: Iterable[str]) -> None:
+        """Those of addresses under which the page was opened, a public link among them."""
+        if self.names is not None:
+            self.names |= dict(map(named, addresses))
+
 
 access = Access()
-
-
-def security_headers() -> list[tuple[bytes, bytes]]:
-    policy = [
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio builds functions from strings
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "font-src 'self' data:",
-        "connect-src 'self'",
-        "object-src 'none'",
-        "base-uri 'self'",
-        "form-action 'self'",
-        " ".join(["frame-ancestors 'self'", *access.embed]),
-    ]
-    return [
-        (b"content-security-policy", "; ".join(policy).encode()),
-        (b"x-content-type-options", b"nosniff"),
-        (b"referrer-policy", b"no-referrer"),  # a persona link carries the persona in its query
-    ]
 
 
 class Door:
@@ -91,11 +76,11 @@ class Door:
         if scope["type"] == "websocket":  # the page uses none
             await send({"type": "websocket.close", "code": 1008})
         elif scope["type"] == "http":
-            await self.let_in(scope, receive, Answer(send))
+            await self.let_in(scope, receive, Answer(send, access.embed))
         else:
             await self.app(scope, receive, send)
 
-    async def let_in(self, scope: Scope, receive: Receive, answer: "Answer") -> None:
+    async def let_in(self, scope: Scope, receive: Receive, answer: Answer) -> None:
         path = get_route_path(scope)
         answer.of_a_call = path.startswith("/gradio_api/")
         answer.names_host = path in ("", "/", "/config")
@@ -139,77 +124,12 @@ class Door:
         return replay(call.body, receive)
 
 
-class Refused(Exception):
-    """An answer of our own instead of the app's."""
-
-    def __init__(self, status: int, sentence: str, wait: float | None = None):
-        super().__init__(sentence)
-        headers = {} if wait is None else {"retry-after": str(math.ceil(wait))}
-        self.response = JSONResponse({"detail": sentence}, status, headers)
-
-
-class Answer:
-    """Sends with the security headers, and turns a failure of a call into a 4xx with one sentence."""
-
-    def __init__(self, send: Send):
-        self._send = send
-        self.names_host = False  # whether it repeats the Host header: nobody else may be given it
-        self.of_a_call = self._started = self._replaced = self._ended = False
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            # FastAPI's 422 is a list of its own findings
-            if self.of_a_call and (message["status"] >= 500 or message["status"] == 422):
-                await self._replace(message["status"])
-                return
-            self._started = True
-            headers = [*message.get("headers", []), *security_headers()]
-            if self.names_host and not any(name == b"cache-control" for name, _ in headers):
-                headers.append((b"cache-control", b"private, no-cache"))
-            message = {**message, "headers": headers}
-        elif message["type"] == "http.response.body":
-            if self._replaced:
-                return
-            self._ended = not message.get("more_body", False)
-        await self._send(message)
-
-    async def _replace(self, status: int) -> None:
-        full = status == 503
-        sentence = FULL if full else UNFIT
-        body = json.dumps({"detail": sentence, "error": sentence}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        headers += [(b"retry-after", b"60")] if full else []
-        status = 503 if full else 400
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": headers + security_headers(),
-            }
-        )
-        await self._send({"type": "http.response.body", "body": body})
-        self._started = self._replaced = self._ended = True
-
-    async def give_up(self) -> None:
-        """The app failed: an answer that has begun ends here, another is a 400."""
-        if not self._started:
-            await self._replace(400)
-        elif not self._ended:
-            self._ended = True
-            await self._send({"type": "http.response.body", "body": b""})
-
-
 def believe(scope: Scope) -> str:
     """The client's name for the limits; X-Forwarded-* of anybody but a trusted proxy is taken off."""
     headers = Headers(scope=scope)
     peer = (scope.get("client") or ("unknown", 0))[0]
     client = client_of(peer, headers.getlist("x-forwarded-for"), access.proxies)
-    if not access.proxies:
-        scope["headers"] = [
-            (name, value)
-            for name, value in scope["headers"]
-            if name not in FORWARDED and not name.startswith(b"x-forwarded-")
-        ]
+    scope["headers"] = only_from_trusted(scope["headers"], access.proxies)
     return client
 
 
@@ -219,9 +139,14 @@ def refuse_request(scope: Scope, path: str) -> None:
         return
     if not is_open(scope["method"], path):
         raise Refused(404, "This page has nothing at that address.")
-    hosts = headers.getlist("host")
-    if len(hosts) > 1 or not all(HOST.fullmatch(host) for host in hosts):
+    if not is_a_host(headers):
         raise Refused(400, "The Host header is no name of a server.")
+    if access.names is not None:
+        host = asked_host(headers, access.proxies)
+        if not is_ours(host, access.names):
+            raise Refused(421, UNKNOWN_NAME)
+        if scheme := access.names.get(host):  # a public link's server speaks http with the page
+            scope["scheme"] = scheme
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()) or int(length[:20]) > MAX_BODY_BYTES:
         raise Refused(413, TOO_LARGE)
@@ -229,10 +154,6 @@ def refuse_request(scope: Scope, path: str) -> None:
         "application/json"
     ):
         raise Refused(415, "The body of a call must be application/json.")
-
-
-# a name or an address, perhaps with a port; Gradio builds the page's own address from it
-HOST = re.compile(r"([\w.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(:\d{1,5})?", re.ASCII)
 
 
 def refuse_beyond_share(

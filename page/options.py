@@ -35,6 +35,13 @@ def parse_options() -> argparse.Namespace:
         help="how many trusted proxies stand in front of the page; X-Forwarded-* is believed from them only",
     )
     door.add_argument(
+        "--public",
+        action="append",
+        metavar="NAME",
+        help="a name under which the page is reached, like https://chat.example.org; addresses and names of the local network "
+        "need none; may be repeated",
+    )
+    door.add_argument(
         "--unlimited",
         action="store_true",
         help="no limits for each client's address: calls, chats, waiting replies",
