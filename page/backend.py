@@ -83,6 +83,11 @@ def load_unless_promised() -> None:
     threading.Thread(target=load_default, daemon=True).start()
 
 
+def writes_in_turn() -> bool:
+    """Whether replies come one after the other, the slow way, since this model's passes cannot be shared."""
+    return not getattr(getattr(model, "backend", None), "is_shared", True)
+
+
 def state() -> str:
     """ "ready", "loading", or "unreachable" while an endpoint has not answered yet; asks nobody."""
     if not ready.is_set():

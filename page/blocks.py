@@ -108,7 +108,10 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
             with gr.Row(elem_id="below"):
                 counter = html(render.counter(persona_text(FIRST)), elem_id="counter")
                 copy_link = quiet_button("Copy link")
-            with gr.Accordion("Settings", open=False, elem_id="settings"):
+            html(render.SETTINGS, elem_id="settings-head")
+            # no Accordion: Gradio mounts what it hides only when it is opened, and a frame later writes the values of
+            # the start over what a quick hand, or a hand at a slow machine, has chosen meanwhile
+            with gr.Column(elem_id="settings"):
                 settings = [
                     *(slider(field) for field in fields(Settings) if field.metadata["slider"]),
                     number(Settings.__dataclass_fields__["seed"]),
@@ -135,6 +138,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     visit = demo.load(
         opening.opened, [kept, chat], [message, *PERSONA, *SHOWN, *settings], js="personaStore.brought", **soon,
     )  # fmt: skip
+    visit.then(None, settings, js="personaStore.arrived", **unseen)
     visit.then(opening.model_arrives, chat, [model_line, status], **soon)
     demo.load(None, js="personaPage.start", **unseen)
     for card in (cards, random_card):

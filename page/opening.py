@@ -42,11 +42,12 @@ def opened(kept: str, chat: Conversation, request: gr.Request) -> list:
 
 
 def kept_setting(name: str, kept: dict[str, Any]) -> Any:
-    """The value that the browser kept of a setting when it is in its range, else the default."""
+    """The value that the browser kept of a setting when it is in its range; else it stays as it stands on the page."""
     try:
         return getattr(Settings(**{name: kept[name]}), name)
     except (KeyError, UserError):
-        return getattr(Settings(), name)
+        # somebody may have moved a slider already; only a number that is left out must be said, else Gradio draws 0
+        return None if name == "seed" else gr.skip()
 
 
 def _from_shared(fragment: str, chat: Conversation) -> None:
@@ -79,4 +80,6 @@ def model_arrives(chat: Conversation) -> Iterator[list]:
     """Ends when the model is there."""
     while not backend.ready.wait(1):
         yield [render.model_line(None, ""), gr.skip()]
-    yield [render.model_line(backend.model.name, backend.model.device_label), shown(chat).status]
+    model = backend.model
+    line = render.model_line(model.name, model.device_label, backend.writes_in_turn())
+    yield [line, shown(chat).status]

@@ -27,6 +27,7 @@ SKIP = '<button type="button" class="skip" data-focus="#composer textarea">Skip 
 TITLE = "<h1>Persona bot <span>describe someone, then talk to them</span></h1>"
 TO_PERSONA = '<button type="button" class="quiet" data-scroll="persona" aria-label="Edit persona">Edit</button>'
 TO_CHAT = '<button type="button" class="quiet" data-scroll="talk">Back to the chat</button>'
+SETTINGS = '<button type="button" aria-expanded="false" aria-controls="settings">Settings</button>'
 FOR_PROGRAMS = '<button type="button" class="for-programs" data-press="footer .show-api">Use this page from a program</button>'
 CHATS = (
     '<button type="button" class="quiet" popovertarget="earlier">Chats</button>'
@@ -34,6 +35,7 @@ CHATS = (
     "<p>Kept in this browser only: the last 20 chats, your personas and settings. The server keeps nothing.</p>"
     '<button type="button" class="quiet forget">Forget everything</button></div>'
 )
+IN_TURN = '<span title="This kind of model cannot write for several visitors in the same pass, which is slower.">, one reply at a time</span>'
 MEMORY_MATTERS = 30  # per cent left, from which on the page speaks of it
 
 
@@ -191,11 +193,11 @@ def counter(text: str) -> str:
     return f'<p class="counter"{full} aria-live="polite"><b>{used}</b>/{MAX_SENTENCES} sentences, one a line</p>'
 
 
-def model_line(name: str | None, device: str) -> str:
-    """The model and where it runs, or that it is still loading (`name` None)."""
+def model_line(name: str | None, device: str, in_turn: bool = False) -> str:
+    """The model and where it runs, or that it is still loading (`name` None); `in_turn`: it writes one reply after the other."""
     if name is None:
         return '<p class="model" data-loading="true" role="status">The model is loading…</p>'
-    return f'<p class="model" role="status"><span class="unseen">Model: </span><b>{escape(name)}</b> on {escape(device)}</p>'
+    return f'<p class="model" role="status"><span class="unseen">Model: </span><b>{escape(name)}</b> on {escape(device)}{IN_TURN if in_turn else ""}</p>'
 
 
 def status(chat: Conversation, used: int, room: int) -> str:

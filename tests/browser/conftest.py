@@ -75,7 +75,7 @@ def open_page(browser, page_url):
         backend.use(model)
         contexts.append(browser.new_context(**(options or DESKTOP)))
         page = contexts[-1].new_page()
-        page.set_default_timeout(40_000)
+        page.set_default_timeout(60_000)
         page.on(
             "console",
             lambda message: (

@@ -1,7 +1,17 @@
 """What a visitor's hands do, and what their eyes see, for the browser's tests."""
 
 import functools
+import itertools
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import expect
+
+from page.backend import Progress
+
+expect.set_options(timeout=60_000)
 
 REPLY = '.them:not([data-number="-1"]) p:not(.dots)'
 
@@ -42,11 +52,23 @@ def wait_for_replies(page, count: int) -> list[str]:
     return replies(page)
 
 
-def wait_for_text(page, selector: str, text: str) -> None:
-    page.wait_for_function(
-        "([selector, text]) => document.querySelector(selector)?.value == text",
-        arg=[selector, text],
-    )
+def expect_replies(page, texts: list[str]) -> None:
+    expect(page.locator(REPLY)).to_have_text(texts, use_inner_text=True)
+
+
+def expect_messages(page, texts: list[str]) -> None:
+    expect(page.locator(".you p")).to_have_text(texts, use_inner_text=True)
+
+
+@contextmanager
+def unanswered(page) -> Iterator[None]:
+    """What the page asks of the server within the block gets there only after it."""
+    waiting = []
+    page.route("**/queue/join*", lambda route: waiting.append(route))
+    yield
+    page.route("**/queue/join*", lambda route: route.continue_())  # later ones pass at once
+    for route in waiting:
+        route.continue_()
 
 
 def retry(page, number: int) -> str:
@@ -57,6 +79,28 @@ def retry(page, number: int) -> str:
     )
     button(page, "Send").wait_for()
     return replies(page)[-1]
+
+
+def long_reply(persona, turns, settings, stop):
+    """In place of `backend._write`: a reply that grows until somebody ends it."""
+    for count in range(1, 300):
+        if stop.wait(0.4):  # slow enough for a browser on a busy machine to do something besides
+            return
+        yield Progress("word " * count, count, 1.0)
+
+
+def held(model, monkeypatch, after: int) -> threading.Event:
+    """The model waits behind so many passes until the event is set."""
+    go, forward, passes = threading.Event(), model.backend.model.forward, itertools.count()
+
+    @functools.wraps(forward)
+    def waiting(*args, **options):
+        if next(passes) >= after:
+            go.wait(60)
+        return forward(*args, **options)
+
+    monkeypatch.setattr(model.backend.model, "forward", waiting)
+    return go
 
 
 def slow(model, monkeypatch, seconds: float = 0.1) -> None:

@@ -6,11 +6,23 @@ Run: `python -m pytest tests/browser`
 import re
 import time
 
+from playwright.sync_api import expect
+
 from page import backend
 from page.events import PRESETS
 from persona_bot.persona import persona_text
 from tests.browser.conftest import DESKTOP, PHONE, SCREENSHOTS
-from tests.browser.driving import ask, box, button, persona_box, replies, slow, wait_for_replies
+from tests.browser.driving import (
+    ask,
+    box,
+    button,
+    expect_messages,
+    expect_replies,
+    held,
+    long_reply,
+    persona_box,
+    wait_for_replies,
+)
 
 MARKUP = [
     "<script>alert(1)</script><img src=http://evil.example/a.png onerror=alert(1)>",
@@ -24,7 +36,7 @@ def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
     page = open_page(real)
     button(page, "Tom, soldier").click()
     page.get_by_role("heading", name="Say hello to Tom").wait_for()
-    assert persona_box(page).input_value() == persona_text(PRESETS["soldier"])
+    expect(persona_box(page)).to_have_value(persona_text(PRESETS["soldier"]))
 
     page.evaluate(
         """() => {
@@ -42,42 +54,33 @@ def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
     )
     assert re.search(r"\d+ tokens/s", page.locator("#status").text_content())
 
-    quick = real.backend.model.forward  # a short reply would end before a hand reaches the button
-    monkeypatch.setattr(
-        real.backend.model, "forward", lambda parts: (time.sleep(0.5), quick(parts))[1]
-    )
+    go = held(real, monkeypatch, after=3)  # else a short reply ends before a hand is at the button
     button(page, "Retry").click()
     page.locator(".them p[data-writing]").wait_for()
     button(page, "Stop").click()
+    go.set()
     assert len(wait_for_replies(page, 1)[0]) > 0
-    assert page.locator(".alternatives span").inner_text() == "2/2"
+    expect(page.locator(".alternatives span")).to_have_text("2/2")
     monkeypatch.undo()
 
     persona_box(page).fill(persona_text(PRESETS["soldier"]) + "\ni have a pet parrot named rico.")
     page.get_by_text("The persona changed. It counts from the next reply.").wait_for()
     ask(page, "Do you have a pet?")
     wait_for_replies(page, 2)
-    assert page.locator(".notice").all_inner_texts() == ["The persona changed here."]
+    expect(page.locator(".notice")).to_have_text(["The persona changed here."])
     SCREENSHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SCREENSHOTS / "desktop-light-edited.png")
 
     button(page, "Undo").click()
-    page.wait_for_function(
-        "() => document.querySelectorAll('.them').length == 2"
-    )  # one is the greeting
-    assert box(page).input_value() == "Do you have a pet?"
+    expect(page.locator(".them")).to_have_count(2)  # one is the greeting
+    expect(box(page)).to_have_value("Do you have a pet?")
 
     button(page, "Edit message 1").click()
     page.get_by_text("Your next message replaces the marked one").wait_for()
-    page.wait_for_function(
-        "() => document.querySelector('#composer textarea').value == 'What do you do all day?'"
-    )
+    expect(box(page)).to_have_value("What do you do all day?")
     ask(page, "What is your job?")
-    page.wait_for_function(
-        "() => document.querySelector('.you p').textContent == 'What is your job?'"
-    )
     wait_for_replies(page, 1)
-    assert page.locator(".you p").all_inner_texts() == ["What is your job?"]
+    expect_messages(page, ["What is your job?"])
 
 
 def test_light_dark_and_phone_are_photographed(open_page, real):
@@ -108,7 +111,7 @@ def test_a_phone_shows_the_talk_without_sideways_scrolling(open_page, tiny):
     page = open_page(tiny, **PHONE)
     for open_settings in (False, True):
         if open_settings:
-            button(page, "Settings ▼").click()
+            button(page, "Settings").click()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.evaluate("scrollTo(0, 0)")
     for element in (
@@ -131,7 +134,7 @@ def test_every_control_has_a_name(open_page, tiny):
     page = open_page(tiny)
     ask(page, "hi")
     wait_for_replies(page, 1)
-    button(page, "Settings ▼").click()
+    button(page, "Settings").click()
     button(page, "Edit message 1").click()
     page.get_by_role("slider").first.wait_for()
     session = page.context.new_cdp_session(page)
@@ -167,7 +170,7 @@ def test_the_keyboard_is_enough(open_page, tiny):
                 "(document.activeElement.getAttribute('aria-label') || document.activeElement.textContent).trim()"
             )
         )
-    wanted = {"Copy link", "Send", "Retry", "Undo", "New chat", "Edit message 1", "Settings ▼"}
+    wanted = {"Copy link", "Send", "Retry", "Undo", "New chat", "Edit message 1", "Settings"}
     assert {name.replace("\n", " ") for name in wanted} <= {
         re.sub(r"\s+", " ", name) for name in reached
     }
@@ -176,7 +179,7 @@ def test_the_keyboard_is_enough(open_page, tiny):
 
 def test_links_bring_a_persona(open_page, tiny, page_url):
     page = open_page(tiny, "?persona=soldier")
-    assert persona_box(page).input_value() == persona_text(PRESETS["soldier"])
+    expect(persona_box(page)).to_have_value(persona_text(PRESETS["soldier"]))
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     button(page, "Copy link").click()
     page.get_by_text("Link copied. Whoever opens it meets this persona.").wait_for()
@@ -189,7 +192,7 @@ def test_links_bring_a_persona(open_page, tiny, page_url):
     )
     link = page.evaluate("navigator.clipboard.readText()")
     other = open_page(tiny, link.removeprefix(page_url))
-    assert persona_box(other).input_value() == "i am <b>bold</b> & 100% me.\ni like tea?"
+    expect(persona_box(other)).to_have_value("i am <b>bold</b> & 100% me.\ni like tea?")
     other.get_by_role("heading", name="Say hello to your persona").wait_for()
 
 
@@ -198,14 +201,15 @@ def test_a_link_over_the_limit_keeps_its_text_and_names_the_line(open_page, tiny
     page.get_by_test_id("toast-body").get_by_text(
         "Line 2 has a sentence of 201 characters"
     ).wait_for()
-    assert persona_box(page).input_value() == "fine.\n" + "x" * 201
+    expect(persona_box(page)).to_have_value("fine.\n" + "x" * 201)
     page.get_by_test_id("toast-close").click()
     page.get_by_test_id("toast-body").wait_for(state="detached")
     box(page).fill("hi")
     button(page, "Send").click()
     page.get_by_test_id("toast-body").nth(0).wait_for()
-    page.wait_for_function("() => document.querySelector('#composer textarea').value == 'hi'")
-    assert replies(page) == [] and page.locator("#just-sent .you").count() == 0
+    expect(box(page)).to_have_value("hi")
+    expect_replies(page, [])
+    expect(page.locator("#just-sent .you")).to_have_count(0)
 
 
 def test_hints_for_what_cannot_be_sent(open_page, tiny):
@@ -217,7 +221,7 @@ def test_hints_for_what_cannot_be_sent(open_page, tiny):
     page.get_by_text(
         "The message has 1,001 characters and at most 1,000 fit; shorten it."
     ).wait_for()
-    assert box(page).input_value() == "a" * 1001
+    expect(box(page)).to_have_value("a" * 1001)
     persona_box(page).fill("\n".join(f"i have {n} cats." for n in range(13)))
     page.locator(".counter[data-over]").get_by_text("Line 13").wait_for()
 
@@ -232,7 +236,7 @@ def test_markup_is_shown_as_text(open_page, tiny, monkeypatch):
         persona_box(page).fill(text)
         ask(page, text)
         assert wait_for_replies(page, count) == MARKUP[:count]
-    assert page.locator(".you p").all_inner_texts() == MARKUP
+    expect_messages(page, MARKUP)
     assert (
         page.locator("#talk :is(script, img, iframe, form, video, a, b, em, strong, code)").count()
         == 0
@@ -245,9 +249,7 @@ def test_a_failed_reply_is_told_and_the_next_one_comes(open_page, tiny, monkeypa
         patch.setattr(tiny.backend.model, "forward", lambda parts: 1 / 0)
         ask(page, "hi there")
         page.get_by_text("The model failed during the reply; send the message again.").wait_for()
-        page.wait_for_function(
-            "() => document.querySelector('#composer textarea').value == 'hi there'"
-        )
+        expect(box(page)).to_have_value("hi there")
         page.get_by_role("heading", name="Say hello").wait_for()
     box(page).press("Enter")
     wait_for_replies(page, 1)
@@ -259,17 +261,17 @@ def test_two_windows_do_not_share_a_chat(open_page, tiny):
     ask(two, "i am two")
     for page, said in ((one, "i am one"), (two, "i am two")):
         wait_for_replies(page, 1)
-        assert page.locator(".you p").all_inner_texts() == [said]
+        expect_messages(page, [said])
 
 
 def test_closing_the_window_frees_its_place(open_page, tiny, monkeypatch):
-    slow(tiny, monkeypatch)
+    monkeypatch.setattr(backend, "_write", long_reply)
     page = open_page(tiny)
     ask(page, "hi")
     page.locator(".them p[data-writing]").wait_for()
     assert len(backend.running) == 1
     page.close()
-    end = time.monotonic() + 2
+    end = time.monotonic() + 30
     while backend.running and time.monotonic() < end:
         time.sleep(0.02)
     assert backend.running == set()

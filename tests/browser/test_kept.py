@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-import time
+
+from playwright.sync_api import expect
 
 from page import backend
 from page.events import PRESETS
@@ -18,12 +19,14 @@ from tests.browser.driving import (
     ask,
     box,
     button,
-    messages,
+    expect_messages,
+    expect_replies,
+    long_reply,
     persona_box,
     replies,
     retry,
+    unanswered,
     wait_for_replies,
-    wait_for_text,
 )
 from tests.browser.line import Line
 from tests.page.test_start import ROOT, free_port, wait_until_ready  # noqa: F401
@@ -43,25 +46,31 @@ def make_a_chat(page) -> list[str]:
     ask(page, "hi")
     wait_for_replies(page, 1)
     retry(page, 2)
-    button(page, "Settings ▼").click()
+    button(page, "Settings").click()
     page.get_by_label("Temperature").first.fill("1.1")
     page.get_by_label("Temperature").first.press("Tab")
     box(page).fill("a draft")
-    page.wait_for_function(
-        "() => JSON.parse(localStorage['persona-bot:settings'] ?? '{}').temperature == 1.1"
-    )
+    wait_for_kept(page, "settings", '"temperature":1.1')
+    wait_for_kept(page, "now:draft", "a draft")
     return replies(page)
 
 
+def wait_for_kept(page, key: str, text: str) -> None:
+    page.wait_for_function(
+        "([key, text]) => localStorage[`persona-bot:${key}`]?.includes(text)", arg=[key, text]
+    )
+
+
 def check_the_chat(page, shown: list[str]) -> None:
-    wait_for_text(page, "#composer textarea", "a draft")
-    assert replies(page) == shown and messages(page) == ["hi"]
-    assert page.locator(".alternatives span").inner_text() == "2/2"
-    assert persona_box(page).input_value() == MINE
-    assert page.get_by_label("Name", exact=True).input_value() == "Zoe, map seller"
-    button(page, "Settings ▼").click()
-    assert page.get_by_label("Temperature").first.input_value() == "1.1"
-    assert number_box(page).input_value() == ""
+    expect(box(page)).to_have_value("a draft")
+    expect_replies(page, shown)
+    expect_messages(page, ["hi"])
+    expect(page.locator(".alternatives span")).to_have_text("2/2")
+    expect(persona_box(page)).to_have_value(MINE)
+    expect(page.get_by_label("Name", exact=True)).to_have_value("Zoe, map seller")
+    button(page, "Settings").click()
+    expect(page.get_by_label("Temperature").first).to_have_value("1.1")
+    expect(number_box(page)).to_have_value("")
 
 
 def test_a_reload_the_back_button_and_a_new_tab_keep_everything(open_page, tiny, page_url):
@@ -78,17 +87,39 @@ def test_a_reload_the_back_button_and_a_new_tab_keep_everything(open_page, tiny,
     ask(other, "in the new tab")
     wait_for_replies(other, 2)
     button(other, "Chats").click()
-    assert other.locator("#earlier .open b").all_inner_texts()[:2] == ["hi", "hi"]
+    for place in (0, 1):
+        expect(other.locator("#earlier .open b").nth(place)).to_have_text("hi")
     page.reload()
     check_the_chat(page, shown)
 
 
-def long_reply(persona, turns, settings, stop):
-    for count in range(1, 300):
-        time.sleep(0.1)
-        if stop.is_set():
-            return
-        yield backend.Progress("word " * count, count, 1.0)
+def test_what_is_chosen_right_after_settings_open_stays_on_a_slow_machine(open_page, tiny):
+    page = open_page(tiny)
+    page.evaluate("window.requestAnimationFrame = draw => setTimeout(draw, 1000, 0)")  # late frames
+    button(page, "Settings").click()
+    page.get_by_label("Temperature").first.fill("1.1")
+    number_box(page).fill("7")
+    number_box(page).press("Tab")
+    page.wait_for_timeout(1500)  # the frame has come
+    expect(page.get_by_label("Temperature").first).to_have_value("1.1")
+    expect(number_box(page)).to_have_value("7")
+    wait_for_kept(page, "settings", '"temperature":1.1')
+    wait_for_kept(page, "settings", '"seed":7')
+
+
+def test_the_values_of_the_start_never_take_the_place_of_kept_settings(open_page, tiny, page_url):
+    kept = {"temperature": 1.1, "top_p": 0.5, "seed": 7}
+    page = open_page(tiny).context.new_page()
+    page.add_init_script(f"localStorage['persona-bot:settings'] = {json.dumps(json.dumps(kept))}")
+    with unanswered(page):
+        page.goto(page_url)
+        button(page, "Send").wait_for()
+        number_box(page).wait_for(state="attached")
+        page.wait_for_timeout(500)
+        assert json.loads(page.evaluate("localStorage['persona-bot:settings']")) == kept
+    button(page, "Settings").click()
+    expect(page.get_by_label("Temperature").first).to_have_value("1.1")
+    expect(number_box(page)).to_have_value("7")
 
 
 def test_a_connection_lost_in_the_middle_of_a_reply_loses_nothing(
@@ -100,7 +131,7 @@ def test_a_connection_lost_in_the_middle_of_a_reply_loses_nothing(
     ask(page, "first")
     first = wait_for_replies(page, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(backend, "write", long_reply)
+        patch.setattr(backend, "_write", long_reply)
         ask(page, "second")
         page.locator("[data-writing]").wait_for()
         box(page).fill("are you there?")
@@ -111,11 +142,11 @@ def test_a_connection_lost_in_the_middle_of_a_reply_loses_nothing(
             line.cut()
             page.wait_for_timeout(2500)
             line.mend()
-    page.wait_for_function("() => document.querySelectorAll('.you').length == 2")
-    wait_for_text(page, "#composer textarea", "are you there?")
-    assert messages(page) == ["first", "second"]
-    assert replies(page)[0] == first[0] and replies(page)[1].startswith("word word")
-    assert persona_box(page).input_value() == MINE
+    expect(box(page)).to_have_value("are you there?")
+    expect_messages(page, ["first", "second"])
+    again = wait_for_replies(page, 2)
+    assert again[0] == first[0] and again[1].startswith("word word")
+    expect(persona_box(page)).to_have_value(MINE)
     ask(page, "now?")
     wait_for_replies(page, 3)
     line.close()
@@ -157,19 +188,22 @@ def test_earlier_chats_and_own_personas_open_again_and_can_be_forgotten(open_pag
     button(page, "Chats").click()
     page.locator("#earlier .open").first.click()
     page.get_by_role("heading", name="Zoe, map seller", exact=True).wait_for()
-    assert replies(page) == shown and persona_box(page).input_value() == MINE
+    expect_replies(page, shown)
+    expect(persona_box(page)).to_have_value(MINE)
     button(page, "Tom, soldier").click()
     page.get_by_role("heading", name="Say hello to Tom").wait_for()
     page.locator("#own-cards .card").click()
     page.get_by_role("heading", name="Say hello to Zoe").wait_for()
-    assert persona_box(page).input_value() == MINE and box(page).input_value() == "a draft"
+    expect(persona_box(page)).to_have_value(MINE)
+    expect(box(page)).to_have_value("a draft")
 
     button(page, "Chats").click()
     button(page, "Forget everything").click()
     button(page, "Sure? Forget everything").click()
     page.get_by_role("heading", name="Say hello to Willow").wait_for()
-    assert persona_box(page).input_value() == persona_text(PRESETS["environmentalist"])
-    assert box(page).input_value() == "" and page.locator("#own-cards .card").count() == 0
+    expect(persona_box(page)).to_have_value(persona_text(PRESETS["environmentalist"]))
+    expect(box(page)).to_have_value("")
+    expect(page.locator("#own-cards .card")).to_have_count(0)
     stored = page.evaluate("Object.keys(localStorage).filter(k => k.includes(':chat'))")
     assert stored == []
 
@@ -185,23 +219,23 @@ def test_one_click_never_destroys_what_was_written(open_page, tiny):
     button(page, "Tom, soldier").click()
     page.get_by_role("heading", name="Say hello to Tom").wait_for()
     button(page, "Undo").click()
-    wait_for_text(page, "#persona-text textarea", drawn)
+    expect(persona_box(page)).to_have_value(drawn)
     button(page, "Undo").click()
-    wait_for_text(page, "#persona-text textarea", MINE)
-    assert box(page).input_value() == "a draft"
+    expect(persona_box(page)).to_have_value(MINE)
+    expect(box(page)).to_have_value("a draft")
     box(page).press("Enter")
     wait_for_replies(page, 1)
     box(page).fill("another draft")
     for leave in (lambda: button(page, "Cancel").click(), lambda: box(page).press("Escape")):
         button(page, "Edit message 1").click()
-        wait_for_text(page, "#composer textarea", "a draft")
+        expect(box(page)).to_have_value("a draft")
         leave()
-        wait_for_text(page, "#composer textarea", "another draft")
+        expect(box(page)).to_have_value("another draft")
     button(page, "New chat").click()
     page.get_by_role("heading", name="Say hello to your persona").wait_for()
     button(page, "Undo").click()
-    page.wait_for_function("() => document.querySelectorAll('.you').length == 1")
-    assert box(page).input_value() == "another draft"
+    expect(page.locator(".you")).to_have_count(1)
+    expect(box(page)).to_have_value("another draft")
 
 
 def test_a_broken_store_gets_one_sentence_and_the_page_works(open_page, tiny, page_url):
@@ -232,6 +266,6 @@ def test_a_broken_store_gets_one_sentence_and_the_page_works(open_page, tiny, pa
     other.locator("#earlier .open").first.click()
     damaged = "That is no conversation of this page, or it is damaged; nothing was changed."
     other.get_by_text(damaged, exact=True).wait_for()
-    assert other.locator("#page img, .cards img, #earlier img").count() == 0
+    expect(other.locator("#page img, .cards img, #earlier img")).to_have_count(0)
     ask(other, "hi")
     wait_for_replies(other, 1)

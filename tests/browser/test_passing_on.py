@@ -8,10 +8,12 @@ import json
 import struct
 import zlib
 
+from playwright.sync_api import expect
+
 from page.cards import write_card
 from persona_bot.persona import Persona
 from tests.browser.conftest import DESKTOP, SCREENSHOTS
-from tests.browser.test_browser import ask, box, button, persona_box, replies, wait_for_replies
+from tests.browser.driving import ask, box, button, persona_box, replies, wait_for_replies
 from train.data.dialogues import read_dialogues
 
 CLIPBOARD = {**DESKTOP, "permissions": ["clipboard-read", "clipboard-write"]}
@@ -39,6 +41,10 @@ def download(page, entry: str):
 
 def said(page) -> list[str]:
     return page.locator("#scroll .said p").all_inner_texts()
+
+
+def expect_said(page, texts: list[str]) -> None:
+    expect(page.locator("#scroll .said p")).to_have_text(texts, use_inner_text=True)
 
 
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
@@ -69,7 +75,8 @@ def test_a_link_holds_the_chat_and_who_opens_it_can_go_on(open_page, tiny, page_
     friend.on("request", lambda request: requests.append(request.url + (request.post_data or "")))
     friend.goto(link)
     friend.locator(".you").wait_for()
-    assert said(friend) == before and friend.url == page_url
+    expect_said(friend, before)
+    assert friend.url == page_url
     assert not any(link.split("#chat=")[1] in r.split("queue/join")[0] for r in requests)
     friend.screenshot(path=SCREENSHOTS / "desktop-light-shared.png")
     ask(friend, "and you?")
@@ -77,7 +84,7 @@ def test_a_link_holds_the_chat_and_who_opens_it_can_go_on(open_page, tiny, page_
     now = said(friend)
     friend.reload()
     friend.locator(".you").nth(1).wait_for()
-    assert said(friend) == now  # not the link's again
+    expect_said(friend, now)  # not the link's again
 
 
 def test_a_broken_link_says_so_and_loses_nothing(open_page, tiny, page_url):
@@ -90,7 +97,7 @@ def test_a_broken_link_says_so_and_loses_nothing(open_page, tiny, page_url):
     button(page, "Chats").click()
     page.locator("#earlier .open", has_text="hello").click()
     page.locator(".you").wait_for()
-    assert said(page) == before
+    expect_said(page, before)
 
 
 def test_a_message_and_the_chat_are_copied(open_page, tiny):
@@ -121,7 +128,7 @@ def test_a_chat_is_downloaded_and_opened_again(open_page, tiny):
     page.locator(".invitation").wait_for()
     bring(page, "chat.json", content)
     page.locator(".you").wait_for()
-    assert said(page) == before
+    expect_said(page, before)
 
 
 def test_the_chosen_reply_is_gold_in_the_training_dialogue(open_page, tiny):
@@ -143,8 +150,8 @@ def test_a_card_goes_out_and_comes_back_as_json_and_as_png(open_page, tiny):
     page = open_page(tiny)
     bring(page, "card.json", write_card(OCTOPUS).encode())
     page.get_by_role("heading", name="Say hello to Olga").wait_for()
-    assert persona_box(page).input_value() == "i am olga.\n<b>i have</b> eight arms."
-    assert said(page) == ["hi!"]
+    expect(persona_box(page)).to_have_value("i am olga.\n<b>i have</b> eight arms.")
+    expect_said(page, ["hi!"])
     for entry, name in (
         ("Download the persona as a card (PNG)", "olga.png"),
         ("Download the persona as a card (JSON)", "olga-card.json"),
@@ -156,7 +163,7 @@ def test_a_card_goes_out_and_comes_back_as_json_and_as_png(open_page, tiny):
         page.get_by_role("heading", name="Say hello to Olga").wait_for(state="detached")
         bring(page, name, content)
         page.get_by_role("heading", name="Say hello to Olga").wait_for()
-        assert persona_box(page).input_value() == "i am olga.\n<b>i have</b> eight arms."
+        expect(persona_box(page)).to_have_value("i am olga.\n<b>i have</b> eight arms.")
     picture = page.evaluate(
         "data => new Promise(done => { const i = new Image(); i.onload = () => done([i.width, i.height]); i.src = data; })",
         "data:image/png;base64," + base64.b64encode(download(page, "Download the persona as a card (PNG)").path().read_bytes()).decode(),
@@ -172,7 +179,7 @@ def test_a_strangers_png_is_only_looked_through_for_its_card(open_page, tiny):
     chunk = b"ccv3\0" + base64.b64encode(card.encode())
     bring(page, "bomb.png", png((b"IDAT", zlib.compress(bytes(4_000_000))), (b"tEXt", chunk)))
     page.get_by_text("Left out of this card: the lorebook.").wait_for()
-    assert persona_box(page).input_value() == "my name is Anna.\ni am a baker."
+    expect(persona_box(page)).to_have_value("my name is Anna.\ni am a baker.")
     assert page.locator("img").count() == pictures
 
 
@@ -195,4 +202,5 @@ def test_files_that_are_none_get_one_sentence_and_change_nothing(open_page, tiny
         page.get_by_text(sentence).first.wait_for()
         page.get_by_text(sentence).first.click(force=True)  # a toast goes when it is pressed
         page.get_by_text(sentence).first.wait_for(state="detached")
-    assert persona_box(page).input_value() == text and box(page).input_value() == "a draft"
+    expect(persona_box(page)).to_have_value(text)
+    expect(box(page)).to_have_value("a draft")

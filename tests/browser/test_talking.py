@@ -3,9 +3,11 @@
 Run: `python -m pytest tests/browser/test_talking.py`
 """
 
+from playwright.sync_api import expect
+
 from page import backend
 from tests.browser.conftest import DESKTOP, PHONE, SCREENSHOTS
-from tests.browser.test_browser import ask, box, button, persona_box, slow, wait_for_replies
+from tests.browser.driving import ask, box, button, long_reply, persona_box, slow, wait_for_replies
 
 
 def let_them_talk(page, who: str) -> None:
@@ -15,9 +17,8 @@ def let_them_talk(page, who: str) -> None:
 
 def test_two_personas_talk_until_a_visitor_steps_in(open_page, tiny, monkeypatch):
     page = open_page(tiny)
-    slow(tiny, monkeypatch, 0.02)
+    slow(tiny, monkeypatch, 0.05)
     let_them_talk(page, "astronaut")
-    page.locator("#growing .you [data-writing]").wait_for()  # a line streams in the visitor's place
     page.locator('#transcript .them[data-number="1"]').wait_for()
     page.screenshot(path=SCREENSHOTS / "desktop-light-talking.png")
     box(page).fill("hello you two")
@@ -27,21 +28,21 @@ def test_two_personas_talk_until_a_visitor_steps_in(open_page, tiny, monkeypatch
     button(page, "Send").wait_for()
     names = page.locator("#transcript .you .by").all_inner_texts()
     assert names[:2] == ["Ruth", "Ruth"] and names[-1] == "You" and names.count("You") == 1
-    assert box(page).input_value() == ""
+    expect(box(page)).to_have_value("")
 
 
 def test_stop_ends_the_talk(open_page, tiny, monkeypatch):
     page = open_page(tiny, **PHONE)
-    slow(tiny, monkeypatch, 0.05)
+    monkeypatch.setattr(backend, "_write", long_reply)
     let_them_talk(page, "soldier")
-    page.locator("#growing .you [data-writing]").wait_for()
+    page.locator("#growing .you [data-writing]").wait_for()  # a line streams in the visitor's place
     button(page, "Stop").click()
     page.get_by_text("Tom and Willow have talked.").wait_for()
     button(page, "Send").wait_for()
-    count = page.locator("#transcript .you").count()
-    page.wait_for_timeout(500)
-    assert page.locator("#transcript .you").count() == count == 0
-    assert box(page).input_value() == ""
+    expect(page.locator("#transcript .you")).to_have_count(0)
+    page.wait_for_timeout(500)  # nobody goes on by themselves
+    expect(page.locator("#transcript .you")).to_have_count(0)
+    expect(box(page)).to_have_value("")
 
 
 def test_the_sentences_that_a_reply_used_are_marked_under_it_and_in_the_text_box(
@@ -54,7 +55,7 @@ def test_the_sentences_that_a_reply_used_are_marked_under_it_and_in_the_text_box
     page.locator(".why summary").click()
     marked = page.locator("#why li").all_inner_texts()
     assert marked == persona_box(page).input_value().split("\n")[1:3]
-    assert page.locator("#marks mark").all_inner_texts() == marked
+    expect(page.locator("#marks mark")).to_have_text(marked)
     page.screenshot(path=SCREENSHOTS / "desktop-light-why.png")
     persona_box(page).press("End")
     persona_box(page).type(" and more")

@@ -3,23 +3,26 @@
 Run: `python -m pytest tests/page/test_backend.py`
 """
 
+import re
 import threading
 from types import SimpleNamespace
 
 import pytest
 
-from page import backend, why
+from page import backend, opening, why
 from page.conversation import Conversation, Exchange
+from persona_bot.persona import Persona
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
-from tests.models import batched_model
+from tests.models import batched_model, plain_model
 
 
 @pytest.fixture
 def model(chat_model, chat_tokenizer, monkeypatch) -> LocalModel:
     model = batched_model(chat_model, chat_tokenizer)
     monkeypatch.setattr(backend, "model", model)
-    monkeypatch.setattr(backend, "ready", SimpleNamespace(is_set=lambda: True))
+    monkeypatch.setattr(backend, "ready", threading.Event())
+    backend.ready.set()
     return model
 
 
@@ -59,6 +62,16 @@ def test_where_nobody_can_tell_why_the_first_reply_says_so(model, environmentali
     assert "a GPU would have to be borrowed a second time" in why.found(chat)
     chat.exchanges *= 2  # said once
     assert why.found(chat) == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "said"), [(plain_model, ", one reply at a time"), (batched_model, "")]
+)
+def test_a_model_that_writes_in_turn_says_so(chat_model, chat_tokenizer, model, make, said):
+    backend.use(make(chat_model, chat_tokenizer))
+    *_, (line, _) = opening.model_arrives(answered(Persona("", ("i am ann.",))))
+    words = re.sub("<[^>]*>", "", line)
+    assert words == f"Model: tiny on CPU{said}"
 
 
 def test_what_was_used_is_asked_once_for_each_reply(model, environmentalist, monkeypatch):

@@ -58,12 +58,6 @@ window.personaPage = {
 		// what the site and the browser take of it, leaves the message box in sight.
 		const height = `clamp(400px, ${screen.height - 340}px, 720px)`;
 		if (window.self !== window.top) document.documentElement.style.setProperty("--talk-height", height);
-		document.addEventListener("click", (event) => {
-			const { scroll, press, focus } = event.target.closest("button")?.dataset ?? {};
-			if (scroll) document.getElementById(scroll).scrollIntoView({ behavior: "smooth" });
-			if (focus) document.querySelector(focus).focus();
-			if (press) document.querySelector(press).click(); // Gradio's own button, in the footer that we hide
-		});
 		personaPage.box().addEventListener("input", () => personaStore.draft());
 		personaPage.focusMessage();
 	},
@@ -144,3 +138,13 @@ window.personaPage = {
 		}
 	},
 };
+
+// What buttons do that no server is asked for: they work from the first moment.
+document.addEventListener("click", (event) => {
+	const button = event.target.closest("button");
+	const { scroll, press, focus } = button?.dataset ?? {};
+	if (scroll) document.getElementById(scroll).scrollIntoView({ behavior: "smooth" });
+	if (focus) document.querySelector(focus).focus();
+	if (press) document.querySelector(press).click(); // Gradio's own button, in the footer that we hide
+	if (button?.getAttribute("aria-controls") === "settings") button.ariaExpanded = String(button.ariaExpanded !== "true");
+});

@@ -39,6 +39,7 @@ window.personaStore = (() => {
 	let current = null; // the record of the chat on the screen
 	let opened = null; // what was said in it when the page opened
 	let forgotten = false;
+	let arrived = false; // the server's answer to what the page opened with, the kept settings among it
 
 	const link = () => new URLSearchParams(location.search).get("persona") ?? "";
 	const list = (name) => (Array.isArray(all.get(name)) ? all.get(name) : []);
@@ -102,8 +103,14 @@ window.personaStore = (() => {
 			now.set("draft", [personaPage.draft, personaPage.sending, box].filter(Boolean).join(" "));
 		},
 
+		arrived(...settings) {
+			arrived = true;
+			personaStore.keepSettings(...settings);
+		},
+
+		// Gradio reports the values of the start as changes, too; they must not take the place of kept ones.
 		keepSettings(...values) {
-			if (!forgotten) all.set("settings", Object.fromEntries(personaNames.settings.map((name, k) => [name, values[k]])));
+			if (arrived && !forgotten) all.set("settings", Object.fromEntries(personaNames.settings.map((name, k) => [name, values[k]])));
 		},
 
 		// What the page opens with: this tab's chat, in a new tab the latest; a link to a persona begins afresh.
