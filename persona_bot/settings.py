@@ -23,7 +23,7 @@ def setting(
     low: float = 0,
     high: float = 1,
     *,
-    label: str,
+    label: str = "",
     help: str,
     step: float = 1,
     unit: str = "",

@@ -9,6 +9,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,34 +17,14 @@ from persona_bot.errors import UserError
 from train.recipes.pipelines import is_main_process
 from train.run.facts import read_facts
 
-SFT_HELP = {
-    "epochs": "how often each dialogue is read; few dialogues need more",
-    "learning_rate": "how far a step goes; too high forgets how to speak",
-    "row_length": "tokens a row: conversations are packed into rows, and one that is longer is cut in two",
-    "batch_rows": "rows at a time: more fill a GPU, and need its memory",
-    "accumulate": "passes before a step; with few dialogues 1, or there are no steps",
-    "warmup": "share of all steps in which the learning rate rises from nothing",
-    "weight_decay": "how strongly weights are pulled towards 0",
-    "lora_rank": "size of the adapter; 0 trains every weight",
-    "lora_alpha": "how strongly the adapter speaks, divided by its rank",
-    "lora_dropout": "share of the adapter's inputs left out at random",
-    "both_sides": "learn what the partner says too",
-    "rivals": "wrong replies that each right one is told apart from; 0: none",
-    "rival_weight": "how much telling apart counts against saying",
-    "gradient_checkpointing": "less memory for a third more time",
-    "bf16": "multiply in bfloat16, twice as fast where the processor can",
-    "save_every": "steps between checkpoints, and between validations",
-    "patience": "validations without a better loss before training stops",
-    "seed": "the same seed trains the same model",
-    "report_to": "where the losses go besides log.jsonl: tensorboard, wandb or trackio",
-}
-
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line. Settings of recipe sft are in the result where they were given only. Raises UserError."""
     from persona_bot.checkpoints.files import BASE_MODEL
-    from train.recipes.sft_settings import SftSettings, field_types
+    from persona_bot.settings import add_flags
+    from train.recipes.sft_settings import NUMBERS, RENAMED, SftSettings, field_types
 
+    types = field_types()
     usage = "python -m train.finetune --data FILE --out FOLDER [options]; --help lists them"
     parser = argparse.ArgumentParser(
         prog="python -m train.finetune", usage=usage, description=__doc__.split("\n\n")[0]
@@ -83,6 +64,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     group.add_argument(
         "--overwrite", action="store_true", help="train anew in an --out that holds something"
     )
+    tracker = next(each for each in fields(SftSettings) if each.name == "report_to")
+    group.add_argument(
+        "--report-to", default=argparse.SUPPRESS, metavar="TRACKER", help=tracker.metadata["help"]
+    )
     group = parser.add_argument_group("afterwards")
     group.add_argument(
         "--score-dialogues",
@@ -101,20 +86,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="USER/NAME",
         help="also create or update a Space that runs the page on this model",
     )
-    group = parser.add_argument_group(
-        "recipe sft", "learning rate: 4e-4 for LoRA, 5e-5 with --lora-rank 0"
-    )
-    for name, kind in field_types().items():
-        how = (
-            {"action": argparse.BooleanOptionalAction}
-            if kind is bool
-            else {"type": kind, "metavar": kind.__name__.upper()}
-        )
+    group = parser.add_argument_group("recipe sft")
+    add_flags(group, SftSettings, [number.name for number in NUMBERS])
+    for old, new in RENAMED.items():
+        flag = f"--{old.replace('_', '-')}"
         group.add_argument(
-            "--" + name.replace("_", "-"),
-            default=argparse.SUPPRESS,
-            help=f"{SFT_HELP[name]} (default: {getattr(SftSettings, name)})",
-            **how,
+            flag, dest=new, type=types[new], default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
     group = parser.add_argument_group("recipe convai")
     group.add_argument(
@@ -128,8 +105,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options.given = sys.argv[1:] if arguments is None else arguments
     settings = read_config(options.config) if options.config else {}
     options.recipe = options.recipe or settings.pop("recipe", None) or "sft"
-    take_settings(options, settings.get("settings", {}), field_types())
-    check(options, [name for name in field_types() if hasattr(options, name)])
+    take_settings(options, settings.get("settings", {}), types)
+    check(options, [name for name in types if hasattr(options, name)])
     return options
 
 
@@ -184,10 +161,13 @@ def take_settings(
     options: argparse.Namespace, settings: Mapping[str, object], types: Mapping[str, type]
 ) -> None:
     """Puts the settings of a file where no flag was given. Raises UserError for what the recipe does not know."""
+    from train.recipes.sft_settings import RENAMED
+
     if options.recipe == "convai":
         options.set = [*(f"{name}={value}" for name, value in settings.items()), *options.set]
         return
     for name, value in settings.items():
+        name = RENAMED.get(name, name)
         if name not in types:
             close = difflib.get_close_matches(name, types, 1)
             cure = f"did you mean {close[0]!r}?" if close else "leave it out."

@@ -1,4 +1,4 @@
-"""Rivals: where replies start, who is drawn against whom, and that one row with branches equals separate runs.
+"""Negatives: where replies start, who is drawn against whom, and that one row with branches equals separate runs.
 
 Run: `python -m pytest tests/train/test_contrastive_loss.py`
 """
@@ -20,7 +20,7 @@ from train.data.dialogues import Dialogue, Utterance
 from train.data.examples import IGNORED, conversation_example, wrong_replies
 from train.data.questions import make_dialogues
 from train.recipes.base_model import load_base
-from train.recipes.contrastive_loss import TO_NOTHING, add_rivals, losses, replies_of
+from train.recipes.contrastive_loss import UNCONDITIONAL_WEIGHT, add_negatives, losses, replies_of
 from train.recipes.packed_attention import packed_logits
 from train.recipes.packed_trainer import collate, summed_loss
 from train.recipes.sft import train_sft
@@ -62,18 +62,20 @@ def test_replies_are_found_with_their_end_tokens(layout, examples):
         ] == replies
 
 
-def test_rivals_come_from_other_examples_and_are_reproducible(examples, nothing):
-    ranked = add_rivals(examples, nothing, 2, seed=3)
+def test_negatives_come_from_other_examples_and_are_reproducible(examples, nothing):
+    ranked = add_negatives(examples, nothing, 2, seed=3)
     for example in ranked:
         own = {tuple(reply) for reply in replies_of(example.example)[1]}
-        assert [contest[0] for contest in example.contests] == replies_of(example.example)[1]
-        for contest in example.contests:
-            rivals = {tuple(reply) for reply in contest[1:]}
-            assert len(rivals) == 2 and not own & rivals
+        assert [candidates[0] for candidates in example.candidate_sets] == replies_of(
+            example.example
+        )[1]
+        for candidates in example.candidate_sets:
+            negatives = {tuple(reply) for reply in candidates[1:]}
+            assert len(negatives) == 2 and not own & negatives
     assert (
-        add_rivals(examples, nothing, 2, seed=3)
+        add_negatives(examples, nothing, 2, seed=3)
         == ranked
-        != add_rivals(examples, nothing, 2, seed=4)
+        != add_negatives(examples, nothing, 2, seed=4)
     )
 
 
@@ -89,43 +91,45 @@ def test_wrong_candidates_of_the_file_come_first(layout, examples, nothing):
         for persona, turns in CONVERSATIONS[:2]
     ]
     given = [reply_ids(layout, text) for text in ("i have no idea.", "never!")]
-    ranked = add_rivals(examples, nothing, 3, 0, wrong_replies(layout, dialogues, 3))
+    ranked = add_negatives(examples, nothing, 3, 0, wrong_replies(layout, dialogues, 3))
     for example in ranked[:2]:
-        for contest in example.contests:
-            assert contest[1:3] == given and len(contest) == 4
-    # a dialogue that gives none draws all of its rivals
-    assert all(not any(rival in given for rival in c[1:]) for c in ranked[2].contests)
-    one = add_rivals(examples, nothing, 1, 0, wrong_replies(layout, dialogues, 1))
-    assert [contest[1] for example in one[:2] for contest in example.contests] == [given[0]] * 3
+        for candidates in example.candidate_sets:
+            assert candidates[1:3] == given and len(candidates) == 4
+    # a dialogue that gives none draws all of its negatives
+    assert all(not any(negative in given for negative in c[1:]) for c in ranked[2].candidate_sets)
+    one = add_negatives(examples, nothing, 1, 0, wrong_replies(layout, dialogues, 1))
+    assert [candidates[1] for example in one[:2] for candidates in example.candidate_sets] == [
+        given[0]
+    ] * 3
 
 
 def test_too_few_replies_to_draw_from_are_named(examples, nothing):
-    with pytest.raises(UserError, match="--rivals 4 needs more different replies"):
-        add_rivals(examples, nothing, 4, seed=0)
+    with pytest.raises(UserError, match="--negatives 4 needs more different replies"):
+        add_negatives(examples, nothing, 4, seed=0)
 
 
 def test_a_row_with_branches_is_worth_what_separate_runs_are(chat_model, layout, examples, nothing):
-    ranked = add_rivals(examples, nothing, 2, seed=0)
-    nats = contests = 0.0
+    ranked = add_negatives(examples, nothing, 2, seed=0)
+    nats = candidate_sets = 0.0
     for example, (persona, turns) in zip(ranked, CONVERSATIONS, strict=True):
-        for k, contest in zip(range(1, len(turns), 2), example.contests, strict=True):
+        for k, candidates in zip(range(1, len(turns), 2), example.candidate_sets, strict=True):
             prompt = build_prompt(layout, persona, turns[:k], 500).ids
-            in_context, to_nothing = (
-                torch.tensor([log_likelihood(chat_model, p, reply) for reply in contest])
+            in_context, unconditional = (
+                torch.tensor([log_likelihood(chat_model, p, reply) for reply in candidates])
                 for p in (prompt, nothing)
             )
             nats -= in_context[0].item()
-            contests += (
-                F.cross_entropy(in_context - to_nothing, torch.tensor(0))
-                - TO_NOTHING * to_nothing[0]
+            candidate_sets += (
+                F.cross_entropy(in_context - unconditional, torch.tensor(0))
+                - UNCONDITIONAL_WEIGHT * unconditional[0]
             ).item()
-    batch = collate([ranked[:2], ranked[2:]], rival_weight=0.5)
+    batch = collate([ranked[:2], ranked[2:]], negative_weight=0.5)
     assert batch["input_ids"].shape[1] == sum(len(example.ids) for example in ranked)
     with torch.no_grad():
         total, count = summed_loss(chat_model, batch)
         assert losses(chat_model, batch)[0].item() == pytest.approx(nats, rel=1e-4)
     assert count == sum(example.supervised for example in examples)
-    assert total.item() == pytest.approx(nats + 0.5 * contests, rel=1e-4)
+    assert total.item() == pytest.approx(nats + 0.5 * candidate_sets, rel=1e-4)
 
 
 def log_likelihood(model, prompt: list[int], reply: list[int]) -> float:
@@ -136,21 +140,21 @@ def log_likelihood(model, prompt: list[int], reply: list[int]) -> float:
 
 def test_the_right_reply_is_learnt(chat_model, layout, examples, nothing, tmp_path):
     model = copy.deepcopy(chat_model)
-    ranked = add_rivals(examples, nothing, 2, seed=0)
+    ranked = add_negatives(examples, nothing, 2, seed=0)
     before = right_share(model, ranked)
-    train_sft(model, ranked, [], tmp_path, settings(epochs=12, rivals=2, rival_weight=5.0))
+    train_sft(model, ranked, [], tmp_path, settings(epochs=12, negatives=2, negative_weight=5.0))
     assert before < 1.0 == right_share(model.eval(), ranked)
 
 
 def right_share(model, ranked) -> float:
-    """Share of contests whose gold reply gains most from its context."""
+    """Share of candidate_sets whose gold reply gains most from its context."""
     batch = collate([ranked])
-    kept, ids = batch["choices"] != IGNORED, batch["choices"].clamp(min=0)
+    is_reply, ids = batch["choices"] != IGNORED, batch["choices"].clamp(min=0)
     with torch.no_grad():
         logits = packed_logits(model, batch, batch["predicts"])
     values = [
-        (logits.log_softmax(-1)[batch[name], ids] * kept).sum(-1)
-        for name in ("in_context", "to_nothing")
+        (logits.log_softmax(-1)[batch[name], ids] * is_reply).sum(-1)
+        for name in ("in_context", "unconditional")
     ]
     return ((values[0] - values[1]).argmax(-1) == 0).float().mean().item()
 
@@ -167,7 +171,7 @@ def test_an_adapter_goes_on_from_where_it_ended(chat_folder, tmp_path, capsys):
         "--no-bf16",
         "--row-length",
         "512",
-        "--rivals",
+        "--negatives",
         "2",
         "--epochs",
         "1",

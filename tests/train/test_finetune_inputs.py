@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
@@ -416,7 +417,7 @@ def test_a_full_disk_after_training_is_one_sentence(tmp_path, monkeypatch):
         finetune.score_and_describe(options("--data", EXAMPLE), [], {})
 
 
-def test_rivals_need_replies_to_draw_from_and_a_chat_template(
+def test_negatives_need_replies_to_draw_from_and_a_chat_template(
     tmp_path, capsys, chat_folder, convai_folder
 ):
     def told(model, *more):
@@ -426,11 +427,11 @@ def test_rivals_need_replies_to_draw_from_and_a_chat_template(
             capsys,
         )
 
-    assert told(chat_folder, "--rivals", "90", "--limit", "3") == (
-        "--rivals 90 needs more different replies than these dialogues have; lower it, or add dialogues."
+    assert told(chat_folder, "--negatives", "90", "--limit", "3") == (
+        "--negatives 90 needs more different replies than these dialogues have; lower it, or add dialogues."
     )
-    assert told(convai_folder, "--rivals", "2") == (
-        "--rivals needs a base with a chat template; recipe convai has a ranking head for the same end."
+    assert told(convai_folder, "--negatives", "2") == (
+        "--negatives needs a base with a chat template; recipe convai has a ranking head for the same end."
     )
 
 
@@ -442,12 +443,12 @@ def test_the_training_json_of_a_run_is_a_settings_file(tmp_path):
 
     from train.recipes.sft_settings import SftSettings, field_types
 
-    made = SftSettings(epochs=7, lora_rank=0, bf16=False, rivals=2)
+    made = SftSettings(epochs=7, lora_rank=0, bf16=False, negatives=2)
     file = tmp_path / "training.json"
     file.write_text(json.dumps({"recipe": "sft", "data": ["x"], "settings": asdict(made)}))
-    taken = options("--data", EXAMPLE, "--config", str(file), "--rivals", "3")
+    taken = options("--data", EXAMPLE, "--config", str(file), "--negatives", "3")
     given = {name: getattr(taken, name) for name in field_types() if hasattr(taken, name)}
-    assert SftSettings(**given) == SftSettings(**{**asdict(made), "rivals": 3})
+    assert SftSettings(**given) == SftSettings(**{**asdict(made), "negatives": 3})
     file.write_text(
         json.dumps({"recipe": "convai", "settings": {"num_train_epochs": 2, "fp16": False}})
     )
@@ -480,12 +481,41 @@ def test_a_settings_file_that_cannot_be_is_one_sentence(tmp_path, capsys, conten
     assert told in refusal(given, capsys)
 
 
-def test_every_flag_says_what_it_does(capsys):
-    from train.options import SFT_HELP
-    from train.recipes.sft_settings import field_types
+def test_every_flag_says_what_it_does_with_its_range_and_default(capsys):
+    from dataclasses import fields
 
-    assert set(SFT_HELP) == set(field_types())
+    from train.recipes.sft_settings import SftSettings
+
     with pytest.raises(SystemExit):
         parse(["--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert all(" ".join(text.split()) in said for text in SFT_HELP.values())
+    for field in fields(SftSettings):
+        assert f"--{field.name.replace('_', '-')}" in said
+        assert " ".join(field.metadata["help"].split()) in said
+    assert "4e-4 for LoRA, 5e-5 with --lora-rank 0. (1e-09 to 1)" in said
+    assert "(0.001 to 1000; default: 3)" in said and "(32 to 1,000,000; default: 512)" in said
+    assert "None" not in said and "rival" not in said
+
+
+@pytest.mark.parametrize("old, new", [("rivals", "negatives"), ("rival_weight", "negative_weight")])
+def test_what_earlier_runs_called_otherwise_is_still_taken(tmp_path, old, new):
+    """As a flag, in training.json, and in a checkpoint that is resumed."""
+    from train.recipes.trainer import find_checkpoint
+    from train.run.checkpoints import write_folder_atomically
+
+    file = tmp_path / "training.json"
+    file.write_text(json.dumps({"recipe": "sft", "settings": {old: 3}}))
+    for given in (["--config", str(file)], [f"--{old.replace('_', '-')}", "3"]):
+        taken = options("--data", EXAMPLE, *given)
+        assert getattr(taken, new) == 3 and not hasattr(taken, old)
+
+    def write(folder):
+        (folder / "settings.json").write_text(json.dumps({old: 3}))
+
+    write_folder_atomically(tmp_path / "checkpoint-4", write)
+    run = SimpleNamespace(args=SimpleNamespace(output_dir=str(tmp_path)), prefix="checkpoint")
+    run.identity = {new: 3}
+    assert find_checkpoint(run) == str(tmp_path / "checkpoint-4")
+    run.identity = {new: 2}
+    with pytest.raises(UserError, match=f"was trained with {new} 3, now it is 2; resume"):
+        find_checkpoint(run)

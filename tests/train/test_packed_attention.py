@@ -10,7 +10,7 @@ from persona_bot.errors import UserError
 from persona_bot.prompt import NOBODY, build_prompt, find_layout
 from tests.sft_tiny import examples_of, gpt2, plain_nats
 from train.recipes import packed_attention
-from train.recipes.contrastive_loss import add_rivals
+from train.recipes.contrastive_loss import add_negatives
 from train.recipes.packed_attention import dense_mask, is_served, trees_of
 from train.recipes.packed_trainer import check_model, collate, summed_loss
 
@@ -78,7 +78,7 @@ def test_rows_with_negatives_are_the_same_served_and_not(
     monkeypatch.setattr(packed_attention, "LONGEST", longest)
     model = copy.deepcopy(chat_model)
     nobody = build_prompt(find_layout(chat_tokenizer), NOBODY, [""], 500).ids
-    batch = collate([add_rivals(examples, nobody, 2, seed=0)], 0.5)
+    batch = collate([add_negatives(examples, nobody, 2, seed=0)], 0.5)
     results = []
     for _ in range(2):
         model.zero_grad()

@@ -15,7 +15,7 @@ from tests.children import program
 from tests.sft_tiny import examples_of, settings
 from train import finetune
 from train.data.questions import make_dialogues
-from train.recipes import pipelines, sft, sft_settings
+from train.recipes import pipelines, sft
 from train.recipes.sft import add_lora, count_steps, train_sft
 from train.run.checkpoints import remove_checkpoints
 from train.run.lock import only_training
@@ -142,7 +142,3 @@ def test_the_operations_of_a_step_are_counted(chat_model):
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = 4 * (2 * block * 10 + chat_model.lm_head.weight.numel() * 4)
     assert step_flops(model, 10, 4) == frozen + 6 * trained * 10
-
-
-def test_every_limit_names_a_setting():
-    assert set(sft_settings.LIMITS) <= set(sft_settings.field_types())

@@ -1,7 +1,7 @@
 """Lets a model answer made dialogues itself and ranks what it says: right replies are learnt, wrong ones kept as candidates.
 
 Run: `python -m train.sampled --model M --data everyday.json --limit 250 --out ranked.json`, then
-`python -m train.finetune --model M --data ranked.json --rivals 3 ..`
+`python -m train.finetune --model M --data ranked.json --negatives 3 ..`
 
 A reply is ranked by rules against the made answer and the made contradictions of the same turn:
 

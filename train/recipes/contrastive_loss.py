@@ -1,6 +1,6 @@
-"""Learning to tell the gold reply from replies of other dialogues, beside learning to say it (`--rivals N`).
+"""Learning to tell the gold reply from replies of other dialogues, beside learning to say it (`--negatives N`).
 
-Run: `python -m train.finetune --data personachat --rivals 4 --out outputs/mine`
+Run: `python -m train.finetune --data personachat --negatives 4 --out outputs/mine`
 
     conversation   <system persona> <user hi> <assistant> hello you <end> <user ..> <assistant> not much <end>
                                                         `-> i sell shoes <end>             `-> my cat <end>
@@ -25,35 +25,45 @@ from persona_bot.errors import UserError
 from train.data.examples import IGNORED, Example
 from train.recipes.packed_attention import packed_logits
 
-# times N: from so many replies each conversation draws its rivals, because each is read once more,
+# times N: from so many replies each conversation draws its negatives, because each is read once more,
 # to nothing
 POOL = 2
-TO_NOTHING = 0.05  # nats of saying the gold reply to nothing, against nats of the contest
+# nats of saying the gold reply to nothing, against nats of telling apart
+UNCONDITIONAL_WEIGHT = 0.05
 
 
 class RankedExample(NamedTuple):
-    """A conversation, where its replies start, for each of them the gold reply and its rivals, and the prompt of nothing."""
+    """A conversation, where its replies start, for each of them the gold reply and its negatives, and the prompt of nothing."""
 
     example: Example
     starts: list[int]
-    contests: list[list[list[int]]]  # ids with their end token, the gold reply first
+    candidate_sets: list[list[list[int]]]  # ids with their end token, the gold reply first
     nothing: list[int]
 
     @property
     def ids(self) -> list[int]:
         """All that a row must hold: both trunks and every branch, these without their end token."""
-        rivals = [i for contest in self.contests for rival in contest[1:] for i in rival[:-1]]
+        negatives = [
+            i
+            for candidates in self.candidate_sets
+            for negative in candidates[1:]
+            for i in negative[:-1]
+        ]
         return (
             self.example.ids
-            + rivals
+            + negatives
             + self.nothing
             + [i for reply in self.distinct for i in reply[:-1]]
         )
 
     @property
     def distinct(self) -> list[tuple[int, ...]]:
-        """Every gold reply and every rival once."""
-        return list(dict.fromkeys(tuple(reply) for contest in self.contests for reply in contest))
+        """Every gold reply and every negative once."""
+        return list(
+            dict.fromkeys(
+                tuple(reply) for candidates in self.candidate_sets for reply in candidates
+            )
+        )
 
     @property
     def targets(self) -> list[int]:
@@ -78,16 +88,16 @@ def replies_of(example: Example) -> tuple[list[int], list[list[int]]]:
     return starts, replies
 
 
-def add_rivals(
+def add_negatives(
     examples: Sequence[Example],
     nothing: list[int],
     count: int,
     seed: int,
     wrong: Mapping[tuple[int, ...], Sequence[Sequence[int]]] | None = None,
 ) -> list[RankedExample]:
-    """Each example with `count` rivals against each of its replies; `nothing`: ids of the prompt of nobody.
+    """Each example with `count` negatives against each of its replies; `nothing`: ids of the prompt of nobody.
 
-    Rivals are the `wrong` candidates that the file gives a reply (train/data/examples.py: wrong_replies), then replies of
+    Negatives are the `wrong` candidates that the file gives a reply (train/data/examples.py: wrong_replies), then replies of
     other examples.
     Raises UserError where there are too few replies to draw from."""
     draw = random.Random(seed)
@@ -98,19 +108,19 @@ def add_rivals(
         own = {tuple(reply) for reply in replies}
         if len(pool) < count + len(own):
             raise UserError(
-                f"--rivals {count} needs more different replies than these dialogues have; lower it, or add dialogues."
+                f"--negatives {count} needs more different replies than these dialogues have; lower it, or add dialogues."
             )
         others = [
             ids
             for ids in draw.sample(pool, min(POOL * count + len(own), len(pool)))
             if ids not in own
         ]
-        contests = []
+        candidate_sets = []
         for reply in replies:
             given = list((wrong or {}).get(tuple(reply), ()))[:count]
             drawn = draw.sample(others, count - len(given))
-            contests.append([reply, *map(list, [*given, *drawn])])
-        ranked.append(RankedExample(example, starts, contests, nothing))
+            candidate_sets.append([reply, *map(list, [*given, *drawn])])
+        ranked.append(RankedExample(example, starts, candidate_sets, nothing))
     return ranked
 
 
@@ -143,27 +153,31 @@ class Row:
 def collate_ranked(rows: Sequence[Sequence[RankedExample]]) -> dict[str, torch.Tensor]:
     """Rows -> one row (1, T): ids, positions, targets of the gold replies, segments (S, 2) and what `losses` reads.
 
-    predicts (K,): the places where something is predicted, and for each of C contests of N + 1 replies of up to L ids:
-    in_context, to_nothing (C, N + 1, L): which of the predictions, 0 beyond a reply's end; choices: the ids there, IGNORED
+    predicts (K,): the places where something is predicted, and for each of C candidate sets of N + 1 replies of up to L ids:
+    in_context, unconditional (C, N + 1, L): which of the predictions, 0 beyond a reply's end; choices: the ids there, IGNORED
     beyond the end.
     """
-    row, targets, contests, in_context, to_nothing = Row(), [], [], [], []
+    row, targets, candidate_sets, in_context, unconditional = Row(), [], [], [], []
     for ranked in (r for examples in rows for r in examples):
         start = row.trunk(ranked.example.ids)
         targets += [IGNORED] * (start - len(targets)) + ranked.targets
-        for at, contest in zip(ranked.starts, ranked.contests, strict=True):
-            gold = [start + at - 1 + k for k in range(len(contest[0]))]
-            in_context.append([gold, *(row.branch(start + at - 1, rival) for rival in contest[1:])])
+        for at, candidates in zip(ranked.starts, ranked.candidate_sets, strict=True):
+            gold = [start + at - 1 + k for k in range(len(candidates[0]))]
+            in_context.append(
+                [gold, *(row.branch(start + at - 1, negative) for negative in candidates[1:])]
+            )
         end = row.trunk(ranked.nothing) + len(ranked.nothing) - 1
         alone = {reply: row.branch(end, reply) for reply in ranked.distinct}
-        to_nothing += [[alone[tuple(reply)] for reply in contest] for contest in ranked.contests]
-        contests += ranked.contests
+        unconditional += [
+            [alone[tuple(reply)] for reply in candidates] for candidates in ranked.candidate_sets
+        ]
+        candidate_sets += ranked.candidate_sets
     targets += [IGNORED] * (len(row.ids) - len(targets))
     predicts = sorted(
-        {place for group in in_context + to_nothing for places in group for place in places}
+        {place for group in in_context + unconditional for places in group for place in places}
     )
     index = {place: k for k, place in enumerate(predicts)}
-    longest = max(len(reply) for contest in contests for reply in contest)
+    longest = max(len(reply) for candidates in candidate_sets for reply in candidates)
 
     def padded(groups: list, filler: int) -> torch.Tensor:
         return torch.tensor(
@@ -181,29 +195,29 @@ def collate_ranked(rows: Sequence[Sequence[RankedExample]]) -> dict[str, torch.T
         "labels": labels,
         "shift_labels": labels,
         "predicts": torch.tensor(predicts),
-        "choices": padded(contests, IGNORED),
+        "choices": padded(candidate_sets, IGNORED),
         "in_context": padded(
             [[[index[p] for p in places] for places in group] for group in in_context], 0
         ),
-        "to_nothing": padded(
-            [[[index[p] for p in places] for places in group] for group in to_nothing], 0
+        "unconditional": padded(
+            [[[index[p] for p in places] for places in group] for group in unconditional], 0
         ),
     }
 
 
 def losses(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """(nats of the gold replies, summed; what the contests cost, summed; supervised tokens)."""
+    """(nats of the gold replies, summed; what telling apart costs, summed; supervised tokens)."""
     logits = packed_logits(model, batch, batch["predicts"])
     log_p = logits.float().log_softmax(-1)  # (K, vocabulary)
-    kept = batch["choices"] != IGNORED
+    is_reply = batch["choices"] != IGNORED
     ids = batch["choices"].clamp(min=0)
     # (C, N + 1)
-    in_context, to_nothing = (
-        (log_p[batch[name], ids] * kept).sum(-1) for name in ("in_context", "to_nothing")
+    in_context, unconditional = (
+        (log_p[batch[name], ids] * is_reply).sum(-1) for name in ("in_context", "unconditional")
     )
     gold = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
-    contests = (
-        F.cross_entropy(in_context - to_nothing, gold, reduction="sum")
-        - TO_NOTHING * to_nothing[:, 0].sum()
+    telling_apart = (
+        F.cross_entropy(in_context - unconditional, gold, reduction="sum")
+        - UNCONDITIONAL_WEIGHT * unconditional[:, 0].sum()
     )
-    return -in_context[:, 0].sum(), contests, int(kept[:, 0].sum())
+    return -in_context[:, 0].sum(), telling_apart, int(is_reply[:, 0].sum())

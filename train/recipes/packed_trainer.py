@@ -87,10 +87,10 @@ class PackedTrainer(WholeTrainer):
 
 
 def summed_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """(cross-entropy in nats, summed over the supervised positions of a batch; their number). Rivals add their task's."""
+    """(cross-entropy in nats, summed over the supervised positions of a batch; their number). Negatives add their task's."""
     if "choices" in batch:
-        nats, contests, count = contrastive_loss.losses(model, batch)
-        return nats + batch["rival_weight"] * contests, count
+        nats, telling_apart, count = contrastive_loss.losses(model, batch)
+        return nats + batch["negative_weight"] * telling_apart, count
     targets = batch["labels"][0]  # (T,)
     keep = (targets != IGNORED).nonzero()[:, 0]
     return CrossEntropy.apply(packed_logits(model, batch, keep), targets[keep]), len(keep)
@@ -101,11 +101,13 @@ def autocast(device: torch.device, bf16: bool) -> torch.autocast:
 
 
 def collate(
-    rows: Sequence[Sequence[Example]], rival_weight: float = 0.0
+    rows: Sequence[Sequence[Example]], negative_weight: float = 0.0
 ) -> dict[str, torch.Tensor]:
     """Rows of examples -> one row (1, T) of ids, restarting positions and targets; T is the sum of their lengths."""
     if isinstance(rows[0][0], contrastive_loss.RankedExample):
-        return contrastive_loss.collate_ranked(rows) | {"rival_weight": torch.tensor(rival_weight)}
+        return contrastive_loss.collate_ranked(rows) | {
+            "negative_weight": torch.tensor(negative_weight)
+        }
     examples = [example for row in rows for example in row]
     targets = torch.tensor([[t for e in examples for t in e.targets]])
     batch = {

@@ -65,8 +65,8 @@ def train_with_sft(
         layout, train, room, settings.both_sides, random.Random(settings.seed)
     )
     checks = dialogue_examples(layout, valid[:CHECKED], room)
-    if examples and settings.rivals:
-        examples = with_rivals(layout, examples, train, settings)
+    if examples and settings.negatives:
+        examples = with_negatives(layout, examples, train, settings)
     if not examples:
         raise UserError(
             f"Not one exchange fits into {room} tokens with its persona; raise --row-length, or shorten the personas."
@@ -126,19 +126,19 @@ def warn_of_few(steps: int) -> None:
         )
 
 
-def with_rivals(layout, examples: list, dialogues: list[Dialogue], settings) -> list:
-    """The examples, each reply with rivals: its file's wrong candidates, else replies of the others."""
+def with_negatives(layout, examples: list, dialogues: list[Dialogue], settings) -> list:
+    """The examples, each reply with negatives: its file's wrong candidates, else replies of the others."""
     from persona_bot.prompt import unconditional_prompt
     from train.data.examples import wrong_replies
-    from train.recipes.contrastive_loss import add_rivals
+    from train.recipes.contrastive_loss import add_negatives
 
     if layout.needs_token_types:
         raise UserError(
-            "--rivals needs a base with a chat template; recipe convai has a ranking head for the same end."
+            "--negatives needs a base with a chat template; recipe convai has a ranking head for the same end."
         )
     nothing = unconditional_prompt(layout, settings.row_length).ids
-    wrong = wrong_replies(layout, dialogues, settings.rivals)
-    return add_rivals(examples, nothing, settings.rivals, settings.seed, wrong)
+    wrong = wrong_replies(layout, dialogues, settings.negatives)
+    return add_negatives(examples, nothing, settings.negatives, settings.seed, wrong)
 
 
 def train_with_convai(

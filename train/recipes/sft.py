@@ -132,7 +132,7 @@ def make_trainer(
         args=arguments,
         train_dataset=rows,
         eval_dataset=pack(valid, settings.row_length) if valid else None,
-        data_collator=partial(collate, rival_weight=settings.rival_weight),
+        data_collator=partial(collate, negative_weight=settings.negative_weight),
         callbacks=[
             Progress(out, sum(e.supervised for e in train)),
             KeepBest(out, settings.patience),
@@ -170,7 +170,7 @@ def estimate(
 ) -> Cost | None:
     """What training will take, from its longest forward and backward pass; None where memory does not suffice for it."""
     longest = sorted(rows, key=lambda row: -sum(len(e.ids) for e in row))[: settings.batch_rows]
-    batch = on(collate(longest, settings.rival_weight), device)
+    batch = on(collate(longest, settings.negative_weight), device)
 
     def loss() -> torch.Tensor:
         with fused_lora(model), autocast(device, settings.bf16):

@@ -1,15 +1,16 @@
-"""Everything about a run of recipe sft that can be chosen, with its ranges.
+"""Everything about a run of recipe sft that can be chosen, each with its default, range and help at the field.
 
-`train.finetune` makes a flag of each field.
+`train.finetune` makes a flag of each field, and training.json holds their values.
 """
 
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 
 import torch
 
 from persona_bot.errors import UserError
+from persona_bot.settings import number_type, setting
 
 TRACKERS = {  # name: packages, one of which it needs
     "none": (),
@@ -17,61 +18,97 @@ TRACKERS = {  # name: packages, one of which it needs
     "wandb": ("wandb",),
     "trackio": ("trackio",),
 }
-LIMITS = {  # field: (lowest, highest), both allowed
-    "epochs": (0.001, 1_000),
-    "learning_rate": (1e-9, 1.0),
-    "row_length": (32, 1_000_000),
-    "batch_rows": (1, 10_000),
-    "accumulate": (1, 10_000),
-    "warmup": (0.0, 0.99),
-    "weight_decay": (0.0, 10.0),
-    "lora_rank": (0, 4_096),
-    "lora_alpha": (1, 65_536),
-    "lora_dropout": (0.0, 0.95),
-    "save_every": (1, 10**9),
-    "patience": (1, 10**9),
-    "rivals": (0, 100),
-    "rival_weight": (0.0, 1_000.0),
-    "seed": (0, 2**32 - 1),
-}
+RENAMED = {"rivals": "negatives", "rival_weight": "negative_weight"}  # in runs before December 2026
 
 
 @dataclass(frozen=True)
 class SftSettings:
     """What can be chosen; the defaults train SmolLM2-135M on Persona-Chat well. Raises UserError for a value out of range."""
 
-    epochs: float = 3.0
-    learning_rate: float | None = None  # None: 4e-4 for LoRA, 5e-5 for training every weight
-    row_length: int = 512  # ids a row
-    batch_rows: int = 1  # rows a forward pass; a GPU is full at 16 or more
-    accumulate: int = 4  # forward passes a step: about 2,000 ids a step
-    warmup: float = 0.05  # share of all steps
-    weight_decay: float = 0.01
-    lora_rank: int = 32  # 0: train every weight
-    lora_alpha: int = 64
+    epochs: float = setting(
+        3.0, 0.001, 1_000, help="How often each dialogue is read; few dialogues need more."
+    )
+    learning_rate: float | None = setting(
+        None,
+        1e-9,
+        1.0,
+        help="How far a step goes; too high forgets how to speak. Left out: 4e-4 for LoRA, 5e-5 with --lora-rank 0.",
+    )
+    row_length: int = setting(
+        512,
+        32,
+        1_000_000,
+        unit="tokens",
+        help="Tokens a row: conversations are packed into rows, and one that is longer is cut in two.",
+    )
+    batch_rows: int = setting(
+        1, 1, 10_000, unit="rows", help="Rows a forward pass: a GPU is full at 16 or more."
+    )
+    accumulate: int = setting(
+        4,
+        1,
+        10_000,
+        unit="passes",
+        help="Forward passes a step; with few dialogues 1, or there are no steps.",
+    )
+    warmup: float = setting(
+        0.05, 0, 0.99, help="Share of all steps in which the learning rate rises from nothing."
+    )
+    weight_decay: float = setting(0.01, 0, 10, help="How strongly weights are pulled towards 0.")
+    lora_rank: int = setting(32, 0, 4_096, help="Size of the adapter; 0 trains every weight.")
+    lora_alpha: int = setting(
+        64, 1, 65_536, help="How strongly the adapter speaks, divided by its rank."
+    )
     # dropout costs a CPU 40 % of its speed, and three epochs do not need it
-    lora_dropout: float = 0.0
-    both_sides: bool = False  # learn the partner's turns too
-    # replies of other dialogues that each gold reply is told apart from (ranking.py)
-    rivals: int = 0
-    rival_weight: float = 2.0  # nats of that task against nats of saying the reply
-    gradient_checkpointing: bool = False  # less memory, a third more time
-    bf16: bool = True
-    save_every: int = 50  # steps between checkpoints, and between validations
-    patience: int = 3  # validations without a better loss before training stops
-    seed: int = 42
-    report_to: str = "none"  # tensorboard, wandb or trackio, besides log.jsonl
+    lora_dropout: float = setting(
+        0.0, 0, 0.95, help="Share of the adapter's inputs left out at random."
+    )
+    both_sides: bool = setting(False, help="Learn what the partner says, too.")
+    negatives: int = setting(
+        0,
+        0,
+        100,
+        unit="replies",
+        help="Wrong replies that each right one is told apart from; 0 is off.",
+    )
+    negative_weight: float = setting(
+        2.0, 0, 1_000, help="How much telling apart counts against saying."
+    )
+    gradient_checkpointing: bool = setting(False, help="Less memory for a third more time.")
+    bf16: bool = setting(True, help="Multiply in bfloat16, twice as fast where the processor can.")
+    save_every: int = setting(
+        50, 1, 10**9, unit="steps", help="Steps between checkpoints, and between validations."
+    )
+    patience: int = setting(
+        3,
+        1,
+        10**9,
+        unit="validations",
+        help="Validations without a better loss before training stops.",
+    )
+    seed: int = setting(42, 0, 2**32 - 1, help="The same seed trains the same model.")
+    report_to: str = field(
+        default="none",
+        metadata={
+            "help": "Where the losses go besides log.jsonl: tensorboard, wandb or trackio (default: none)."
+        },
+    )
 
     def __post_init__(self):
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", 4e-4 if self.lora_rank else 5e-5)
         check_tracker(self.report_to)
-        for name, (low, high) in LIMITS.items():
-            if not low <= getattr(self, name) <= high:  # also what is no number at all
-                flag = name.replace("_", "-")
+        for number in NUMBERS:
+            low, high = number.metadata["low"], number.metadata["high"]
+            value = getattr(self, number.name)
+            if not low <= value <= high:  # also what is no number at all
+                flag = number.name.replace("_", "-")
                 raise UserError(
-                    f"--{flag} must be from {low:g} to {high:g}, not {getattr(self, name)}; leave it out for the default."
+                    f"--{flag} must be from {low:g} to {high:g}, not {value}; leave it out for the default."
                 )
+
+
+NUMBERS = [each for each in fields(SftSettings) if each.name != "report_to"]
 
 
 def check_tracker(name: str) -> None:
@@ -98,8 +135,5 @@ def usable(settings: SftSettings) -> SftSettings:
 
 
 def field_types() -> dict[str, type]:
-    """The type of each setting, for the command line."""
-    return {
-        field.name: float if field.default is None else type(field.default)
-        for field in fields(SftSettings)
-    }
+    """The type of each setting."""
+    return {number.name: number_type(number) for number in NUMBERS} | {"report_to": str}

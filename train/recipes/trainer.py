@@ -17,6 +17,7 @@ from transformers import PrinterCallback, Trainer
 
 from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
+from train.recipes.sft_settings import RENAMED
 from train.run.checkpoints import keep_newest, newest_good, write_folder_atomically
 from train.run.speed import matmul_rate, step_flops
 
@@ -132,6 +133,7 @@ def find_checkpoint(trainer: WholeTrainer) -> str | None:
     file = folder / IDENTITY
     saved = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for name, value in saved.items():
+        name = RENAMED.get(name, name)
         now = trainer.identity.get(name)
         if now != value:
             what = "other training data" if name == "data" else f"{name} {value}, now it is {now}"
