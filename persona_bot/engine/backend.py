@@ -7,7 +7,6 @@ A backend knows neither texts nor layouts.
 """
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -15,25 +14,21 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from persona_bot.engine.attention import Part
 from persona_bot.engine.batching import Engine, Request, as_user_error
 from persona_bot.engine.int8_linear import has_fast_int8
-from persona_bot.engine.likelihood import LikelihoodScorer, types_with
 from persona_bot.engine.llama import FastLlama, can_run
+from persona_bot.engine.passes import Part
 from persona_bot.engine.prefix_cache import GPU_BYTES, MAX_BYTES, PrefixCache
 from persona_bot.engine.sampler import Sampler
 from persona_bot.errors import UserError
 from persona_bot.prompt import Prompt
 
 if TYPE_CHECKING:  # else a plain Llama's start would wait for transformers' model classes: 2 s
-    from persona_bot.engine.serial import Reading
     from persona_bot.engine.shared_model import SharedModel
 
-MAX_READINGS = 4  # states of recent replies that a SerialBackend keeps
 KV_BYTES = 192 << 20  # on a CPU, of what is being written and what is kept between turns together
 UNUSED_SECONDS = 300.0  # until a conversation that does not go on is read anew
 MAX_SCORED = 128  # ids whose logits are held at once: 25 MB of a vocabulary of 49,152
-TICK = 0.05  # seconds between looks at whether it is somebody's turn
 
 
 class Backend(Protocol):
@@ -184,96 +179,10 @@ def groups(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
         yield group
 
 
-class Place:
-    """A place in the line for a SerialBackend. Who leaves only says so: closing a reply takes no lock."""
-
-    left = False
-
-
-class SerialBackend:
-    """A transformers module, whatever its architecture and device, with whatever it keeps between tokens."""
-
-    at_once = 2  # more would only slow each other down
-    is_shared = False
-
-    def __init__(self, model: torch.nn.Module):
-        from persona_bot.engine.serial import SerialModel
-
-        self.model, self.serial = model, SerialModel(model)
-        self.scorer = LikelihoodScorer(model)
-        self._readings: list[Reading] = []  # of recent replies, the newest last
-        self._line: list[Place] = []
-        self._lock = threading.Lock()
-
-    def generate(self, prompt: Prompt, sampler: Sampler, keep: bool = True) -> Iterator[int | None]:
-        place = Place()
-        with self._lock:
-            self._line.append(place)
-        try:
-            while not self._is_served(place):
-                yield None
-                time.sleep(TICK)
-            with told_in_one_sentence():
-                yield from self._tokens(prompt, sampler, keep)
-        finally:
-            place.left = True
-
-    def _is_served(self, place: Place) -> bool:
-        with self._lock:
-            self._line = [other for other in self._line if not other.left]
-            return place in self._line[: self.at_once]
-
-    def _tokens(self, prompt: Prompt, sampler: Sampler, keep: bool) -> Iterator[int]:
-        reading, ids = self._take(prompt.ids), []
-        try:
-            while not sampler.is_last(ids):
-                logits = reading.logits(prompt.ids + ids, types_with(prompt, ids))
-                ids.append(sampler.sample(logits, ids))
-                yield ids[-1]
-        finally:
-            if keep:
-                self._readings.append(reading)  # and takes no lock
-
-    def _take(self, ids: list[int]) -> "Reading":
-        """A copy of the longest reading of a beginning of these ids: a state can be gone on with, but not cut."""
-        with self._lock:
-            del self._readings[:-MAX_READINGS]
-            readings = list(self._readings)
-        fitting = [r for r in readings if len(r.ids) < len(ids) and r.ids == ids[: len(r.ids)]]
-        longest = max(fitting, key=lambda reading: len(reading.ids), default=None)
-        return longest.copy() if longest else self.serial.begin()
-
-    def prefill(self, prompt: Prompt) -> None:
-        with told_in_one_sentence():
-            reading = self._take(prompt.ids[:-1])
-            reading.logits(prompt.ids[:-1], prompt.token_types and prompt.token_types[:-1])
-        self._readings.append(reading)
-
-    def score(self, prompt: Prompt, replies: Sequence[list[int]]) -> list[float]:
-        with told_in_one_sentence(), self._lock:
-            return self.scorer.score(prompt, replies).log_likelihoods
-
-    def score_hiding(
-        self, prompt: Prompt, reply: list[int], hidden: Sequence[tuple[int, int]]
-    ) -> list[float]:
-        """One prompt after the other, each without its stretch."""
-        ids, types = prompt.ids, prompt.token_types
-        prompts = [
-            prompt._replace(ids=ids[:a] + ids[b:], token_types=types and types[:a] + types[b:])
-            for a, b in [(0, 0), *hidden]
-        ]
-        return [self.score(one, [reply])[0] for one in prompts]
-
-    def tidy(self) -> None:
-        pass  # a few readings are all that it keeps
-
-    def close(self) -> None:
-        self._readings.clear()
-
-
 def backend_for(model: torch.nn.Module, max_positions: int) -> Backend:
     """The backend that answers fastest for a transformers module on its device."""
     from persona_bot.engine.gate import share
+    from persona_bot.engine.serial import SerialBackend
 
     on_cpu = model.device.type == "cpu"
     if on_cpu and can_run(model.config):

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from persona_bot.device import is_out_of_memory
-from persona_bot.engine.attention import Part
 from persona_bot.engine.device_sampler import draw
 from persona_bot.engine.kv_cache import KVCache
+from persona_bot.engine.passes import Part
 from persona_bot.engine.prefix_cache import WORTH, common_length
 from persona_bot.engine.sampler import Sampler
 from persona_bot.errors import UserError

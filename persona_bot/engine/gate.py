@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from persona_bot.engine.attention import Part
 from persona_bot.engine.int8_linear import Int8Linear
+from persona_bot.engine.passes import Part
 from persona_bot.engine.shared_model import (
     CannotShare,
     SharedModel,

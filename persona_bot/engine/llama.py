@@ -12,17 +12,17 @@ Python 3.14 has no TorchScript; there they run as they are.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from persona_bot.engine.attention import Part, PassPlan, commit, plan_branches, plan_pass
 from persona_bot.engine.int8_linear import FloatLinear, Int8Linear
-from persona_bot.engine.kv_cache import KVCache, KVSlots
+from persona_bot.engine.kv_cache import KVSlots
 from persona_bot.engine.llama_layers import Layer, Layers, RMSNorm
+from persona_bot.engine.passes import Passes, PassPlan
 
 STEADY = ("linear", "llama3", "yarn")  # scaled rotations that do not change while a text grows
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def needed_tensors(config) -> list[str]:
     return [f"{name}.weight" for name in outside + layers]
 
 
-class FastLlama:
+class FastLlama(Passes):
     """A Llama's weights and the pass over them."""
 
     def __init__(self, config, tensors: Mapping[str, Tensor], max_positions: int, int8: bool):
@@ -88,34 +88,6 @@ class FastLlama:
         self.slots = KVSlots(
             len(layers), kv_heads, head_dim, max_positions, self.embedding.dtype, CPU
         )
-
-    def new_cache(self) -> KVCache:
-        return self.slots.new_cache()
-
-    @torch.inference_mode()
-    def forward(self, parts: Sequence[Part], all_positions: bool = False) -> Tensor:
-        """Logits (len(parts), vocabulary) float32 after the last new id of each conversation; its cache is extended.
-
-        With `all_positions` the logits after every new id, (N, vocabulary). If it raises, no conversation has changed.
-        """
-        parts = [Part(*part) for part in parts]
-        logits = self._run(plan_pass(parts, self.slots, all_positions))
-        commit(parts)
-        return logits
-
-    @torch.inference_mode()
-    def forward_branches(
-        self,
-        branches: Sequence[Sequence[int]],
-        cache: KVCache,
-        token_type: int | None = None,
-        hidden: Sequence[tuple[int, int]] = (),
-    ) -> Tensor:
-        """Logits (N, vocabulary) after every id of several branches, each behind what the cache holds and forgets them again.
-
-        `hidden`: for each branch the cached positions (from, until) that it does not see.
-        """
-        return self._run(plan_branches(branches, cache, token_type, self.slots, hidden))
 
     def _run(self, plan: PassPlan) -> Tensor:
         x = self.embedding[plan.ids].float()  # (N, hidden)

@@ -10,13 +10,21 @@ only (state-space models), some nothing at all. Then everything is computed anew
 
 import copy
 import inspect
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from persona_bot.engine.backend import told_in_one_sentence
 from persona_bot.engine.gate import TOLERANCE, far_apart, precise, trial
+from persona_bot.engine.likelihood import LikelihoodScorer, types_with
+from persona_bot.engine.sampler import Sampler
+from persona_bot.prompt import Prompt
 
+MAX_READINGS = 4  # states of recent replies that are kept
+TICK = 0.05  # seconds between looks at whether it is somebody's turn
 MANY = 1 << 20
 CUTS = (20, 21, 22, 39, 47, 48)  # where the passes of a trial end
 STATES = ("past_key_values", "cache_params", "state")  # what models call it
@@ -105,3 +113,88 @@ class Reading:
             start = part.stop
         self.ids, self._state = (list(ids), state) if self.model.at_a_time else ([], None)
         return logits
+
+
+class Place:
+    """A place in the line for a SerialBackend. Who leaves only says so: closing a reply takes no lock."""
+
+    left = False
+
+
+class SerialBackend:
+    """A transformers module, whatever its architecture and device, with whatever it keeps between tokens."""
+
+    at_once = 2  # more would only slow each other down
+    is_shared = False
+
+    def __init__(self, model: torch.nn.Module):
+        self.model, self.serial = model, SerialModel(model)
+        self.scorer = LikelihoodScorer(model)
+        self._readings: list[Reading] = []  # of recent replies, the newest last
+        self._line: list[Place] = []
+        self._lock = threading.Lock()
+
+    def generate(self, prompt: Prompt, sampler: Sampler, keep: bool = True) -> Iterator[int | None]:
+        place = Place()
+        with self._lock:
+            self._line.append(place)
+        try:
+            while not self._is_served(place):
+                yield None
+                time.sleep(TICK)
+            with told_in_one_sentence():
+                yield from self._tokens(prompt, sampler, keep)
+        finally:
+            place.left = True
+
+    def _is_served(self, place: Place) -> bool:
+        with self._lock:
+            self._line = [other for other in self._line if not other.left]
+            return place in self._line[: self.at_once]
+
+    def _tokens(self, prompt: Prompt, sampler: Sampler, keep: bool) -> Iterator[int]:
+        reading, ids = self._take(prompt.ids), []
+        try:
+            while not sampler.is_last(ids):
+                logits = reading.logits(prompt.ids + ids, types_with(prompt, ids))
+                ids.append(sampler.sample(logits, ids))
+                yield ids[-1]
+        finally:
+            if keep:
+                self._readings.append(reading)  # and takes no lock
+
+    def _take(self, ids: list[int]) -> Reading:
+        """A copy of the longest reading of a beginning of these ids: a state can be gone on with, but not cut."""
+        with self._lock:
+            del self._readings[:-MAX_READINGS]
+            readings = list(self._readings)
+        fitting = [r for r in readings if len(r.ids) < len(ids) and r.ids == ids[: len(r.ids)]]
+        longest = max(fitting, key=lambda reading: len(reading.ids), default=None)
+        return longest.copy() if longest else self.serial.begin()
+
+    def prefill(self, prompt: Prompt) -> None:
+        with told_in_one_sentence():
+            reading = self._take(prompt.ids[:-1])
+            reading.logits(prompt.ids[:-1], prompt.token_types and prompt.token_types[:-1])
+        self._readings.append(reading)
+
+    def score(self, prompt: Prompt, replies: Sequence[list[int]]) -> list[float]:
+        with told_in_one_sentence(), self._lock:
+            return self.scorer.score(prompt, replies).log_likelihoods
+
+    def score_hiding(
+        self, prompt: Prompt, reply: list[int], hidden: Sequence[tuple[int, int]]
+    ) -> list[float]:
+        """One prompt after the other, each without its stretch."""
+        ids, types = prompt.ids, prompt.token_types
+        prompts = [
+            prompt._replace(ids=ids[:a] + ids[b:], token_types=types and types[:a] + types[b:])
+            for a, b in [(0, 0), *hidden]
+        ]
+        return [self.score(one, [reply])[0] for one in prompts]
+
+    def tidy(self) -> None:
+        pass  # a few readings are all that it keeps
+
+    def close(self) -> None:
+        self._readings.clear()

@@ -16,16 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from persona_bot.engine.attention import (
-    Part,
-    PassInputs,
-    PassPlan,
-    attend,
-    commit,
-    plan_branches,
-    plan_pass,
-)
-from persona_bot.engine.kv_cache import KVCache, KVSlots
+from persona_bot.engine.attention import PassInputs, attend
+from persona_bot.engine.kv_cache import KVSlots
+from persona_bot.engine.passes import Passes, PassPlan
 
 NAME = "shared_passes"  # of our attention, among transformers'
 # what models hand to attention beside queries, keys and values and what changes nothing here
@@ -102,7 +95,7 @@ class GPTAttention(nn.Module):
         return [self.c_proj(CURRENT.get().attend(q, k, v, q.shape[-1] ** -0.5).flatten(2))]
 
 
-class SharedModel:
+class SharedModel(Passes):
     """A transformers model whose attention is ours, and the pass over it."""
 
     def __init__(
@@ -118,34 +111,6 @@ class SharedModel:
         self.module, self.max_positions = module, max_positions
         self.device = module.get_input_embeddings().weight.device
         self.slots = KVSlots(layers, kv_heads, head_dim, max_positions, dtype, self.device)
-
-    def new_cache(self) -> KVCache:
-        return self.slots.new_cache()
-
-    @torch.inference_mode()
-    def forward(self, parts: Sequence[Part], all_positions: bool = False) -> Tensor:
-        """Logits (len(parts), vocabulary) float32 after the last new id of each conversation; its cache is extended.
-
-        With `all_positions` the logits after every new id, (N, vocabulary). If it raises, no conversation has changed.
-        """
-        parts = [Part(*part) for part in parts]
-        logits = self._run(plan_pass(parts, self.slots, all_positions))
-        commit(parts)
-        return logits
-
-    @torch.inference_mode()
-    def forward_branches(
-        self,
-        branches: Sequence[Sequence[int]],
-        cache: KVCache,
-        token_type: int | None = None,
-        hidden: Sequence[tuple[int, int]] = (),
-    ) -> Tensor:
-        """Logits (N, vocabulary) after every id of several branches, each behind what the cache holds and forgets them again.
-
-        `hidden`: for each branch the cached positions (from, until) that it does not see.
-        """
-        return self._run(plan_branches(branches, cache, token_type, self.slots, hidden))
 
     def _run(self, plan: PassPlan) -> Tensor:
         def row(numbers: Sequence[int]) -> Tensor:

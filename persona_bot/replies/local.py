@@ -19,7 +19,7 @@ from persona_bot.checkpoints.load import (
     max_positions,
 )
 from persona_bot.device import give_memory_back, use_half_the_cores
-from persona_bot.engine.backend import Backend, SerialBackend, backend_for, fast_llama_backend
+from persona_bot.engine.backend import Backend, backend_for, fast_llama_backend
 from persona_bot.engine.sampler import Sampler
 from persona_bot.persona import Persona
 from persona_bot.prompt import (
@@ -74,6 +74,8 @@ class LocalModel:
     @classmethod
     def plain(cls, checkpoint: Checkpoint) -> "LocalModel":
         """A loaded checkpoint as transformers runs it, for comparison."""
+        from persona_bot.engine.serial import SerialBackend
+
         return cls.with_backend(checkpoint, SerialBackend(checkpoint.model))
 
     @classmethod

@@ -49,7 +49,7 @@ def test_what_is_hidden_cannot_matter(model):
 
 
 def test_both_backends_say_how_much_a_reply_loses(model, chat_model, chat_tokenizer):
-    from persona_bot.engine.backend import SerialBackend
+    from persona_bot.engine.serial import SerialBackend
 
     losses = sentence_losses(model, ANN, TURNS, "no, i hate cars.")
     assert len(losses) == 3 and all(abs(loss) < 50 for loss in losses)

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from persona_bot.engine.attention import causal
 from persona_bot.engine.int8_linear import FloatLinear, Int8Linear, has_fast_int8
 from persona_bot.engine.llama import FastLlama, can_run
+from persona_bot.engine.passes import causal
 
 IDS = list(range(40, 120))
 

@@ -15,8 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, OpenAIGPTConfig, OpenAIG
 
 from persona_bot.checkpoints.files import save_layout
 from persona_bot.checkpoints.load import Checkpoint
-from persona_bot.engine.backend import SerialBackend
 from persona_bot.engine.likelihood import LikelihoodScorer, score_one_by_one
+from persona_bot.engine.serial import SerialBackend
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona, load_presets
 from persona_bot.prompt import NOBODY, build_prompt, find_layout, reply_ids, unconditional_prompt
