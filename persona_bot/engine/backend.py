@@ -8,19 +8,18 @@ A backend knows neither texts nor layouts.
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from persona_bot.engine.batching import Engine, Request, as_user_error
+from persona_bot.engine.batching import Engine, Request
+from persona_bot.engine.faults import told_in_one_sentence
 from persona_bot.engine.int8_linear import has_fast_int8
 from persona_bot.engine.llama import FastLlama, can_run
 from persona_bot.engine.passes import Part
 from persona_bot.engine.prefix_cache import GPU_BYTES, MAX_BYTES, PrefixCache
 from persona_bot.engine.sampler import Sampler
-from persona_bot.errors import UserError
 from persona_bot.prompt import Prompt
 
 if TYPE_CHECKING:  # else a plain Llama's start would wait for transformers' model classes: 2 s
@@ -72,17 +71,6 @@ class Reader:
 
     def is_last(self, ids: Sequence[int]) -> bool:
         return bool(ids)
-
-
-@contextmanager
-def told_in_one_sentence() -> Iterator[None]:
-    """Whatever fails inside becomes a UserError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise as_user_error(error) from error
 
 
 class BatchedBackend:

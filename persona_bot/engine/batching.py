@@ -19,7 +19,6 @@ from persona_bot.engine.kv_cache import KVCache
 from persona_bot.engine.passes import Part
 from persona_bot.engine.prefix_cache import WORTH, common_length
 from persona_bot.engine.sampler import Sampler
-from persona_bot.errors import UserError
 
 MAX_BATCH = 32  # replies in a pass of a CPU, which gains nothing beyond
 # ids in a pass: a long prompt takes several, in which the others get their tokens, too
@@ -242,14 +241,3 @@ def sample(request: Request, logits) -> int | Exception:
         return request.sampler.sample(logits, request.reply)
     except Exception as error:
         return error
-
-
-def as_user_error(error: Exception) -> UserError:
-    """One sentence for the visitor."""
-    if isinstance(error, UserError):
-        return error
-    if is_out_of_memory(error):
-        return UserError(
-            "The device ran out of memory during the reply; start a new chat or shorten the persona."
-        )
-    return UserError("The model failed during the reply; send the message again.")

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from persona_bot.engine.backend import told_in_one_sentence
+from persona_bot.engine.faults import told_in_one_sentence
 from persona_bot.engine.gate import TOLERANCE, far_apart, precise, trial
 from persona_bot.engine.likelihood import LikelihoodScorer, types_with
 from persona_bot.engine.sampler import Sampler
