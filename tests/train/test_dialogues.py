@@ -350,7 +350,7 @@ def test_the_command_prints_one_line_a_problem_and_exits_2(tmp_path):
         timeout=120,
     )
     said = good.stdout.splitlines()
-    assert (good.returncode, said[0]) == (0, f"{EXAMPLE}: 8 dialogues, 32 replies, no problems.")
+    assert (good.returncode, said[0]) == (0, f"{EXAMPLE}: 14 dialogues, 46 replies, no problems.")
     assert said[2].startswith("  persona: I keep bees on the roof of my house. | I am afraid ")
     assert said[3] == "  partner: Hello! What are you up to today?"
     assert said[4] == "      bot: I am filling honey jars for the market." and len(said) == 11

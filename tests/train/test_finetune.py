@@ -196,19 +196,19 @@ def test_convai_from_the_example_file_to_a_reply(hub, gpt2_base, tmp_path, capsy
         f"convai, base {gpt2_base}, layout convai\nnum_train_epochs 2, evaluate_during_training True, "
         in said
     )
-    assert "32 replies, 2 candidates each; about " in said and f"{hub.url}/user/gpt" in said
+    assert "46 replies, 2 candidates each; about " in said and f"{hub.url}/user/gpt" in said
     assert TOKEN not in said + shown
     lines = read_log(out)
-    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 17))
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 25))
     scored = {line["step"]: line["language_model_loss"] for line in lines if "eval_loss" in line}
-    assert list(scored) == [8, 16]
+    assert list(scored) == [12, 24]
     best = "best_model/model.safetensors"
     assert (out / "model.safetensors").read_bytes() == (out / best).read_bytes()
     assert "model.safetensors" in hub.head("user/gpt").files and not [
         name for name in hub.head("user/gpt").files if "/" in name
     ]
     facts = json.loads((out / "training.json").read_text())
-    assert (facts["recipe"], facts["steps"], facts["base_model"]) == ("convai", 16, "gpt2")
+    assert (facts["recipe"], facts["steps"], facts["base_model"]) == ("convai", 24, "gpt2")
 
     only = ["--only", "nats,hits,convai", "--json", str(tmp_path / "scores.json")]
     evaluate.main(["--model", "user/gpt", "--data", str(EXAMPLE), *only])
@@ -245,7 +245,7 @@ def test_convai_stops_at_a_signal_and_resumes_to_the_same_bytes(
     for _ in range(2):  # the second finds it finished
         finetune.main([*convai_arguments(gpt2_base, out), "--resume"])
         assert (out / "model.safetensors").read_bytes() == whole
-    assert [line["step"] for line in read_log(out) if "loss" in line] == list(range(1, 17))
+    assert [line["step"] for line in read_log(out) if "loss" in line] == list(range(1, 25))
 
 
 def refusal(arguments: list[str], capsys, status: int = 2) -> str:

@@ -273,7 +273,7 @@ def test_a_file_with_parts_is_trained_and_validated_on_its_own(tmp_path, monkeyp
 
 def test_without_a_validation_part_some_dialogues_are_held_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    entries = json.loads(Path(EXAMPLE).read_text(encoding="utf-8"))["train"] * 5
+    entries = json.loads(Path(EXAMPLE).read_text(encoding="utf-8"))["train"][:8] * 5
     for number, entry in enumerate(entries):
         entries[number] = {**entry, "personality": [f"i am number {number}."]}
     (tmp_path / "list.json").write_text(json.dumps(entries))
@@ -325,7 +325,7 @@ def test_the_tutorials_one_dialogue_trains(tmp_path, capsys, recipe):
 
 
 def test_only_the_public_file_may_hold_bad_entries(tmp_path, monkeypatch, capsys):
-    good = json.loads(Path(EXAMPLE).read_text(encoding="utf-8"))["train"]
+    good = json.loads(Path(EXAMPLE).read_text(encoding="utf-8"))["train"][:8]
     bad = tmp_path / "bad.json"
     bad.write_text(json.dumps({"train": [*good, 7], "valid": [*good[:2], 7]}))
     monkeypatch.setattr("train.data.personachat.fetch_personachat", lambda: bad)
