@@ -5,6 +5,7 @@ press Enter; Ctrl-C stops a reply, and leaves at the prompt. Piped messages work
 """
 
 import argparse
+import io
 import os
 import random
 import sys
@@ -30,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The exit status: 0, or 2 after an error that a user can cause, told in one line on stderr."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         # bytes that are no text, or a face that the terminal lacks, must not end the chat
-        stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         options = read_arguments(arguments)
         persona = find_persona(options.persona, options.seed)
@@ -148,7 +150,7 @@ class Chat:
     def print_reply(self, turns: list[str]) -> str:
         """The reply's text, also when Ctrl-C ended it."""
         # a retry must differ, and a second run must not
-        seed = (self.settings.seed + self.replies) % 2**32
+        seed = ((self.settings.seed or 0) + self.replies) % 2**32
         self.replies += 1
         reply = self.model.reply(self.persona, turns, replace(self.settings, seed=seed))
         print(f"{self.persona.face} ".lstrip(), end="", flush=True)

@@ -57,7 +57,9 @@ def parse_persona(text: str, name: str = "") -> Persona:
             f"The persona text has over {MAX_TEXT_CHARS:,} characters; shorten it to at most "
             f"{MAX_SENTENCES} sentences of {MAX_SENTENCE_CHARS} characters each."
         )
-    face, greeting, starters, found = "", "", [], []
+    face, greeting = "", ""
+    starters: list[str] = []
+    found: list[str] = []
     for number, line in plain_lines(text):
         line = clean(line)
         head = _HEAD.fullmatch(line)

@@ -21,7 +21,8 @@ def draw(seed: int) -> tuple[str, tuple[str, ...], str, str, tuple[str, ...]]:
     chance = random.Random(seed)
     first_name = _draw_line(chance, pool("names"), set())[0]
     age = 25 + chance.randrange(35)
-    sentences, topics, title = [f"my name is {first_name.lower()} and i am {age}."], set(), ""
+    sentences, title = [f"my name is {first_name.lower()} and i am {age}."], ""
+    topics: set[str] = set()
     for name in POOLS:
         line, line_topics = _draw_line(chance, pool(name), topics)
         if name == "jobs":  # "🍞 Baker: i bake bread ..."

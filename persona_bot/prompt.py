@@ -13,7 +13,7 @@ can come out of it.
 import re
 from collections.abc import Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
@@ -26,6 +26,9 @@ from persona_bot.text import (
     tidy,
     untidy_tail,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SILENCE = "__SILENCE__"  # Persona-Chat's word for a partner who has not spoken yet
 CONVAI_TOKENS = ("<bos>", "<eos>", "<speaker1>", "<speaker2>", "<pad>")
@@ -63,11 +66,12 @@ class ConvaiLayout:
     # an earlier reply is followed by the next speaker's token at once; only <eos> is learnt there
     keeps_end = False
 
-    def __init__(self, tokenizer, max_turns: int = 5):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", max_turns: int = 5):
         self.tokenizer = tokenizer
         self.max_turns = max_turns  # stock trains on the last 2 * max_history + 1 turns only
+        id_of = tokenizer.get_vocab()
         self.bos, self.end_id, self.speaker1, self.speaker2, self.pad = (
-            tokenizer.convert_tokens_to_ids(list(CONVAI_TOKENS))
+            id_of[token] for token in CONVAI_TOKENS
         )
         self.stop_ids = {self.bos, self.end_id, self.speaker1, self.speaker2, self.pad}
         self.control_ids = set(tokenizer.all_special_ids) | self.stop_ids
@@ -112,10 +116,13 @@ class ChatLayout:
     needs_token_types = False
     keeps_end = True  # every reply in the history carries its end token
     max_turns = None
-    # train.evaluate can score texts as a file writes them instead
-    tidy = staticmethod(lambda text: tidy(text))
 
-    def __init__(self, tokenizer):
+    @staticmethod
+    def tidy(text: str) -> str:
+        """train.evaluate can score texts as a file writes them instead."""
+        return tidy(text)
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
         self.tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder.items()
         # words that were added are words; a tag is none, whether or not it is called special
@@ -172,6 +179,10 @@ class ChatLayout:
         """The beginning of `decode(ids)` that no further id changes."""
         return settled(self.decode(ids))
 
+    def token_types(self, parts: Sequence[Segment]) -> list[int] | None:
+        """None: this layout has none."""
+        return None
+
     def _encode_literal(self, text: str) -> list[int]:
         with ENCODING:
             return self.tokenizer(text, add_special_tokens=False).input_ids
@@ -188,7 +199,8 @@ class ChatLayout:
             messages.insert(0, {"role": "system", "content": marks[0]})
         else:
             messages[0]["content"] = f"{marks[0]}\n\n{marks[1]}"
-        text = self.tokenizer.apply_chat_template(
+        # a str, as it is not to tokenize
+        text: Any = self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=open_reply, enable_thinking=False
         )
         # a template that opens a thought for the model (DeepSeek-R1's): here it answers at once
@@ -209,7 +221,9 @@ class ChatLayout:
 Layout = ConvaiLayout | ChatLayout
 
 
-def find_layout(tokenizer, named: str | None = None, max_turns: int | None = None) -> Layout:
+def find_layout(
+    tokenizer: "PreTrainedTokenizerBase", named: str | None = None, max_turns: int | None = None
+) -> Layout:
     """The layout that a checkpoint names, else the one its tokens show; raises UserError when neither is known."""
     vocabulary, needed = tokenizer.get_vocab(), " ".join(CONVAI_TOKENS)
     has_convai = all(token in vocabulary for token in CONVAI_TOKENS)
@@ -242,7 +256,7 @@ def build_prompt(layout: Layout, persona: Persona, turns: Sequence[str], room: i
         parts = layout.segments(persona, turns[first:], open_reply=True)
         ids = [i for part in parts for i in part.ids]
         if len(ids) <= room:
-            types = layout.token_types(parts) if layout.needs_token_types else None
+            types = layout.token_types(parts)
             return Prompt(ids, types, first)
         if first + 2 >= len(turns):
             raise UserError(

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import Any
 
 from persona_bot.errors import UserError
 
@@ -28,8 +29,9 @@ def setting(
     step: float = 1,
     unit: str = "",
     slider: tuple[float, float] | bool = True,
-) -> dataclasses.Field:
+) -> Any:
     """A field of a settings dataclass: a number from `low` to `high`, both allowed, or a bool where the default is one.
+    (A type checker may see no Field: the name has the number's type, as with dataclasses.field.)
 
     `slider`: where the page's slider ends, if not at the range's own ends; False: the page has none.
     """
@@ -147,7 +149,7 @@ API_FIELDS = [
 ]
 
 
-def checked(field: dataclasses.Field, value: object) -> int | float | None:
+def checked(field: dataclasses.Field, value: Any) -> int | float | None:
     """The value as the field's type; raises UserError where it is none, or out of the field's range."""
     if value is None and field.default is None:
         return None
@@ -177,6 +179,7 @@ def add_flags(parser: argparse._ActionsContainer, kind: type, names: Iterable[st
     for field in (by_name[name] for name in names):
         facts, type_ = field.metadata, number_type(field)
         text = f"{facts['help']} "
+        how: dict[str, Any]
         if type_ is bool:
             how = {"action": argparse.BooleanOptionalAction}
             text += f"(default: {field.default})"
@@ -192,7 +195,7 @@ def add_flags(parser: argparse._ActionsContainer, kind: type, names: Iterable[st
         )
 
 
-def given(options: argparse.Namespace, kind: type) -> dict[str, int | float | bool]:
+def given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
     """The fields of a settings dataclass that the command line gave."""
     names = (field.name for field in fields(kind))
     return {name: getattr(options, name) for name in names if hasattr(options, name)}

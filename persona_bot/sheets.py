@@ -161,7 +161,8 @@ def _between(text: str, start: int, end: int) -> Iterator[Line]:
 
 def _markdown_lines(text: str) -> Iterator[Line]:
     """Short items under a heading become one field of that name; bold labels and rows of a table are fields."""
-    heading, items, first = "", [], 0
+    heading, first = "", 0
+    items: list[str] = []
     is_table = "|--" in text or "|:-" in text
     for number, line in enumerate([*text.splitlines(), "## end"], 1):
         line = line.strip()

@@ -4,18 +4,24 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # whether control tokens are read as text is a switch inside the tokenizer, which all threads share
 ENCODING = threading.Lock()
 KNOWN_TEXTS = 1024  # whose ids a layout keeps: a turn is read again with every later one
 
 
-def known_texts(tokenizer, banned: set[int]) -> Callable[[str], tuple[int, ...]]:
+def known_texts(
+    tokenizer: "PreTrainedTokenizerBase", banned: set[int]
+) -> Callable[[str], tuple[int, ...]]:
     """`encode_text` that remembers the ids of the texts that were asked for lately."""
     return lru_cache(KNOWN_TEXTS)(lambda text: tuple(encode_text(tokenizer, text, banned)))
 
 
-def encode_text(tokenizer, text: str, banned: set[int]) -> list[int]:
+def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str, banned: set[int]) -> list[int]:
     """Ids of a user's text. Special tokens written in it are split into ordinary ones; what is left of them is dropped."""
     clean = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates crash the tokenizer
     with ENCODING:
@@ -23,13 +29,17 @@ def encode_text(tokenizer, text: str, banned: set[int]) -> list[int]:
     return [i for i in ids if i not in banned]
 
 
-def decode_text(tokenizer, ids: Sequence[int]) -> str:
+def decode_text(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
     """A reply's text, without the blank that many tokenizers put in front of a word."""
     return raw_text(tokenizer, ids).lstrip()
 
 
-def raw_text(tokenizer, ids: Sequence[int]) -> str:
-    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+def raw_text(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+    # a list of texts only for a list of lists
+    text: Any = tokenizer.decode(
+        list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return text
 
 
 def settled(text: str) -> str:

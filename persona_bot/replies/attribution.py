@@ -11,11 +11,18 @@ with the reply needs less to count than one that shares none: replies lean on a 
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import Layout, build_prompt, reply_ids
 from persona_bot.replies.reply import Model
+
+if TYPE_CHECKING:
+    from persona_bot.replies.local import LocalModel
+
+if TYPE_CHECKING:
+    pass
 
 # nats that a reply must lose without a sentence that it used: one that shares a word with it, and one that shares none
 WITH_WORD = 0.5
@@ -53,20 +60,20 @@ def sentence_losses(
 
     Of a long persona those count that share most words with what was said last; the others' are 0.
     """
-    backend = getattr(model, "backend", None)
-    if backend is None:
+    if not hasattr(model, "backend"):
         raise UserError(ELSEWHERE)
+    local = cast("LocalModel", model)
     if not persona.sentences or not reply:
         return []
-    ids = reply_ids(model.layout, reply)
-    prompt = build_prompt(model.layout, persona, turns, model.context_length - len(ids))
+    ids = reply_ids(local.layout, reply)
+    prompt = build_prompt(local.layout, persona, turns, local.context_length - len(ids))
     kept = turns[prompt.dropped :]
     said, asked = words(reply), words(turns[-1])
     of_interest = [(len(w & said), len(w & asked)) for w in map(words, persona.sentences)]
     order = sorted(range(len(of_interest)), key=of_interest.__getitem__, reverse=True)
-    looked_at = order[: AT_ONCE if backend.is_shared else IN_TURN]
-    hidden = [span(model.layout, persona, number, kept) for number in looked_at]
-    whole, *others = backend.score_hiding(prompt, ids, hidden)
+    looked_at = order[: AT_ONCE if local.backend.is_shared else IN_TURN]
+    hidden = [span(local.layout, persona, number, kept) for number in looked_at]
+    whole, *others = local.backend.score_hiding(prompt, ids, hidden)
     losses = [0.0] * len(persona.sentences)
     for number, other in zip(looked_at, others, strict=True):
         losses[number] = whole - other

@@ -15,23 +15,27 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from persona_bot.prompt import Prompt
 from persona_bot.replies.reply import Reply
 from persona_bot.settings import Settings
 
+if TYPE_CHECKING:
+    from persona_bot.replies.local import LocalModel
+
 APART = 1_000_003  # between the seeds of drafts, so that they are not those of the next reply
 
 
 def write_best(
-    model,
+    model: "LocalModel",
     prompt: Prompt,
     settings: Settings,
     stop: threading.Event,
     history: list[int],
     reply: Reply,
 ) -> Iterator[str]:
-    """The whole reply as one piece, behind empty ones. `model`: local.LocalModel.
+    """The whole reply as one piece, behind empty ones.
 
     No draft has a thread of its own: where passes are shared, the one that is asked first leads a pass for all of them.
     Whoever closes this (the page's event loop, the garbage collector) closes the drafts, and no further token is drawn.

@@ -51,6 +51,7 @@ class LocalModel:
         """The checkpoint as it answers fastest; raises UserError for anything that is not a usable one."""
         give_memory_back()
         source = find_checkpoint(name, device)
+        backend: Backend
         if source.device.type == "cpu":
             use_half_the_cores()
         if source.device.type == "cpu" and (

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -93,7 +93,7 @@ def messages(persona: Persona, turns: Sequence[str], system_turn: bool = True) -
     return [{"role": role, "content": text} for role, text in zip(roles, clean, strict=True)]
 
 
-def fields(settings: Settings, kind: str, max_tokens: int) -> dict:
+def fields(settings: Settings, kind: str, max_tokens: int) -> dict[str, Any]:
     """The settings in OpenAI's names; "full" adds what vLLM, llama.cpp and others know, each by its own name, and only if
     it is on."""
     seed = {} if settings.seed is None else {"seed": settings.seed}
@@ -108,7 +108,7 @@ def fields(settings: Settings, kind: str, max_tokens: int) -> dict:
     }
     if kind == "basic":
         return basic
-    more = {
+    more: dict[str, Any] = {
         "stream_options": {"include_usage": True},
         "chat_template_kwargs": {"enable_thinking": False},
     }
@@ -173,7 +173,7 @@ def read_event(data: bytes) -> Chunk:
     return Chunk(text if isinstance(text, str) else "", thought, finish, usage)
 
 
-def read_json(data: bytes):
+def read_json(data: bytes) -> Any:
     """What JSON says; ValueError also for what is nested without end."""
     try:
         return json.loads(data)

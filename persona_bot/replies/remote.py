@@ -16,8 +16,10 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
 from functools import partial
+from typing import Any
 
 import httpx
 
@@ -37,7 +39,7 @@ from persona_bot.replies.openai_protocol import (
     sentence,
 )
 from persona_bot.replies.reply import Reply, ends_a_sentence
-from persona_bot.replies.request import End, converse
+from persona_bot.replies.request import End, Event, converse
 from persona_bot.settings import Settings
 
 # seconds of silence; a busy server lets a request wait before its first byte
@@ -84,7 +86,7 @@ class Endpoint:
         """What the page shows: the model's name, never a path of the server's machine."""
         return re.sub(r"^(/|[A-Za-z]:\\).*[/\\](?=.)", "", self.model or "a model")
 
-    def run(self, task):
+    def run(self, task: Coroutine[Any, Any, None]) -> Future[None]:
         """Starts a coroutine in the background; its future can be cancelled, which closes the connection."""
         return asyncio.run_coroutine_threadsafe(task, self.loop)
 
@@ -120,10 +122,17 @@ class Endpoint:
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
 
-    def _write(self, persona, turns, settings, stop, reply: Reply) -> Iterator[str]:
+    def _write(
+        self,
+        persona: Persona,
+        turns: list[str],
+        settings: Settings,
+        stop: threading.Event,
+        reply: Reply,
+    ) -> Iterator[str]:
         """The pieces of one reply, as they arrive; an empty one at each TICK of silence."""
         started, ended_by, pieces = time.monotonic(), None, 0
-        arrived: queue.SimpleQueue = queue.SimpleQueue()
+        arrived: queue.SimpleQueue[Event] = queue.SimpleQueue()
         reading = self.run(self._read(persona, turns, settings, arrived.put))
         try:
             while True:
@@ -200,7 +209,11 @@ class Endpoint:
                 self.problem = self.problem and str(error)
 
     async def _read(
-        self, persona: Persona, turns: Sequence[str], settings: Settings, put: Callable
+        self,
+        persona: Persona,
+        turns: Sequence[str],
+        settings: Settings,
+        put: Callable[[Event], None],
     ) -> None:
         """Puts (turns dropped, Chunk) for each event, then End; or the UserError that ends the reply."""
         try:
@@ -217,7 +230,7 @@ class Endpoint:
             )
 
 
-def next_of(arrived: queue.SimpleQueue):
+def next_of(arrived: queue.SimpleQueue[Event]) -> Event | None:
     """The next event, or None after a TICK of silence."""
     try:
         return arrived.get(timeout=TICK)

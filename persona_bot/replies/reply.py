@@ -9,7 +9,7 @@ for piece in reply:
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Protocol
 
 from persona_bot.persona import Persona
@@ -56,7 +56,7 @@ class Reply:
             self.finish_reason = "cancelled"
         self._pieces.close()
 
-    def _run(self, write: Callable[["Reply"], Iterator[str]]) -> Iterator[str]:
+    def _run(self, write: Callable[["Reply"], Iterator[str]]) -> Generator[str, None, None]:
         for piece in write(self):
             if piece:
                 self.text += piece
@@ -88,10 +88,21 @@ class Pieces:
 class Model(Protocol):
     """What answers, on this machine (local.LocalModel) or on another (remote.Endpoint). No caller asks which."""
 
-    name: str  # what the page shows
-    device_label: str  # "CPU", "GPU" or "another machine"
-    problem: str | None  # one sentence while it cannot answer
-    at_once: int  # replies that are worth writing at the same time
+    @property
+    def name(self) -> str:
+        """What the page shows."""
+
+    @property
+    def device_label(self) -> str:
+        """ "CPU", "GPU" or "another machine"."""
+
+    @property
+    def problem(self) -> str | None:
+        """One sentence while it cannot answer."""
+
+    @property
+    def at_once(self) -> int:
+        """Replies that are worth writing at the same time."""
 
     def reply(
         self,

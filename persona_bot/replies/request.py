@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 
@@ -32,6 +33,9 @@ from persona_bot.replies.openai_protocol import (
 from persona_bot.replies.visible_text import VisibleText
 from persona_bot.settings import Settings
 
+if TYPE_CHECKING:
+    from persona_bot.replies.remote import Endpoint
+
 PAUSES = (0.5, 2.0)  # seconds before another try, while no text has come
 
 
@@ -49,10 +53,15 @@ class End(NamedTuple):
     rest: str  # what was held back
 
 
+Event = Arrived | End | UserError  # the last ends the reply
+
+
 class Answer:
     """What has come of one answer; hands it on."""
 
-    def __init__(self, put: Callable, dropped_turns: int, accepted: Callable[[], None]):
+    def __init__(
+        self, put: Callable[[Event], None], dropped_turns: int, accepted: Callable[[], None]
+    ):
         self._put, self._dropped_turns, self._accepted = put, dropped_turns, accepted
         self.wants_new = False  # it was refused, and the server names the newer field
         self.begin()
@@ -76,7 +85,11 @@ class Answer:
 
 
 async def converse(
-    server, persona: Persona, turns: Sequence[str], settings: Settings, put: Callable
+    server: "Endpoint",
+    persona: Persona,
+    turns: Sequence[str],
+    settings: Settings,
+    put: Callable[[Event], None],
 ) -> UserError | End:
     """Asks a remote.Endpoint. What it does not accept goes in other shapes, until it has accepted one; then with fewer
     turns, if any are left."""
@@ -84,7 +97,7 @@ async def converse(
     shapes = [server.shape] if server.shape else list(SHAPES)
     while True:
         shape = shapes[0]
-        answer = Answer(put, dropped, lambda shape=shape: server.accepted(shape))
+        answer = Answer(put, dropped, partial(server.accepted, shape))
         status = THINKING
         while status == THINKING:
             thinks = server.thinks
