@@ -16,7 +16,7 @@ MAX_TURNS = 199
 DEFAULTS = Settings()
 
 
-def answer(
+def answer(  # type: ignore[misc]  # a generator, whose values gr.api documents
     persona: list[str],
     turns: list[str],
     temperature: float = DEFAULTS.temperature,

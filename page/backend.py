@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import NamedTuple
 
@@ -50,10 +50,10 @@ def load(name: str | None, device: str | None = None, endpoint: str | None = Non
     use(load_model(name, device, endpoint))
 
 
-def use(loaded: Model) -> None:
+def use(loaded_model: Model) -> None:
     """Speaks with this model from now on."""
     global model
-    model = loaded
+    model = loaded_model
     ready.set()
 
 
@@ -62,6 +62,13 @@ def tidy() -> None:
     if model is not None:
         model.tidy()
     trim_memory()
+
+
+def loaded() -> Model:
+    """The model that `ready` announced; raises UserError before."""
+    if model is None:
+        raise UserError("The model is still loading; try again in a moment.")
+    return model
 
 
 # set once somebody has said that a model will come: app.py while it loads, tests
@@ -92,7 +99,7 @@ def state() -> str:
     """ "ready", "loading", or "unreachable" while an endpoint has not answered yet; asks nobody."""
     if not ready.is_set():
         return "loading"
-    return "unreachable" if model.problem else "ready"
+    return "unreachable" if loaded().problem else "ready"
 
 
 def write(
@@ -105,7 +112,7 @@ def write(
     running.add(stop)
     started, first_text, last, how = time.monotonic(), None, Progress("", 0, 0.0), "left"
     try:
-        with closing(_write_where_it_runs(persona, turns, settings, stop)) as pieces:  # type: ignore[type-var]
+        with closing(_write_where_it_runs(persona, turns, settings, stop)) as pieces:
             for last in pieces:
                 if first_text is None and last.text:
                     first_text = time.monotonic() - started
@@ -133,9 +140,9 @@ def write(
 
 def _write_where_it_runs(
     persona: Persona, turns: list[str], settings: Settings, stop: threading.Event
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, None]:
     # only what stands on a GPU needs to borrow one
-    if spaces is None or model.device_label != "GPU":
+    if _write_on_borrowed_gpu is None or loaded().device_label != "GPU":
         yield from _write(persona, turns, settings, stop)
         return
     for progress in _write_on_borrowed_gpu(persona, turns, settings):
@@ -150,7 +157,7 @@ def _write(
     persona: Persona, turns: list[str], settings: Settings, stop: threading.Event | None = None
 ) -> Iterator[Progress]:
     # a visitor who leaves ends it at once
-    with closing(model.reply(persona, turns, settings, stop)) as reply:
+    with closing(loaded().reply(persona, turns, settings, stop)) as reply:
         for _ in reply:
             yield Progress(reply.text, reply.num_tokens, reply.seconds)
         yield Progress(reply.text, reply.num_tokens, reply.seconds, tuple(reply.drafts))
@@ -177,7 +184,7 @@ def room(persona: Persona, turns: list[str], settings: Settings | None = None) -
 
 def used(persona: Persona, turns: list[str], reply: str) -> list[str]:
     """The sentences of the persona that the reply used, the most important first; raises UserError where nobody can tell."""
-    if spaces is not None and model.device_label == "GPU":
+    if spaces is not None and loaded().device_label == "GPU":
         raise UserError(NOT_BORROWED_TWICE)
-    found = used_sentences(model, persona, turns, reply)
+    found = used_sentences(loaded(), persona, turns, reply)
     return [persona.sentences[number] for number, _ in found]

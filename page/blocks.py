@@ -2,6 +2,7 @@
 
 from dataclasses import Field, fields
 from functools import partial
+from typing import Any
 
 import gradio as gr
 
@@ -23,14 +24,15 @@ quiet_button = partial(gr.Button, size="sm", elem_classes="quiet")
 def slider(field: Field) -> gr.Slider:
     """A setting as a slider, with all that stands beside its field."""
     low, high = field.metadata["slider"]
-    facts = {name: field.metadata[name] for name in ("step", "label")}
-    return gr.Slider(low, high, field.default, info=field.metadata["help"], **facts)
+    facts: dict[str, Any] = {name: field.metadata[name] for name in ("step", "label")}
+    facts |= {"value": field.default, "info": field.metadata["help"]}
+    return gr.Slider(low, high, **facts)
 
 
 def number(field: Field) -> gr.Number:
     """A whole number that may be left out. Gradio draws None as 0 and sends that, unless an event has set it: `opened` does."""
-    label, info = field.metadata["label"], field.metadata["help"]
-    return gr.Number(field.default, label=label, info=info, precision=0)
+    facts: dict[str, Any] = {"value": field.default, "label": field.metadata["label"]}
+    return gr.Number(**facts, info=field.metadata["help"], precision=0)
 
 
 with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo:
@@ -112,7 +114,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
             # no Accordion: Gradio mounts what it hides only when it is opened, and a frame later writes the values of
             # the start over what a quick hand, or a hand at a slow machine, has chosen meanwhile
             with gr.Column(elem_id="settings"):
-                settings = [
+                settings: list[gr.Slider | gr.Number] = [
                     *(slider(field) for field in fields(Settings) if field.metadata["slider"]),
                     number(Settings.__dataclass_fields__["seed"]),
                 ]
@@ -129,11 +131,11 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
         )
     )  # fmt: skip
     PERSONA = list(ShownPersona(name=name, text=persona, counter=counter))
-    unseen = {"show_progress": "hidden", "api_visibility": "private"}
-    at_once = {"queue": False, **unseen}
+    unseen: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    at_once: dict[str, Any] = {"queue": False, **unseen}
     # through the queue, since only there a toast reaches the page
-    soon = {"concurrency_limit": None, **unseen}
-    to_message = {"fn": None, "js": "personaPage.focusMessage", **unseen}
+    soon: dict[str, Any] = {"concurrency_limit": None, **unseen}
+    to_message: dict[str, Any] = {"fn": None, "js": "personaPage.focusMessage", **unseen}
 
     visit = demo.load(
         opening.opened, [kept, chat], [message, *PERSONA, *SHOWN, *settings], js="personaStore.brought", **soon,
@@ -182,7 +184,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     sending.success(None, js="personaPage.taken", **unseen)
     sending.failure(None, js="personaPage.refused", **unseen)
     getattr(duet_menu, names.TALK)(duet.begin, chat, SHOWN, **soon).success(**to_message)
-    writer = {
+    writer: dict[str, Any] = {
         "concurrency_limit": AT_ONCE, "concurrency_id": "model", "show_progress": "minimal",
         "show_progress_on": status, "api_visibility": "private",
     }  # fmt: skip
@@ -191,7 +193,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     ).success(duet.speak, [chat, *settings], growing, **writer)
     speaking.failure(events.halt, [message, chat], [message, *SHOWN], **at_once)
     # after a reply is shown; few at a time, since replies come first
-    because_of = {**unseen, "concurrency_limit": 2, "concurrency_id": "why"}
+    because_of: dict[str, Any] = {**unseen, "concurrency_limit": 2, "concurrency_id": "why"}
     getattr(transcript, names.SHOW)(events.show, chat, SHOWN, **soon).success(
         why.found, chat, because, **because_of
     )

@@ -10,7 +10,7 @@ same rules as what is typed into the page, and its size is bounded before it is 
 
 import json
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from page.conversation import (
     MAX_EXCHANGES,
@@ -60,6 +60,9 @@ def chat_to_json(chat: Conversation) -> str:
     return text
 
 
+Otherwise = TypeVar("Otherwise", str, None)
+
+
 class Kept(NamedTuple):
     """What a browser brings when it opens the page."""
 
@@ -94,7 +97,7 @@ def kept_from_json(text: object) -> Kept:
     )
 
 
-def _text_or(value: object, longest: int, otherwise: str | None) -> str | None:
+def _text_or(value: object, longest: int, otherwise: Otherwise) -> str | Otherwise:
     try:
         return _text(value, longest)
     except UserError:
@@ -203,5 +206,5 @@ def _text(value: object, longest: int) -> str:
     return value.encode("utf-8", "replace").decode().replace("\0", "")
 
 
-def _is_id(value: object) -> bool:
+def _is_id(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{32}", value) is not None

@@ -90,7 +90,9 @@ def _session(fields: dict[str, Any], required: bool) -> str | None:
 
 
 def _stopping(fields: dict[str, Any], stops: bool) -> Call:
-    kept = {key: fields[key] for key in ("session_hash", "fn_index", "event_id") if key in fields}
+    kept: dict[str, Any] = {
+        key: fields[key] for key in ("session_hash", "fn_index", "event_id") if key in fields
+    }
     session = _session(kept, required=False)
     wanted = ("event_id", "session_hash", "fn_index") if stops else ("event_id",)
     if not all(key in kept for key in wanted):

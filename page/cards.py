@@ -34,7 +34,7 @@ UNUSED = {  # what other programs keep beside, as a visitor calls it
 }
 
 
-def read_card(text: str) -> tuple[Persona, str]:
+def read_card(text: object) -> tuple[Persona, str]:
     """(persona, a sentence on what did not fit, or nothing); raises UserError for what is no card."""
     data = _data(text)
     name = clean(_text(data, "name"))[:MAX_NAME_CHARS].strip()

@@ -113,7 +113,8 @@ class Conversation:
     def end_talk(self) -> None:
         """Stops the two: the line that is being said is dropped, a reply counts as far as it came."""
         if self.partner and self.writing:
-            self.stop.set()
+            if self.stop:
+                self.stop.set()
             if self.pending:
                 self.finish(self.pending)
         self.line, self.lines_left = None, 0
@@ -148,7 +149,7 @@ class Conversation:
             exchange.shown = len(exchange.replies)
             exchange.replies = [*exchange.replies, exchange.growing, *others][:MAX_REPLIES]
         elif exchange.replies:
-            exchange.persona = self._persona_before
+            exchange.persona = self._persona_before or exchange.persona
         else:
             self.unsent = "" if exchange.by else exchange.message
             self.exchanges[-1:] = exchange.replaced

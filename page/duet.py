@@ -41,15 +41,17 @@ def listen(chat: Conversation) -> Shown:
 
 def speak(chat: Conversation, *values: Any) -> Iterator[str]:
     """Writes the open line, piece by piece."""
-    if chat.line is None:  # stopped while it waited in the queue
+    partner, stop = chat.partner, chat.stop
+    # stopped while it waited in the queue
+    if chat.line is None or partner is None or stop is None:
         return
-    stop, finished = chat.stop, False
+    finished = False
     try:
         settings = Settings(**dict(zip(SETTINGS, values, strict=True)))
         while not backend.ready.wait(1) and not stop.is_set():
             yield render.growing(chat)
         drawn = 0.0
-        for progress in backend.write(chat.partner, chat.heard(), settings, stop):
+        for progress in backend.write(partner, chat.heard(), settings, stop):
             if stop.is_set() or chat.stop is not stop:
                 return
             chat.line = progress.text

@@ -220,10 +220,11 @@ def frame_seconds() -> float:
 
 def reply(chat: Conversation, *values: Any) -> Iterator[str]:
     """Writes the open exchange, piece by piece; waits for the model if need be."""
-    exchange = chat.claim()
-    if exchange is None:  # stopped while it waited in the queue
+    exchange, stop = chat.claim(), chat.stop
+    if exchange is None or stop is None:  # stopped while it waited in the queue
         return
-    stop, turns, drafts = chat.stop, chat.turns(), ()
+    turns = chat.turns()
+    drafts: tuple[str, ...] = ()
     try:
         chat.settings = settings = Settings(**dict(zip(SETTINGS, values, strict=True)))
         while not backend.ready.wait(1) and not stop.is_set():

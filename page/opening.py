@@ -80,6 +80,6 @@ def model_arrives(chat: Conversation) -> Iterator[list]:
     """Ends when the model is there."""
     while not backend.ready.wait(1):
         yield [render.model_line(None, ""), gr.skip()]
-    model = backend.model
+    model = backend.loaded()
     line = render.model_line(model.name, model.device_label, backend.writes_in_turn())
     yield [line, shown(chat).status]

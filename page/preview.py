@@ -43,7 +43,7 @@ class Preview:
         inner = scope.get("path", "").removeprefix(scope.get("root_path", ""))
         if scope["type"] != "http" or inner not in ("", "/"):
             return await self.app(scope, receive, send)
-        start: Message | None = None
+        start: Message = {}
         body = b""
 
         async def send_with_tags(message: Message) -> None:

@@ -22,7 +22,7 @@ THEME = gr.themes.Base(
     font=[gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
 )
-LAUNCH = {
+LAUNCH: dict[str, Any] = {
     "ssr_mode": False,
     "run_history": False,  # it would keep a second copy of every chat in the browser
     "footer_links": ["api"],  # hidden; our own button presses it
@@ -50,8 +50,10 @@ class Page(gr.Blocks):
         super().run_startup_events()
 
     def _set_html_css_theme_variables(self) -> None:  # Gradio calls it wherever it serves Blocks
-        self.theme, self.css, self.css_paths = THEME, _texts("css"), []
-        self.head = f"<script>{NAMES}{_texts('js')}</script><link rel='icon' href=\"{faces.ICON}\">"
+        head = f"<script>{NAMES}{_texts('js')}</script><link rel='icon' href=\"{faces.ICON}\">"
+        # declared there with the None that they begin with
+        self.theme, self.css, self.head = THEME, _texts("css"), head  # type: ignore[assignment]
+        self.css_paths = []
         self.run_history, self.footer_links = False, LAUNCH["footer_links"]
         super()._set_html_css_theme_variables()
 
@@ -64,7 +66,8 @@ def _configure(self: App, blocks: gr.Blocks) -> None:
         self.router.routes[:0] = [preview.route, *middleware.routes]
 
 
-_gradios_configure, App.configure_app = App.configure_app, _configure
+_gradios_configure = App.configure_app
+App.configure_app = _configure  # type: ignore[method-assign]  # no hook is offered
 # Gradio's would import matplotlib at the first call, where it is installed, and that writes files; nothing here draws with it
 gradio.utils.MatplotlibBackendMananger = contextlib.nullcontext  # type: ignore[misc, assignment]
 

@@ -30,7 +30,8 @@ class Sessions(StateHolder):
                 self._make_room(session_id)
 
     def _make_room(self, asking: str) -> None:
-        used, unused = [], []
+        used: list[str] = []
+        unused: list[str] = []
         for name, state in self.session_data.items():
             if name != asking:
                 (used if in_use(state) else unused).append(name)
