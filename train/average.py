@@ -144,7 +144,9 @@ def parse(arguments: Sequence[str]) -> tuple[list[Path], list[float], Path]:
         raise UserError("A mean needs at least two checkpoints; name another folder.")
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise UserError(f"{options.out} is not empty; name a new folder for --out.")
-    folders, weights = zip(*map(weighted, options.checkpoints), strict=True)
+    given = [weighted(text) for text in options.checkpoints]
+    folders = [folder for folder, _ in given]
+    weights = [weight for _, weight in given]
     adapters = [folder / "adapter" for folder in folders]
     if all(
         (folder / "adapter_config.json").exists() or adapter.is_dir()
@@ -154,7 +156,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[Path], list[float], Path]:
             adapter if adapter.is_dir() else folder
             for folder, adapter in zip(folders, adapters, strict=True)
         ]
-    return list(folders), [weight / sum(weights) for weight in weights], options.out
+    return folders, [weight / sum(weights) for weight in weights], options.out
 
 
 def weighted(text: str) -> tuple[Path, float]:

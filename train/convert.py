@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -39,7 +40,8 @@ def convert(folder: Path, out: Path | None = None) -> list[Path]:
     if out and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty; name a new folder for --out.")
     target = out or folder
-    made, names = [], {}
+    made: list[Path] = []
+    names: dict[str, None] = {}
     try:
         target.mkdir(parents=True, exist_ok=True)
         for file in pickles:
@@ -146,7 +148,10 @@ def write_config(target: Path, names: Sequence[str]) -> None:
         return
     model_type, plain, double = known[0]
     has_ranking_head = any(name.startswith("multiple_choice_head") for name in names)
-    added = {"model_type": model_type, "architectures": [double if has_ranking_head else plain]}
+    added: dict[str, Any] = {
+        "model_type": model_type,
+        "architectures": [double if has_ranking_head else plain],
+    }
     if has_ranking_head:
         added["num_labels"] = 1
     if new := {key: value for key, value in added.items() if not config.get(key)}:

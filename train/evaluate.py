@@ -12,11 +12,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from persona_bot.checkpoints.load import Checkpoint, load_checkpoint
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona, find_persona, load_presets
 from persona_bot.replies.local import LocalModel
+from persona_bot.replies.reply import Model
 from train.data.dialogues import Dialogue, read_dialogues
 from train.metrics import text
 from train.metrics.evaluate_options import EvalOptions, open_outputs, parse
@@ -35,7 +37,9 @@ def evaluate(
     """All wanted scores as one JSON object; `data` names the file in it. Raises UserError for dialogues that cannot be scored."""
     config = config or EvalConfig()
     dialogues = dialogues[: config.limit]
-    scores, facts, seconds = {}, {}, {}
+    scores: dict[str, float] = {}
+    facts: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
     served = set(config.groups) & set(AS_SERVED)
     model = LocalModel.served(checkpoint) if served else LocalModel.plain(checkpoint)
     for group in config.groups:
@@ -80,20 +84,25 @@ def run(options: EvalOptions) -> None:
     open_outputs(options)
     personas = asked_personas(options)
     checkpoint = load_checkpoint(options.model, options.device, double_heads=True)
-    other = options.against and load_checkpoint(options.against, options.device, double_heads=True)
+    other = None
+    if options.against:
+        other = load_checkpoint(options.against, options.device, double_heads=True)
     if options.config.groups:
         score(options, checkpoint, other, dialogues)
     settings, seed = options.config.settings, options.config.seed
     if options.transcripts:
-        scripts = (QUESTIONS, EVERYDAY) if options.everyday else (QUESTIONS,)
+        scripts: Sequence[Sequence[str]] = (
+            (QUESTIONS, EVERYDAY) if options.everyday else (QUESTIONS,)
+        )
         if options.visits:
             scripts = [visit.split("|") for visit in VISITS]
         model = LocalModel.served(checkpoint)
         chats = transcripts(model, personas, settings, seed, bar("transcripts"), scripts)
         write(options.transcripts, f"# What {checkpoint.name} says\n\n{chats}")
-    if options.side_by_side:
+    if options.side_by_side and other:
         same = other.name == checkpoint.name
-        models = {f"{other.name} (before)" if same else other.name: LocalModel.served(other)}
+        name = f"{other.name} (before)" if same else other.name
+        models: dict[str, Model] = {name: LocalModel.served(other)}
         models[checkpoint.name] = LocalModel.served(checkpoint)
         chats = side_by_side(models, personas, settings, seed, bar("side by side"))
         write(options.side_by_side, chats)

@@ -15,10 +15,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy
 import torch
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from persona_bot.checkpoints.load import Checkpoint, load_checkpoint
 from persona_bot.errors import UserError
@@ -113,14 +115,17 @@ def _write_settings(writer: gguf.GGUFWriter, checkpoint: Checkpoint, kind: str) 
     writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[kind]])
 
 
-def _rope_base(config) -> float:
-    rope = getattr(config, "rope_parameters", None) or {}
+def _rope_base(config: PreTrainedConfig) -> float:
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type", "default") != "default":
         raise UserError(f"Its rotary embedding is of type {rope['rope_type']}; {ELSEWHERE}.")
-    return float(rope.get("rope_theta") or getattr(config, "rope_theta", 10_000.0))
+    base: Any = rope.get("rope_theta") or getattr(config, "rope_theta", 10_000.0)
+    return float(base)
 
 
-def _write_tokenizer(writer: gguf.GGUFWriter, tokenizer, config, name: str) -> None:
+def _write_tokenizer(
+    writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, name: str
+) -> None:
     whole = json.loads(tokenizer.backend_tokenizer.to_str())
     if whole["model"]["type"] != "BPE" or not (how := _pre_tokenizer(whole["pre_tokenizer"])):
         raise UserError(f"{name} has a tokenizer that is not written here; {ELSEWHERE}.")
@@ -163,7 +168,9 @@ def _pre_tokenizer(parts: dict | None) -> str | None:
     return "smollm" if kinds[0] == "Digits" and steps[0]["individual_digits"] else None
 
 
-def _write_tensors(writer: gguf.GGUFWriter, model, kind: gguf.GGMLQuantizationType) -> None:
+def _write_tensors(
+    writer: gguf.GGUFWriter, model: PreTrainedModel, kind: gguf.GGMLQuantizationType
+) -> None:
     config = model.config
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}

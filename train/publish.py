@@ -75,9 +75,9 @@ def upload(
 ) -> None:
     """Makes the repository hold `files` in one commit, or in none when it already does."""
 
-    def attempt():
+    def attempt() -> None:
         head = HfApi().repo_info(repo_id, repo_type=kind, files_metadata=True, revision=revision)
-        if operations := changes(files, head.siblings):
+        if operations := changes(files, getattr(head, "siblings", None) or []):
             HfApi().create_commit(
                 repo_id,
                 operations,

@@ -7,6 +7,7 @@ import argparse
 import json
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -41,7 +42,7 @@ def main() -> None:
         dialogue = dialogues[number]
         persona, draw = Persona("", dialogue.personality), random.Random(options.seed + number)
 
-        def sample(turns):
+        def sample(turns: Sequence[str]) -> list[str]:
             seeds = [draw.randrange(2**31) for _ in range(options.replies)]
             return [say(model, persona, turns, settings, seed) for seed in seeds]
 

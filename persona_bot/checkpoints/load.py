@@ -9,9 +9,10 @@ Only safetensors and GGUF are read; pickled weights and code that comes with a c
 
 import importlib.util
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 # one short text at a time: threads only cost
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -38,6 +39,12 @@ from persona_bot.errors import UserError
 from persona_bot.library_warnings import silence_libraries
 from persona_bot.prompt import NOBODY, Layout, find_layout
 
+if TYPE_CHECKING:  # half a second
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
 DEFAULT_FOLDER = Path(__file__).parents[2] / "default_model"
 # tokens; Persona-Chat dialogues stay below 600, and a longer prefill only makes a CPU slow
 MAX_CONTEXT = 1024
@@ -50,7 +57,7 @@ class Source(NamedTuple):
     folder: Path
     base: Path  # an adapter's base model; else the folder itself
     weights: Path  # what is read: the folder, or where its dense or merged weights are kept
-    tokenizer: object
+    tokenizer: "PreTrainedTokenizerBase"
     layout: Layout
     device: torch.device
     dtype: torch.dtype
@@ -60,8 +67,8 @@ class Source(NamedTuple):
 class Checkpoint:
     """A checkpoint as transformers has it."""
 
-    model: torch.nn.Module
-    tokenizer: object
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
     layout: Layout
     name: str  # what the page shows
     device: torch.device
@@ -103,17 +110,18 @@ def find_checkpoint(name: str | None = None, device: str | None = None) -> Sourc
     return Source(shown, folder, base, weights, tokenizer, layout, place, best_dtype(place))
 
 
-def load_module(source: Source, double_heads: bool = False) -> torch.nn.Module:
+def load_module(source: Source, double_heads: bool = False) -> "PreTrainedModel":
     """The transformers module of a checkpoint, on its device, in evaluation mode."""
     if source.weights != source.folder:
         arguments = source.folder, source.base, source.layout, source.dtype
         model = guard(source.folder, load_prepared, *arguments)
     else:
         model = guard(source.folder, load_model, source.base, double_heads, source.dtype)
-    return model.to(source.device).eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return model.to(source.device)  # type: ignore[arg-type]  # a decorator of transformers hides self
 
 
-def max_positions(config) -> int:
+def max_positions(config: object) -> int:
     """Tokens that fit in one conversation."""
     return min(getattr(config, "max_position_embeddings", MAX_CONTEXT), MAX_CONTEXT)
 
@@ -131,7 +139,7 @@ def find_folder(name: str | None) -> Path:
 
 def find_base(name: str) -> Path:
     """The base model's folder; SmolLM2-135M-Instruct comes from the installed wheel, without a Hub."""
-    if name == BASE_MODEL and (spec := importlib.util.find_spec(BASE_WHEEL)):
+    if name == BASE_MODEL and (spec := importlib.util.find_spec(BASE_WHEEL)) and spec.origin:
         return Path(spec.origin).parent
     return find_folder(name)
 
@@ -153,7 +161,9 @@ def num_rows(folder: Path) -> int | None:
     return (read_json(folder / "config.json") or {}).get("vocab_size")
 
 
-def suppress_missing(layout: Layout, tokenizer, rows: int, folder: Path) -> None:
+def suppress_missing(
+    layout: Layout, tokenizer: "PreTrainedTokenizerBase", rows: int, folder: Path
+) -> None:
     """Tokens without a row in the model are neither read nor drawn; the layout's own must have one."""
     missing = {i for i in tokenizer.get_vocab().values() if i >= rows}
     parts = layout.segments(NOBODY, ["", "", ""], True) if missing else []
@@ -165,7 +175,7 @@ def suppress_missing(layout: Layout, tokenizer, rows: int, folder: Path) -> None
     layout.control_ids |= missing
 
 
-def load_tokenizer(folder: Path, base: Path):
+def load_tokenizer(folder: Path, base: Path) -> "PreTrainedTokenizerBase":
     """The checkpoint's own tokenizer, else its base's (a GGUF file carries one)."""
     source = folder if (folder / "tokenizer_config.json").exists() else base
     settings = read_json(source / "tokenizer_config.json")
@@ -194,10 +204,15 @@ def display_name(name: str | None, folder: Path) -> str:
     )
 
 
-def guard(folder: Path, step, *arguments):
+def guard(
+    folder: Path,
+    step: Callable[Arguments, Result],
+    *arguments: Arguments.args,
+    **named: Arguments.kwargs,
+) -> Result:
     """Runs one loading step; whatever the libraries raise becomes one sentence about the folder."""
     try:
-        return step(*arguments)
+        return step(*arguments, **named)
     except UserError:
         raise
     except Exception as error:

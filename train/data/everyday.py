@@ -38,6 +38,9 @@ ASKED_OFTEN = (
 ).split()
 
 
+Made = tuple[str, str, list[str]]  # message, reply, wrong replies
+
+
 class Maker:
     """Draws personas and dialogues from one seed; counts replies, so that none is learnt by heart."""
 
@@ -52,7 +55,8 @@ class Maker:
         self.written = [
             p for p in personas if not self.held_out & set(p) and not re.search(r"[{}]", "".join(p))
         ]
-        self.often, self.counts = often, Counter()
+        self.often = often
+        self.counts: Counter[str] = Counter()
         self.others = [self.speaker() for _ in range(30)]
 
     def speaker(self) -> Speaker:
@@ -168,7 +172,7 @@ class Maker:
             plan.append("bye")
         return plan
 
-    def _question(self, speaker: Speaker):
+    def _question(self, speaker: Speaker) -> Made | None:
         """(question, right answer, contradicting answers) about one fact; None when all were asked."""
         draw = self.draw
         blocks = [
@@ -211,7 +215,7 @@ class Maker:
         voiced = speaker.speak(reply)
         return typed(draw, known.fill(asked)), voiced, [speaker.speak(text) for text in false]
 
-    def _message(self, speaker: Speaker, message: Message):
+    def _message(self, speaker: Speaker, message: Message) -> Made | None:
         """(message as typed, reply, the same said by others); None when nothing fits."""
         draw = self.draw
         before = speaker.last
@@ -226,7 +230,7 @@ class Maker:
             text = speaker.render(pattern)
             if not text:
                 continue
-            reply = speaker.voice.swap(text) if own else speaker.speak(text)
+            reply = speaker.voice.swap(text) if own and speaker.voice else speaker.speak(text)
             if self.counts[reply] < self.often and reply not in speaker.said:
                 speaker.said |= {reply, *speaker.used}
                 return self._asked(speaker, message), reply, self._others(pattern, reply)
@@ -238,13 +242,14 @@ class Maker:
         text = self.draw.choice(message.texts)
         if "{" not in text:
             return typed(self.draw, text)
+        assert speaker.core  # Speaker.can has asked for it
         mine = speaker.core.fact
         other = self.draw.choice([f for f in self.facts if f.where and f.where != mine.where])
         return text.format(other=other.one, there=other.where, mine=mine.one, here=mine.where)
 
     def _others(self, pattern: str, reply: str) -> list[str]:
         """The same pattern as other personas would fill it."""
-        wrong = []
+        wrong: list[str] = []
         for other in self.draw.sample(self.others, 6):
             other.last, other.said = None, set()
             text = other.render(pattern)

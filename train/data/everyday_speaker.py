@@ -5,6 +5,7 @@
 
 import random
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from train.data.everyday_templates import Fact, Voice
@@ -36,7 +37,7 @@ class Speaker:
         self.draw, self.known, self.voice = draw, known, voice
         self.core = next((k for k in known if k.fact.who), None)
         self.last: Known | None = None
-        self.said: set[str] = set()
+        self.said: set[str | tuple[str, str]] = set()  # texts; (line, question) of a fact
         self.used: set[str] = set()  # what the last pattern was filled with
 
     @property
@@ -65,12 +66,14 @@ class Speaker:
 
     def render(self, pattern: str, curt: bool = False) -> str | None:
         """The pattern with its slots filled from the persona; None where it has nothing for one."""
-        spoken_of, values, talked = self.last or self.core, {}, []
+        spoken_of = self.last or self.core
+        values: dict[str, str] = {}
+        talked: list[Known] = []
         for slot in re.findall(r"{(\w+)}", pattern):
             known, texts = self._slot(slot, spoken_of, talked)
             filled = [text for text in map(known.fill, texts) if text] if known else []
             filled = [t for t in filled if t not in self.said and t not in values.values()]
-            if not filled:
+            if not (known and filled):
                 return None
             values[slot] = self.draw.choice(filled)
             talked.append(known)
@@ -81,7 +84,10 @@ class Speaker:
         self.used = {v for slot, v in values.items() if slot not in CONSTANT}
         return text
 
-    def _slot(self, slot: str, spoken_of: Known | None, talked: list[Known]):
+    def _slot(
+        self, slot: str, spoken_of: Known | None, talked: list[Known]
+    ) -> tuple[Known | None, Sequence[str]]:
+        known: Known | None
         lines = [k for k in self.known if k not in talked and k.line not in self.said]
         if slot in ("line", "another"):
             if not lines:

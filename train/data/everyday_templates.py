@@ -2,9 +2,10 @@
 
 import random
 import re
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from train.data import questions
 
@@ -112,7 +113,7 @@ class Voice(NamedTuple):
         return text
 
 
-def parts(file: str):
+def parts(file: str) -> Iterator[tuple[str, list[str]]]:
     """(sign, its wordings) for every line of a template file; for `[name]` the sign is "[" and the name the only one."""
     for line in (HERE / file).read_text(encoding="utf-8").splitlines():
         if line[:1] == "[":
@@ -135,10 +136,10 @@ def read_facts() -> list[Fact]:
             facts[-1] = facts[-1]._replace(blocks=(*facts[-1].blocks, Block(texts, [])))
         elif sign == "!":
             facts[-1].blocks[-1].answers.extend(texts)
-        elif sign in names:
-            facts[-1] = facts[-1]._replace(**{names[sign]: tuple(texts)})
         else:
-            facts[-1] = facts[-1]._replace(**{"who" if sign == "&" else "where": texts[0]})
+            told: dict[str, Any] = {names[sign]: tuple(texts)} if sign in names else {}
+            told = told or {"who" if sign == "&" else "where": texts[0]}
+            facts[-1] = facts[-1]._replace(**told)
     return facts
 
 
@@ -164,7 +165,7 @@ def read_voices() -> list[Voice]:
             continue
         voice = voices[-1]
         if sign == "/":
-            voice.words.update(text.split(": ", 1) for text in texts)
+            voice.words.update(text.partition(": ")[::2] for text in texts)
         elif sign in WHOLE:
             voice.whole[WHOLE[sign]] = texts
         else:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from persona_bot.persona import Persona
-from persona_bot.prompt import SILENCE, Layout
+from persona_bot.prompt import SILENCE, ChatLayout, Layout
 from train.data.dialogues import Dialogue, conversations
 
 IGNORED = -100
@@ -58,7 +58,7 @@ def conversation_example(
             words = part.ids if part.ids[-1:] == [layout.end_id] else [*part.ids, layout.end_id]
             # what follows the position before it, and so on
             targets[start - 1 : start - 1 + len(words)] = words
-    types = layout.token_types(parts) if layout.needs_token_types else None
+    types = layout.token_types(parts)
     return Example(ids, types, targets)
 
 
@@ -101,7 +101,7 @@ def dialogue_examples(
 
 
 def wrong_replies(
-    layout: Layout, dialogues: Iterable[Dialogue], count: int
+    layout: ChatLayout, dialogues: Iterable[Dialogue], count: int
 ) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
     """The first `count` wrong candidates of every gold reply that has some, all as ids with the end token.
 

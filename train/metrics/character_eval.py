@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from persona_bot.persona import Persona, load_presets, random_persona
 from persona_bot.replies.reply import Model
@@ -33,7 +33,7 @@ class Said(NamedTuple):
     right: bool
 
 
-def read_json(name: str) -> list | dict:
+def read_json(name: str) -> Any:
     return json.loads((HERE / name).read_text(encoding="utf-8"))
 
 

@@ -45,7 +45,8 @@ def convai_scores(
             scores = scorer.score(
                 build_prompt(layout, Persona("", dialogue.personality), history, room), replies
             )
-            chosen = scores.head.index(max(scores.head))
+            head = scores.head or []  # it is there: see above
+            chosen = head.index(max(head))
             results.append(
                 (-scores.log_likelihoods[-1], len(replies[-1]), len(candidates) - 1 - chosen)
             )

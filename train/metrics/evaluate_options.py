@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from persona_bot.errors import UserError
 from persona_bot.settings import FLAGS, Settings
@@ -116,7 +117,7 @@ def check(
 
 def read_settings(pairs: Sequence[str]) -> Settings:
     """`["temperature=0.8", "top_k=40"]` -> Settings; raises UserError for unknown names and bad numbers."""
-    values = {}
+    values: dict[str, Any] = {}
     for pair in pairs:
         name, _, value = pair.partition("=")
         if name not in FLAGS:

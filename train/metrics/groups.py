@@ -206,6 +206,6 @@ def readable(reply: generation_eval.Reply, dialogue: Dialogue) -> str:
     return f"{' '.join(dialogue.personality)}\n  < {reply.history[-1]}\n  > {reply.text}\n  = {reply.gold}\n"
 
 
-def bar(name: str):
+def bar(name: str) -> generation_eval.Progress:
     """A progress bar with the time left, on stderr."""
     return lambda items: tqdm(items, desc=name, leave=False, dynamic_ncols=True)

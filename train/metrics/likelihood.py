@@ -93,4 +93,6 @@ def as_written(checkpoint: Checkpoint) -> Checkpoint:
 
 
 class AsWrittenLayout(ChatLayout):
-    tidy = staticmethod(str)
+    @staticmethod
+    def tidy(text: str) -> str:
+        return text

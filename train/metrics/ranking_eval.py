@@ -88,7 +88,8 @@ def likelihoods_behind(
     backend: Backend, prompt: Prompt, ids: dict[str, list[int]], progress: Progress = iter
 ) -> dict[str, float]:
     """Log likelihood of each text (with its ids) as the reply to this prompt; every text once."""
-    texts, values = sorted(ids, key=lambda text: len(ids[text])), {}
+    texts = sorted(ids, key=lambda text: len(ids[text]))
+    values: dict[str, float] = {}
     for k in progress(range(0, len(texts), AT_ONCE)):
         batch = texts[k : k + AT_ONCE]
         scores = backend.score(prompt, [ids[text] for text in batch])

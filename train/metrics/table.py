@@ -118,11 +118,9 @@ METRICS = {
 }
 
 
-def rows(
-    scores: dict[str, float], human: dict[str, float] | None = None
-) -> list[tuple[str, str, str, str, str]]:
+def rows(scores: dict[str, float], human: dict[str, float] | None = None) -> list[tuple[str, ...]]:
     """(title, score, reference, human, note) as text, for every score that is known here; `human` overrides the known ones."""
-    cells = []
+    cells: list[tuple[str, ...]] = []
     for name, info in METRICS.items():
         if name in scores:
             numbers = scores[name], info.reference, (human or {}).get(name, info.human)
@@ -150,7 +148,7 @@ def markdown_table(scores: dict[str, float], human: dict[str, float] | None = No
 
 def compared_table(scores: dict[str, float], other: dict[str, float]) -> str:
     """The scores of two models in columns, for a terminal; the difference is the first's less the other's."""
-    lines = [("", "score", "against", "difference")]
+    lines: list[tuple[str, ...]] = [("", "score", "against", "difference")]
     for name, info in METRICS.items():
         if name in scores and name in other:
             numbers = scores[name], other[name], scores[name] - other[name]

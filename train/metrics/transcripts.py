@@ -15,7 +15,12 @@ QUESTIONS = (  # what the reference run asked its personas
     "Do you have a car?",
     "What do you think about nature?",
 )
-EVERYDAY = ("hi", "what's your name?", "how old are you?", "what about your family?")
+EVERYDAY: tuple[str, ...] = (
+    "hi",
+    "what's your name?",
+    "how old are you?",
+    "what about your family?",
+)
 EVERYDAY += ("lol", "why?", "are you a bot?", "bye")
 VISITS = (  # five visitors, eight messages each
     "hi|what do you do?|really?|why?|do you like it?|do you have kids?|what about your family?|bye",

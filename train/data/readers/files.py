@@ -35,11 +35,12 @@ KNOWN = "JSON, JSON lines, ParlAI's text, CSV or Parquet"
 
 def open_file(path: Path) -> tuple[str, IO[bytes]]:
     """(kind, the file as UTF-8 bytes without a mark). Raises UserError, and OSError for a file that cannot be opened."""
-    file = open(path, "rb")
-    if file.peek(2)[:2] == b"\x1f\x8b":
-        file = io.BufferedReader(gzip.open(file))
+    opened = open(path, "rb")
+    if opened.peek(2)[:2] == b"\x1f\x8b":
+        opened = io.BufferedReader(gzip.open(opened))
+    file: IO[bytes] = opened
     try:
-        head = file.peek(HEAD)[:4] if isinstance(file, io.BufferedReader) else b""
+        head = opened.peek(HEAD)[:4]
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
             file = io.BytesIO(file.read().decode("utf-16").encode())
         elif head[:3] == b"\xef\xbb\xbf":

@@ -6,7 +6,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import IO
+from typing import IO, Any
 
 import ijson
 
@@ -48,13 +48,15 @@ def read_json_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, object]]:
         raise BadJson(f"line {number}", _reason(error)) from error
 
 
-def entries(file: IO[bytes], part: str) -> Iterator[object]:
+def entries(file: IO[bytes], part: str) -> Iterator[Any]:
     """The entries of an open file as Python objects; equal strings are one object.
 
     Built on the parser's plain events: its ready-made `items` needs memory quadratic in the depth of brackets.
     """
     parts = (None, *PARTS.get(part, (part,)))
-    open_, keys, shared = [], [], {}
+    open_: list[Any] = []
+    keys: list[str | None] = []
+    shared: dict[str, str] = {}
     for event, value in ijson.basic_parse(file, use_float=True):
         if event == "map_key":
             keys[-1] = value
@@ -110,7 +112,8 @@ def error_position(text: str) -> str:
 
 
 def _skip(text: str, at: int) -> int:
-    return _SPACE.match(text, at).end()
+    space = _SPACE.match(text, at)
+    return space.end() if space else at
 
 
 def _item(text: str, at: int, number: int) -> int:

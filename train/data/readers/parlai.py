@@ -17,7 +17,8 @@ OWN, PARTNERS = "your persona:", "partner's persona:"
 
 def read_parlai(lines: Iterable[str], findings: Findings) -> Iterator[tuple[str, dict]]:
     """(place, entry) of each conversation in which somebody replies."""
-    entry, where, turns = _new(), "line 1", []
+    entry, where = _new(), "line 1"
+    turns: list[str] = []
     is_over = False
     for number, line in enumerate(lines, 1):
         line = line.rstrip("\r\n")

@@ -11,6 +11,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from persona_bot.prompt import SILENCE
 from train.data.entry import PERSONA_KEYS, Findings, is_spoken
@@ -36,9 +37,7 @@ def is_row(columns: object) -> bool:
     )
 
 
-def entries_of(
-    rows: Iterable[tuple[str, object]], findings: Findings
-) -> Iterator[tuple[str, object]]:
+def entries_of(rows: Iterable[tuple[str, Any]], findings: Findings) -> Iterator[tuple[str, object]]:
     """(place, entry) of (place, row) pairs; what cannot be turned into an entry goes to the findings, or on to their check."""
     joined: tuple[str, dict] | None = None  # rows of one reply each that go on from one another
     for where, row in rows:
@@ -79,7 +78,8 @@ def _conversation(row: dict, turns: object, where: str, findings: Findings) -> l
     if not isinstance(turns, list) or not turns:
         findings.add(where, "has an empty conversation, or none.")
         return []
-    persona, spoken = [], []  # system texts; (whether the bot speaks, text)
+    persona: list[str] = []  # system texts
+    spoken: list[tuple[bool, str]] = []  # (whether the bot speaks, text)
     for number, turn in enumerate(turns, 1):
         place = f"{where}, message {number}"
         role, text = _role_and_text(turn)
@@ -148,7 +148,7 @@ def _both_sides(row: dict, where: str, findings: Findings) -> list[object]:
     if not said:
         findings.add(where, "has no line that begins with 'User 1:'.")
         return []
-    sides = []
+    sides: list[object] = []
     for who in "21":
         utterances = utterances_of((speaker == who, text) for speaker, text in said if text)
         if utterances:
@@ -175,7 +175,7 @@ def _goes_on(entry: dict, row: dict) -> bool:
     return len(history) > len(known) and history[: len(known)] == known
 
 
-def _listed(value: object) -> object:
+def _listed(value: object) -> Any:
     """A list that a table's cell holds as JSON text is a list again."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
@@ -185,7 +185,7 @@ def _listed(value: object) -> object:
     return value
 
 
-def _lower(row: object) -> object:
+def _lower(row: object) -> Any:
     """The row with its column names in lower case and cells that are JSON lists as lists."""
     if not isinstance(row, dict):
         return row
