@@ -7,9 +7,9 @@ A backend knows neither texts nor layouts.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -23,6 +23,8 @@ from persona_bot.engine.sampler import Sampler
 from persona_bot.prompt import Prompt
 
 if TYPE_CHECKING:  # else a plain Llama's start would wait for transformers' model classes: 2 s
+    from transformers import PreTrainedModel
+
     from persona_bot.engine.shared_model import SharedModel
 
 KV_BYTES = 192 << 20  # on a CPU, of what is being written and what is kept between turns together
@@ -33,10 +35,17 @@ MAX_SCORED = 128  # ids whose logits are held at once: 25 MB of a vocabulary of 
 class Backend(Protocol):
     """A model's passes. Raises UserError with one sentence, whatever fails."""
 
-    at_once: int  # replies that are worth writing at the same time
-    is_shared: bool  # whether visitors share passes; else they come one after the other
+    @property
+    def at_once(self) -> int:
+        """Replies that are worth writing at the same time."""
 
-    def generate(self, prompt: Prompt, sampler: Sampler, keep: bool = True) -> Iterator[int | None]:
+    @property
+    def is_shared(self) -> bool:
+        """Whether visitors share passes; else they come one after the other."""
+
+    def generate(
+        self, prompt: Prompt, sampler: Sampler, keep: bool = True
+    ) -> Generator[int | None, None, None]:
         """The tokens as they are drawn, the end token too; None while others come first.
 
         What was read and written is kept for the next turn unless `keep` is False. Closing it never waits for anything:
@@ -91,7 +100,9 @@ class BatchedBackend:
         self.engine = Engine(model, 256, 2048) if on_gpu else Engine(model)
         self._scoring = threading.Lock()  # one visitor's drafts at a time, for the memory they take
 
-    def generate(self, prompt: Prompt, sampler: Sampler, keep: bool = True) -> Iterator[int | None]:
+    def generate(
+        self, prompt: Prompt, sampler: Sampler | Reader, keep: bool = True
+    ) -> Generator[int | None, None, None]:
         with told_in_one_sentence():
             self.engine.reap_finished()  # so that the turn before has given back what it read
             cache, known = self.prefixes.take(prompt.ids, self.model.new_cache)
@@ -116,7 +127,7 @@ class BatchedBackend:
             sums = [first[reply[:1]].sum() for reply in replies]
             for group in groups([len(reply) - 1 for reply in replies], MAX_SCORED):
                 branches = [replies[k][:-1] for k in group]
-                logits = self.model.forward_branches(branches, cache, types and types[-1])
+                logits = self.model.forward_branches(branches, cache, types[-1] if types else None)
                 targets = [i for k in group for i in replies[k][1:]]
                 values = logits[range(len(targets)), targets] - logits.logsumexp(-1)
                 parts = values.split([len(branch) for branch in branches])
@@ -140,7 +151,7 @@ class BatchedBackend:
             # the prompt's last id stands in each branch, so that it does not see the stretch either
             branches = [[prompt.ids[last], *reply[:-1]]] * (len(hidden) + 1)
             logits = self.model.forward_branches(
-                branches, cache, types and types[-1], [(0, 0), *hidden]
+                branches, cache, types[-1] if types else None, [(0, 0), *hidden]
             )
             self.prefixes.give_back(prompt.ids[:last], cache)
             values = logits.unflatten(0, (len(branches), len(reply))).log_softmax(-1)
@@ -167,7 +178,7 @@ def groups(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
         yield group
 
 
-def backend_for(model: torch.nn.Module, max_positions: int) -> Backend:
+def backend_for(model: "PreTrainedModel", max_positions: int) -> Backend:
     """The backend that answers fastest for a transformers module on its device."""
     from persona_bot.engine.gate import share
     from persona_bot.engine.serial import SerialBackend
@@ -179,6 +190,8 @@ def backend_for(model: torch.nn.Module, max_positions: int) -> Backend:
     return BatchedBackend(shared) if shared else SerialBackend(model)
 
 
-def fast_llama_backend(config, tensors, max_positions: int) -> BatchedBackend:
+def fast_llama_backend(
+    config: Any, tensors: Mapping[str, torch.Tensor], max_positions: int
+) -> BatchedBackend:
     """A plain Llama's weights on a CPU, in int8 where the CPU multiplies that fast."""
     return BatchedBackend(FastLlama(config, tensors, max_positions, has_fast_int8()))

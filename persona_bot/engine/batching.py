@@ -12,6 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from persona_bot.device import is_out_of_memory
 from persona_bot.engine.device_sampler import draw
@@ -19,6 +22,11 @@ from persona_bot.engine.kv_cache import KVCache
 from persona_bot.engine.passes import Part
 from persona_bot.engine.prefix_cache import WORTH, common_length
 from persona_bot.engine.sampler import Sampler
+
+if TYPE_CHECKING:
+    from persona_bot.engine.backend import Reader
+    from persona_bot.engine.llama import FastLlama
+    from persona_bot.engine.shared_model import SharedModel
 
 MAX_BATCH = 32  # replies in a pass of a CPU, which gains nothing beyond
 # ids in a pass: a long prompt takes several, in which the others get their tokens, too
@@ -34,7 +42,7 @@ class Request:
         prompt: Sequence[int],
         num_cached: int,
         cache: KVCache,
-        sampler: Sampler,
+        sampler: "Sampler | Reader",
         give_back: Callable | None = None,
         token_types: Sequence[int] | None = None,
     ):
@@ -88,8 +96,12 @@ class Request:
 class Engine:
     """Shares a model's passes between threads."""
 
-    def __init__(self, model, max_batch: int = MAX_BATCH, max_batch_tokens: int = MAX_BATCH_TOKENS):
-        """`model` is a FastLlama, or what has its methods and `slots`."""
+    def __init__(
+        self,
+        model: "FastLlama | SharedModel",
+        max_batch: int = MAX_BATCH,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+    ):
         self.model = model
         self.max_batch, self.max_batch_tokens = max_batch, max_batch_tokens
         self.passes = 0
@@ -144,7 +156,7 @@ class Engine:
             finally:
                 if self._leader is request:
                     self._end_pass()
-        if request.num_fetched == len(request.reply):
+        if request.error is not None and request.num_fetched == len(request.reply):
             raise request.error
         request.num_fetched += 1
         return request.reply[request.num_fetched - 1]
@@ -203,7 +215,7 @@ class Engine:
             request.add(token)
 
 
-def share_beginnings(waiting: Sequence[Request]) -> list[Request]:
+def share_beginnings(waiting: list[Request]) -> list[Request]:
     """Who is to be served now: sixteen visitors of one persona have it read once.
 
     A prompt takes over what another one that begins alike has read, and waits for what an earlier one is about to read."""
@@ -224,19 +236,20 @@ def share_beginnings(waiting: Sequence[Request]) -> list[Request]:
     return now
 
 
-def sample_all(logits, rows: list[int], requests: list[Request]) -> list[int | Exception]:
+def sample_all(logits: Tensor, rows: list[int], requests: list[Request]) -> list[int | Exception]:
     """The next token of each request from its row of the logits, or why there is none."""
     each = list(zip(requests, rows, strict=True))
-    if logits.device.type == "cpu" or not all(isinstance(r.sampler, Sampler) for r in requests):
+    samplers = [r.sampler for r in requests if isinstance(r.sampler, Sampler)]
+    if logits.device.type == "cpu" or len(samplers) < len(requests):
         return [sample(request, logits[row].cpu()) for request, row in each]
-    samplers, replies = [r.sampler for r in requests], [r.reply for r in requests]
+    replies = [r.reply for r in requests]
     try:
         return draw(logits[rows], samplers, replies) if rows else []
     except Exception:  # one that fails costs no other
         return [sample(request, logits[row].cpu()) for request, row in each]
 
 
-def sample(request: Request, logits) -> int | Exception:
+def sample(request: Request, logits: Tensor) -> int | Exception:
     try:
         return request.sampler.sample(logits, request.reply)
     except Exception as error:

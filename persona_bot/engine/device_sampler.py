@@ -1,6 +1,6 @@
 """sampler.py's draw for all rows of a pass at once, where the logits are: on a GPU one copy goes back a pass, of ids alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -58,7 +58,9 @@ def draw(
     return [UserError(NO_NUMBER) if token < 0 else token for token in found]
 
 
-def put(scores: Tensor, ids: Sequence[Sequence[int]], change) -> None:
+def put(
+    scores: Tensor, ids: Sequence[Sequence[int]], change: Callable[[Tensor, Tensor], Tensor | float]
+) -> None:
     """Changes the scores of these ids of each row; `change` gets the old ones and their rows."""
     vocabulary = scores.shape[1]
     pairs = [(row, i) for row, some in enumerate(ids) for i in set(some) if i < vocabulary]

@@ -7,12 +7,15 @@ give the same logits in one plain pass as in several shared ones. What fails run
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from persona_bot.engine.int8_linear import Int8Linear
+from persona_bot.engine.kv_cache import KVCache
 from persona_bot.engine.passes import Part
 from persona_bot.engine.shared_model import (
     CannotShare,
@@ -31,14 +34,14 @@ TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.05}
 INT8_TOLERANCE = 0.25  # of the norm again; random weights, as tests have them, lose most
 
 
-def share(module: nn.Module, max_positions: int, int8: bool = False) -> SharedModel | None:
+def share(module: PreTrainedModel, max_positions: int, int8: bool = False) -> SharedModel | None:
     """The model as one whose passes can be shared, with int8 weights if asked for; None, and the model as it was, if it cannot."""
     config, dtype = module.config, module.dtype
     can_switch = config.model_type == "openai-gpt" or module._can_set_attn_implementation()
     if not can_switch or forgets(config, max_positions):
         return None
     plain_name = config._attn_implementation
-    replaced = []
+    replaced: list[tuple[Any, nn.Module]] = []
     try:
         with precise(module):
             ids, types = trial(module)
@@ -61,7 +64,7 @@ def share(module: nn.Module, max_positions: int, int8: bool = False) -> SharedMo
 
 
 @contextmanager
-def precise(module: nn.Module) -> Iterator[None]:
+def precise(module: PreTrainedModel) -> Iterator[None]:
     """In float32, where that takes little memory: rounding then hides nothing."""
     parameters = list(module.parameters())
     before = [p.data for p in parameters]
@@ -75,7 +78,7 @@ def precise(module: nn.Module) -> Iterator[None]:
             p.data = data
 
 
-def forgets(config, max_positions: int) -> bool:
+def forgets(config: object, max_positions: int) -> bool:
     """Whether some layer sees only what is near, keeps no keys and values, or turns them otherwise once a text is long."""
     sizes = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     used = getattr(config, "use_sliding_window", True)
@@ -90,15 +93,16 @@ def forgets(config, max_positions: int) -> bool:
     return bool(kinds - {"full_attention", "sliding_attention"})
 
 
-def trial(module: nn.Module, count: int = NUM_IDS) -> tuple[list[int], list[int] | None]:
+def trial(module: PreTrainedModel, count: int = NUM_IDS) -> tuple[list[int], list[int] | None]:
     """(ids from all over the vocabulary, token types where the model takes them)."""
-    rows = module.get_input_embeddings().weight.shape[0]
+    embeddings: Any = module.get_input_embeddings()
+    rows = embeddings.weight.shape[0]
     ids = [(7 + 104_729 * k) % rows for k in range(count)]
     takes_types = "token_type_ids" in inspect.signature(module.forward).parameters
     return ids, [ids[k % 3] for k in range(count)] if takes_types else None
 
 
-def whole(module: nn.Module, ids: list[int], types: list[int] | None) -> dict[str, Tensor]:
+def whole(module: PreTrainedModel, ids: list[int], types: list[int] | None) -> dict[str, Tensor]:
     inputs = {"input_ids": torch.tensor([ids], device=module.device)}
     if types:
         inputs["token_type_ids"] = torch.tensor([types], device=module.device)
@@ -106,7 +110,9 @@ def whole(module: nn.Module, ids: list[int], types: list[int] | None) -> dict[st
 
 
 @torch.inference_mode()
-def kv_shape(module: nn.Module, ids: list[int], types: list[int] | None) -> tuple[int, int, int]:
+def kv_shape(
+    module: PreTrainedModel, ids: list[int], types: list[int] | None
+) -> tuple[int, int, int]:
     """(layers, kv_heads, head_dim) as attention meets them."""
     with inside(SharedPass(None, NUM_IDS)) as seen:
         run(module, whole(module, ids, types), torch.arange(1).to(module.device))
@@ -121,7 +127,7 @@ def distance(
     """How far logits are from the expected ones, (NUM_IDS, vocabulary): a prompt in two parts beside another conversation,
     then both token by token side by side."""
 
-    def part(cache, start: int, end: int) -> Part:
+    def part(cache: KVCache, start: int, end: int) -> Part:
         return Part(ids[start:end], cache, types and types[start:end])
 
     first, second = shared.new_cache(), shared.new_cache()

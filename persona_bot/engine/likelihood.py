@@ -8,7 +8,7 @@ sees        the past                  | prompt and itself | prompt and itself | 
 import inspect
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from persona_bot.engine.prefix_cache import common_length
 from persona_bot.prompt import Prompt
+
+if TYPE_CHECKING:  # 2 s
+    from transformers import PreTrainedModel
 
 
 class Scores(NamedTuple):
@@ -28,7 +31,7 @@ class Scores(NamedTuple):
 class LikelihoodScorer:
     """Scores candidates behind a prompt, and keeps the prompt's keys and values for the next call."""
 
-    def __init__(self, model: torch.nn.Module, ranking_head: bool = False):
+    def __init__(self, model: "PreTrainedModel", ranking_head: bool = False):
         self.model, self.ranking_head = model, ranking_head
         self.cached: list[int] = []  # the ids whose keys and values the cache holds
         self.cache = new_cache(model)
@@ -48,7 +51,7 @@ class LikelihoodScorer:
 
 
 def score_together(
-    model: torch.nn.Module,
+    model: "PreTrainedModel",
     prompt: Prompt,
     replies: Sequence[list[int]],
     cache: DynamicCache,
@@ -61,11 +64,12 @@ def score_together(
     # where each reply ends in this pass; first: where they start
     ends = list(accumulate(map(len, replies), initial=new))
     owners = [0] * new + [number for number, reply in enumerate(replies, 1) for _ in reply]
+    types = types_with(prompt, flat)
     after = [length + k for reply in replies for k in range(len(reply))]
     logits, head = logits_at(  # from the prompt's last id on
         model,
         prompt.ids[known:] + flat,
-        prompt.token_types and types_with(prompt, flat)[known:],
+        types and types[known:],
         keep=range(new - 1, new + len(flat)),
         ranked=[end - 1 for end in ends[1:]] if ranking_head else (),
         position_ids=torch.tensor([[*range(known, length), *after]], device=model.device),
@@ -85,7 +89,10 @@ def score_together(
 
 
 def score_one_by_one(
-    model: torch.nn.Module, prompt: Prompt, replies: Sequence[list[int]], ranking_head: bool = False
+    model: "PreTrainedModel",
+    prompt: Prompt,
+    replies: Sequence[list[int]],
+    ranking_head: bool = False,
 ) -> Scores:
     """A whole pass for each candidate: for models without a cache, or with attention that is not plain."""
     values, heads = [], []
@@ -103,7 +110,7 @@ def score_one_by_one(
     return Scores(values, heads or None)
 
 
-def new_cache(model: torch.nn.Module) -> DynamicCache | None:
+def new_cache(model: "PreTrainedModel") -> DynamicCache | None:
     """transformers' own, as the architecture wants it; None where a pass takes none."""
     # openai-gpt names the parameter and ignores it
     if model.config.model_type == "openai-gpt" or not takes(model, "past_key_values"):
@@ -121,7 +128,7 @@ def can_crop(cache: DynamicCache | None) -> bool:
     return cache is not None and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
-def takes(model: torch.nn.Module, parameter: str) -> bool:
+def takes(model: "PreTrainedModel", parameter: str) -> bool:
     return parameter in inspect.signature(model.forward).parameters
 
 
@@ -153,12 +160,12 @@ def token_log_likelihoods(logits: torch.Tensor, targets: Sequence[int]) -> torch
 
 @torch.inference_mode()
 def logits_at(
-    model: torch.nn.Module,
+    model: "PreTrainedModel",
     ids: Sequence[int],
     token_types: Sequence[int] | None,
     keep: Sequence[int],
     ranked: Sequence[int] = (),
-    **inputs,
+    **inputs: Any,
 ) -> tuple[torch.Tensor, list[float] | None]:
     """Logits (len(keep), vocabulary) at the positions `keep`; also the ranking head's scores at the positions `ranked`."""
     inputs["input_ids"] = torch.tensor([ids], device=model.device)
@@ -166,9 +173,10 @@ def logits_at(
         inputs["token_type_ids"] = torch.tensor([token_types], device=model.device)
     wanted = torch.tensor(keep, device=model.device)
     if ranked:
-        hidden = model.transformer(**inputs).last_hidden_state[0]  # (T, width)
-        head = model.multiple_choice_head(hidden[ranked, None]).flatten().tolist()
-        return model.lm_head(hidden[wanted]), head
+        ranking: Any = model
+        hidden = ranking.transformer(**inputs).last_hidden_state[0]  # (T, width)
+        head = ranking.multiple_choice_head(hidden[ranked, None]).flatten().tolist()
+        return ranking.lm_head(hidden[wanted]), head
     # the vocabulary is the widest layer: only what is wanted is asked for
     if takes(model, "logits_to_keep"):
         return model(**inputs, logits_to_keep=wanted).logits[0], None

@@ -14,6 +14,7 @@ Python 3.14 has no TorchScript; there they run as they are.
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ STEADY = ("linear", "llama3", "yarn")  # scaled rotations that do not change whi
 CPU = torch.device("cpu")
 
 
-def can_run(config) -> bool:
+def can_run(config: Any) -> bool:
     """Whether this is the configuration of a plain Llama: what this file computes, and nothing else."""
     if config.model_type != "llama" or config.hidden_act != "silu":
         return False
@@ -37,7 +38,7 @@ def can_run(config) -> bool:
     return config.rope_parameters["rope_type"] in ("default", *STEADY)
 
 
-def needed_tensors(config) -> list[str]:
+def needed_tensors(config: Any) -> list[str]:
     """The names that `FastLlama` asks for."""
     of_a_layer = [f"self_attn.{name}_proj" for name in "qkvo"]
     of_a_layer += [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
@@ -56,7 +57,7 @@ def needed_tensors(config) -> list[str]:
 class FastLlama(Passes):
     """A Llama's weights and the pass over them."""
 
-    def __init__(self, config, tensors: Mapping[str, Tensor], max_positions: int, int8: bool):
+    def __init__(self, config: Any, tensors: Mapping[str, Tensor], max_positions: int, int8: bool):
         """`config` is transformers', and `tensors` have the names of its LlamaForCausalLM; they are copied, not kept."""
         linear = Int8Linear if int8 else FloatLinear
         n_heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -102,7 +103,7 @@ def compiled(module: nn.Module) -> nn.Module:
     return module if sys.version_info >= (3, 14) else torch.jit.script(module)
 
 
-def rope_freqs_cis(config, head_dim: int, positions: int) -> Tensor:
+def rope_freqs_cis(config: Any, head_dim: int, positions: int) -> Tensor:
     """(positions, head_dim / 2) complex numbers that turn the pairs of a head at each position (RoPE, Su et al. 2021)."""
     kind = config.rope_parameters["rope_type"]
     if kind == "default":

@@ -8,7 +8,7 @@ import torch
 
 from persona_bot.errors import UserError
 from persona_bot.prompt import Layout
-from persona_bot.settings import FINISH_WITHIN
+from persona_bot.settings import FINISH_WITHIN, Settings
 
 # from FINISH_WITHIN on a reply is drawn towards the end of its sentence: so much is added to the logits of . ! ? for each token over
 END_BIAS = 0.5
@@ -22,7 +22,7 @@ class Sampler:
     `settings` are those of a reply; `history_ids` the persona's earlier replies, each with its end token.
     """
 
-    def __init__(self, layout: Layout, settings, history_ids: Sequence[int]):
+    def __init__(self, layout: Layout, settings: Settings, history_ids: Sequence[int]):
         self.settings = settings
         self.encode, self.decode = layout.encode, layout.decode
         self.stop_ids = sorted(layout.stop_ids)

@@ -12,10 +12,12 @@ import copy
 import inspect
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from persona_bot.engine.faults import told_in_one_sentence
 from persona_bot.engine.gate import TOLERANCE, far_apart, precise, trial
@@ -29,11 +31,13 @@ MANY = 1 << 20
 CUTS = (20, 21, 22, 39, 47, 48)  # where the passes of a trial end
 STATES = ("past_key_values", "cache_params", "state")  # what models call it
 
+State = tuple[str, Any]  # its name among a model's inputs, and what it is
+
 
 class SerialModel:
     """A transformers module and how it goes on."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: PreTrainedModel):
         self.module, self.device = module, module.device
         self.takes = set(inspect.signature(module.forward).parameters)
         self.at_a_time, self.with_positions = (
@@ -66,9 +70,11 @@ class SerialModel:
                     return at_a_time, with_positions
         return 0, False
 
-    def step(self, ids: Sequence[int], types: Sequence[int] | None, start: int, state) -> tuple:
+    def step(
+        self, ids: Sequence[int], types: Sequence[int] | None, start: int, state: State | None
+    ) -> tuple[Tensor, State | None]:
         """(logits of the last id (vocabulary,) float32 on the CPU, the state) after ids that stand at `start` and behind."""
-        inputs = {"input_ids": torch.tensor([ids], device=self.device)}
+        inputs: dict[str, Any] = {"input_ids": torch.tensor([ids], device=self.device)}
         if types:
             inputs["token_type_ids"] = torch.tensor([types], device=self.device)
         if "logits_to_keep" in self.takes:
@@ -91,7 +97,7 @@ class Reading:
     def __init__(self, model: SerialModel):
         self.model = model
         self.ids: list[int] = []  # whose state it holds
-        self._state = None
+        self._state: State | None = None
 
     @torch.inference_mode()
     def copy(self) -> "Reading":
@@ -127,14 +133,16 @@ class SerialBackend:
     at_once = 2  # more would only slow each other down
     is_shared = False
 
-    def __init__(self, model: torch.nn.Module):
+    def __init__(self, model: PreTrainedModel):
         self.model, self.serial = model, SerialModel(model)
         self.scorer = LikelihoodScorer(model)
         self._readings: list[Reading] = []  # of recent replies, the newest last
         self._line: list[Place] = []
         self._lock = threading.Lock()
 
-    def generate(self, prompt: Prompt, sampler: Sampler, keep: bool = True) -> Iterator[int | None]:
+    def generate(
+        self, prompt: Prompt, sampler: Sampler, keep: bool = True
+    ) -> Generator[int | None, None, None]:
         place = Place()
         with self._lock:
             self._line.append(place)
@@ -152,8 +160,9 @@ class SerialBackend:
             self._line = [other for other in self._line if not other.left]
             return place in self._line[: self.at_once]
 
-    def _tokens(self, prompt: Prompt, sampler: Sampler, keep: bool) -> Iterator[int]:
-        reading, ids = self._take(prompt.ids), []
+    def _tokens(self, prompt: Prompt, sampler: Sampler, keep: bool) -> Generator[int, None, None]:
+        reading = self._take(prompt.ids)
+        ids: list[int] = []
         try:
             while not sampler.is_last(ids):
                 logits = reading.logits(prompt.ids + ids, types_with(prompt, ids))

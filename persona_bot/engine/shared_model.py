@@ -7,14 +7,15 @@ gate.py finds out; on a CPU it also puts int8 weights in.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from persona_bot.engine.attention import PassInputs, attend
 from persona_bot.engine.kv_cache import KVSlots
@@ -64,7 +65,7 @@ def attention(
     attention_mask: Tensor | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    **others,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in every layer. Raises CannotShare for what it does not know, instead of ignoring it."""
     current = CURRENT.get()
@@ -83,7 +84,7 @@ AttentionInterface.register(NAME, attention)
 class GPTAttention(nn.Module):
     """openai-gpt's attention, which in transformers neither goes through the interface nor keeps keys and values."""
 
-    def __init__(self, plain: nn.Module):
+    def __init__(self, plain: Any):
         super().__init__()
         self.c_attn, self.c_proj, self.n_head = plain.c_attn, plain.c_proj, plain.n_head
 
@@ -100,7 +101,7 @@ class SharedModel(Passes):
 
     def __init__(
         self,
-        module: nn.Module,
+        module: PreTrainedModel,
         layers: int,
         kv_heads: int,
         head_dim: int,
@@ -109,7 +110,8 @@ class SharedModel(Passes):
     ):
         """`dtype` is that of keys and values."""
         self.module, self.max_positions = module, max_positions
-        self.device = module.get_input_embeddings().weight.device
+        embeddings: Any = module.get_input_embeddings()
+        self.device = embeddings.weight.device
         self.slots = KVSlots(layers, kv_heads, head_dim, max_positions, dtype, self.device)
 
     def _run(self, plan: PassPlan) -> Tensor:
@@ -132,30 +134,31 @@ def inside(current: SharedPass) -> Iterator[SharedPass]:
         CURRENT.reset(token)
 
 
-def run(module: nn.Module, inputs: dict[str, Tensor], wanted: Tensor) -> Tensor:
+def run(module: PreTrainedModel, inputs: Mapping[str, Any], wanted: Tensor) -> Tensor:
     """Logits (len(wanted), vocabulary) float32 at these positions of one sequence, without transformers' cache."""
     parameters = inspect.signature(module.forward).parameters
     if "use_cache" in parameters:
-        inputs = inputs | {"use_cache": False}
+        inputs = {**inputs, "use_cache": False}
     if "logits_to_keep" in parameters:  # the vocabulary is the widest layer
         return module(**inputs, logits_to_keep=wanted).logits[0].float()
     return module(**inputs).logits[0, wanted].float()
 
 
-def use_our_attention(module: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+def use_our_attention(module: PreTrainedModel) -> list[tuple[Any, nn.Module]]:
     """Puts it in; returns what was replaced by a module of ours, as (its block, the plain attention)."""
     if module.config.model_type != "openai-gpt":
         module.set_attn_implementation(NAME)
         return []
-    replaced = []
-    for block in module.transformer.h:
+    replaced: list[tuple[Any, nn.Module]] = []
+    gpt: Any = module
+    for block in gpt.transformer.h:
         replaced.append((block, block.attn))
         block.attn = GPTAttention(block.attn)
     return replaced
 
 
 def use_plain_attention(
-    module: nn.Module, replaced: list[tuple[nn.Module, nn.Module]], name: str
+    module: PreTrainedModel, replaced: list[tuple[Any, nn.Module]], name: str
 ) -> None:
     """Undoes `use_our_attention`; `name` is the implementation there was."""
     for block, plain in replaced:

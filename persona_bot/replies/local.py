@@ -127,7 +127,7 @@ class LocalModel:
         sampler = Sampler(self.layout, settings, history)
         pieces, ids, started = Pieces(), [], time.monotonic()
         reason, rest = "length", ""
-        with closing(self.backend.generate(prompt, sampler, keep)) as tokens:  # type: ignore[type-var]
+        with closing(self.backend.generate(prompt, sampler, keep)) as tokens:
             for token in tokens:
                 if stop.is_set():
                     reason = "cancelled"
