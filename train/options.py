@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from persona_bot.errors import UserError
 from train.recipes.pipelines import is_main_process
@@ -158,7 +159,7 @@ def read_config(file: Path) -> dict:
 
 
 def take_settings(
-    options: argparse.Namespace, settings: Mapping[str, object], types: Mapping[str, type]
+    options: argparse.Namespace, settings: Mapping[str, Any], types: Mapping[str, type]
 ) -> None:
     """Puts the settings of a file where no flag was given. Raises UserError for what the recipe does not know."""
     from train.recipes.sft_settings import RENAMED

@@ -6,6 +6,7 @@ The token comes from `hf auth login` or HF_TOKEN and is sent to the Hub alone.
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -78,7 +79,7 @@ def _check_existing(repo_id: str, kind: str) -> None:
         pass  # it will be created
 
 
-def create(repo_id: str, kind: str, private: bool, **space_settings) -> None:
+def create(repo_id: str, kind: str, private: bool, **space_settings: Any) -> None:
     """Creates the repository unless it exists; refuses to put what should be private into a public one."""
     api = HfApi()
     persist(
@@ -96,7 +97,7 @@ def create(repo_id: str, kind: str, private: bool, **space_settings) -> None:
 def _client() -> httpx2.Client:
     """The client that every request goes through: no endless waits, and the token goes to no other host."""
 
-    def guard(request):
+    def guard(request: httpx2.Request) -> None:
         if constants.is_offline_mode():
             raise errors.OfflineModeIsEnabled
         # an address that the Hub gave us
@@ -106,7 +107,7 @@ def _client() -> httpx2.Client:
     return httpx2.Client(event_hooks={"request": [guard]}, follow_redirects=True, timeout=TIMEOUT)
 
 
-def persist(call: Callable, repo_id: str, pauses: tuple[float, ...] | None = None):
+def persist(call: Callable, repo_id: str, pauses: tuple[float, ...] | None = None) -> Any:
     """Calls until it works; what cannot pass by itself, or does not in time, becomes a UserError."""
     for pause in (*(PAUSES if pauses is None else pauses), None):
         try:

@@ -8,6 +8,7 @@ scores.json, after `python -m train.evaluate --model FOLDER --data FILE --json F
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -32,7 +33,7 @@ from train.metrics.table import METRICS, markdown_table
 from train.metrics.transcripts import transcripts
 
 SAMPLES = 3  # presets that are asked the six questions
-IN_MODEL_INDEX = ("nats_per_reply", "bits_per_character", "recall_probes")
+IN_MODEL_INDEX: tuple[str, ...] = ("nats_per_reply", "bits_per_character", "recall_probes")
 IN_MODEL_INDEX += ("hits_over_anything", "hits_over_nothing", "hits_per_token", "hits_ranking_head")
 
 
@@ -235,9 +236,10 @@ def rendered_example(checkpoint: Checkpoint, persona: Persona) -> str:
     parts = checkpoint.layout.segments(
         persona._replace(sentences=persona.sentences[:3]), turns, open_reply=True
     )
-    return checkpoint.tokenizer.decode(
+    text: Any = checkpoint.tokenizer.decode(
         [i for part in parts for i in part.ids], clean_up_tokenization_spaces=False
-    ).strip()
+    )
+    return text.strip()
 
 
 def limits_section(facts: Mapping) -> str:

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import SpaceCard, constants
 
@@ -45,9 +45,10 @@ def space_files(
 def space_card(repo_id: str, private: bool, title: str | None = None) -> str:
     """This repository's front matter with the published model in place of the default one, and one sentence."""
     card = SpaceCard((ROOT / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=True)
-    card.data.title = title or card.data.title
-    card.data.models = [repo_id]
-    card.data.preload_from_hub = None if private else [repo_id]  # a build has no token
+    front: Any = card.data
+    front.title = title or front.title
+    front.models = [repo_id]
+    front.preload_from_hub = None if private else [repo_id]  # a build has no token
     card.text = f"\nA persona chatbot that runs [{repo_id}]({constants.ENDPOINT}/{repo_id}).\n"
     return str(card)
 

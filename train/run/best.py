@@ -4,11 +4,12 @@ import operator
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from train.run.checkpoints import is_good, write_folder_atomically
@@ -47,13 +48,24 @@ class KeepBest(TrainerCallback, ExportableState):
     def is_over(self) -> bool:
         return self.patience is not None and self.waited >= self.patience
 
-    def on_train_begin(self, args, state, control, **_):
-        # of the checkpoint that is resumed
-        saved = state.stateful_callbacks.get("KeepBest", self.state())["attributes"]
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        # of the checkpoint that is resumed: its state is a dict, not the list that transformers declares
+        callbacks: Any = state.stateful_callbacks
+        saved = callbacks.get("KeepBest", self.state())["attributes"]
         self.best, self.waited = saved["best"], saved["waited"]
         control.should_training_stop = self.is_over
 
-    def on_evaluate(self, args, state, control, metrics=None, model=None, **_):
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Any = None,
+        model: Any = None,
+        **_: Any,
+    ) -> None:
         value = metrics[self.metric]
         if self.best is None or self.is_better(value, self.best):
             self.best, self.waited = value, 0
@@ -75,7 +87,7 @@ class KeepBest(TrainerCallback, ExportableState):
         }
 
     @staticmethod
-    def restore(model, out: Path) -> None:
+    def restore(model: torch.nn.Module, out: Path) -> None:
         """Puts the best weights into the model, where validation kept some."""
         if is_good(out / BEST):
             with torch.no_grad():

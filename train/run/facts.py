@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from persona_bot.errors import UserError
 
@@ -42,7 +43,7 @@ def source_name(name: str) -> str:
     return Path(name).name if is_file else public_name(name)
 
 
-def public_facts(facts):
+def public_facts(facts: Any) -> Any:
     """Any JSON value with the private paths in its strings cut; commands word by word."""
     if isinstance(facts, str):
         return public_name(facts) if is_private_path(facts) else _words(facts)

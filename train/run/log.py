@@ -6,16 +6,18 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from persona_bot.errors import UserError
 
 LOG_FILE = "log.jsonl"
-LOGGED = ("loss", "lm_loss", "mc_loss", "grad_norm", "learning_rate")
+LOGGED: tuple[str, ...] = ("loss", "lm_loss", "mc_loss", "grad_norm", "learning_rate")
 LOGGED += ("eval_loss", "language_model_loss", "f1_score")
 
 
@@ -46,7 +48,7 @@ class RunLog:
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def _guard(self, write, lines) -> None:
+    def _guard(self, write: Callable[[Any], None], lines: Any) -> None:
         try:
             write(lines)
         except OSError as error:
@@ -64,9 +66,11 @@ class Progress(TrainerCallback):
         self.log = RunLog(out) if out else None
         self.supervised = supervised
         self.shown: dict[str, str] = {}
-        self.bar = None
+        self.bar: tqdm | None = None
 
-    def on_train_begin(self, args, state, control, **_):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         self.started, self.first_step = time.monotonic(), state.global_step
         self.tokens_per_step = self.supervised * args.num_train_epochs / max(state.max_steps, 1)
         if state.is_world_process_zero:
@@ -80,14 +84,23 @@ class Progress(TrainerCallback):
                 dynamic_ncols=True,
             )
 
-    def on_step_end(self, args, state, control, **_):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         if self.bar:
             self.bar.update(state.global_step - self.bar.n)
 
-    def on_log(self, args, state, control, logs=None, **_):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
         seconds = max(time.monotonic() - self.started, 1e-9)
         rate = (state.global_step - self.first_step) * self.tokens_per_step / seconds
-        line = {k: float(v) for k, v in logs.items() if k in LOGGED}
+        line = {k: float(v) for k, v in (logs or {}).items() if k in LOGGED}
         if not line or not self.bar:
             return
         line |= {
@@ -101,7 +114,9 @@ class Progress(TrainerCallback):
         if self.log:
             self.log.add(line)
 
-    def on_train_end(self, args, state, control, **_):
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         if self.bar:
             self.bar.close()
 
@@ -109,12 +124,12 @@ class Progress(TrainerCallback):
 class StopSignals:
     """While entered, Ctrl-C and SIGTERM only set `asked`; a second one acts as it always does."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.asked = False
-        self.number = signal.SIGINT  # which one asked
+        self.number: int = signal.SIGINT  # which one asked
         self.before: dict = {}
 
-    def __enter__(self):
+    def __enter__(self) -> "StopSignals":
         # elsewhere Python allows no handlers
         if threading.current_thread() is threading.main_thread():
             self.before = {
@@ -123,11 +138,11 @@ class StopSignals:
             }
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _note(self, number, frame):
+    def _note(self, number: int, frame: object) -> None:
         self.asked, self.number = True, number
         signal.signal(number, self.before[number])
         os.write(2, b"\nStopping after this step, and saving ..\n")  # print is not allowed here
@@ -149,7 +164,9 @@ class StopOnSignal(TrainerCallback):
     def __init__(self, signals: StopSignals):
         self.signals = signals
 
-    def on_step_end(self, args, state, control, **_):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         if args.world_size > 1:  # a signal reaches one process a step earlier than another
             asked = torch.tensor(int(self.signals.asked), device=args.device)
             torch.distributed.all_reduce(asked)

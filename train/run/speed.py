@@ -6,16 +6,19 @@ Attention, and whatever is computed twice, is not counted. The rate is measured 
 """
 
 import time
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 ROWS, WIDTH = 512, 1024
 SECONDS = 0.2  # of measuring
 
 
-def step_flops(model: torch.nn.Module, tokens: int, supervised: int) -> float:
+def step_flops(model: PreTrainedModel, tokens: int, supervised: int) -> float:
     """Floating-point operations of a forward and backward pass over so many ids, so many of them supervised."""
-    head = model.get_output_embeddings().weight
+    output: Any = model.get_output_embeddings()
+    head = output.weight
     total = 0.0
     for name, weight in model.named_parameters():
         if weight is head or weight.ndim != 2 or "embed" in name or "wte" in name or "wpe" in name:
@@ -28,7 +31,8 @@ def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
     """Floating-point operations a second of matrix products in this process."""
     left = torch.randn(ROWS, WIDTH, dtype=dtype, device=device)
     right = torch.randn(WIDTH, WIDTH, dtype=dtype, device=device)
-    rates, began = [], time.monotonic()
+    rates: list[float] = []
+    began = time.monotonic()
     while time.monotonic() - began < SECONDS or len(rates) < 3:
         started = time.monotonic()
         for _ in range(4):
