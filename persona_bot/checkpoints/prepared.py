@@ -14,6 +14,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -28,6 +29,9 @@ from persona_bot.checkpoints.files import (
 )
 from persona_bot.errors import UserError
 from persona_bot.prompt import Layout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PREPARED = Path(HF_HOME) / "persona-bot"
 KEPT = 3  # each is as large as the model
@@ -50,7 +54,9 @@ def prepared_folder(folder: Path, base: Path) -> Path:
     return PREPARED / name
 
 
-def load_prepared(folder: Path, base: Path, layout: Layout, dtype: torch.dtype):
+def load_prepared(
+    folder: Path, base: Path, layout: Layout, dtype: torch.dtype
+) -> "PreTrainedModel":
     """A GGUF made dense or an adapter merged, from where it is kept in bfloat16, else made and kept there."""
     ready = prepared_folder(folder, base)
     try:
@@ -60,16 +66,16 @@ def load_prepared(folder: Path, base: Path, layout: Layout, dtype: torch.dtype):
         model = load_model(base)
     if folder != base:
         model = merge_adapter(model, folder)
-    model = model.to(torch.bfloat16)
+    model = model.to(torch.bfloat16)  # type: ignore[arg-type]  # a decorator of transformers hides self
     try:
         keep(model, layout, ready)
     # a full or read-only disk only means that the next start takes as long as this one
     except OSError:
         pass
-    return model.to(dtype)
+    return model.to(dtype)  # type: ignore[arg-type]  # the same
 
 
-def keep(model: torch.nn.Module, layout: Layout, ready: Path) -> None:
+def keep(model: "PreTrainedModel", layout: Layout, ready: Path) -> None:
     """Saves under another name and renames, so that a kill leaves nothing half written under the final one."""
     ready.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ready.parent) as new:
