@@ -32,11 +32,11 @@ def main() -> None:
     parser.add_argument(
         "--runs",
         type=int,
-        default=3,
+        default=2,
         help="processes of each engine; the median counts (default: %(default)s)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=30, help="of asking for each crowd (default: %(default)s)"
+        "--seconds", type=float, default=20, help="of asking for each crowd (default: %(default)s)"
     )
     parser.add_argument(
         "--out",

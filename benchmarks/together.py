@@ -2,7 +2,8 @@
 
 Run: `python -m benchmarks.together` (two minutes), or `make bench` for all
 
-    ours        the page's own path, a thread for each visitor: int8 weights, its sampler
+    ours        the page's own path, a thread for each visitor of one persona: int8 weights, its sampler
+    others      the same, each with a persona of another beginning: nothing is read once for all
     continuous  transformers' ContinuousBatchingManager on the same weights in bfloat16, which sorts out who comes when by itself
 
 Each writes 20 tokens behind prompts of about 100, all asked for at the same moment; rounds take turns and medians count.
@@ -15,15 +16,19 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from benchmarks.chat import QUESTIONS, load
+from benchmarks.chat import QUESTIONS, forget, load
 from benchmarks.peers import PERSONA, TOKENS, TURNS, prompt_ids
 
 COUNT = 16
-ENGINES = ("ours", "ours, GPT-2", "ours, GPT", "continuous")
+ENGINES = ("ours", "ours, others", "ours, GPT-2", "ours, GPT", "continuous")
 ROUNDS = 5
+# a first sentence for each visitor, so that no two prompts have anything in common
+FIRST = "i sail,we farm,my cat bites,cars are fun,he sings,no one cooks,trees grow,both are old,four kids,gold is mine,"
+FIRST += "all are red,never ill,big hands,snow falls,two dogs,you win"
 
 
 def main() -> None:
@@ -31,7 +36,7 @@ def main() -> None:
     parser.add_argument(
         "--runs",
         type=int,
-        default=3,
+        default=2,
         help="processes of each; the median counts (default: %(default)s)",
     )
     parser.add_argument(
@@ -78,6 +83,7 @@ def measure(engine: str, threads: int) -> dict:
 
     ways = {
         "ours": ours,
+        "ours, others": lambda threads: ours(threads, first=FIRST.split(",")),
         "ours, GPT-2": lambda threads: ours(threads, "gpt2"),
         "ours, GPT": lambda threads: ours(threads, "openai-gpt"),
         "continuous": continuous,
@@ -102,16 +108,19 @@ def measure(engine: str, threads: int) -> dict:
     return medians(rounds[1:])
 
 
-def ours(threads: int, kind: str | None = None):
+def ours(threads: int, kind: str | None = None, first: Sequence[str] = ()):
     """Each of these returns what asks for all replies and waits for them, and what ends the engine."""
     from persona_bot import Settings
     from persona_bot.persona import Persona
 
-    model, persona = load(kind), Persona("", tuple(PERSONA))
+    model = load(kind)
+    personas = [Persona("", (f"{line}.", *PERSONA)) for line in first]
+    personas = personas or [Persona("", tuple(PERSONA))]
 
     def write(number: int) -> list[float]:
         settings = Settings(seed=number, min_tokens=TOKENS, max_tokens=3 * TOKENS)
         question, times = QUESTIONS[number % len(QUESTIONS)], []
+        persona = personas[number % len(personas)]
         reply = model.reply(persona, [*TURNS, question], settings)
         with closing(reply):
             for _ in reply:
@@ -121,7 +130,7 @@ def ours(threads: int, kind: str | None = None):
         return times
 
     def ask() -> list[list[float]]:
-        model.backend.prefixes.clear()
+        forget(model)
         with ThreadPoolExecutor(COUNT) as visitors:
             return list(visitors.map(write, range(COUNT)))
 
@@ -163,7 +172,8 @@ def ratios(report: dict[str, dict], alone: dict[str, dict]) -> list[list[str]]:
     rows = [head.split(", ")]
     for engine, m in report.items():
         cost = m["cpu_s_per_reply"]
-        share = f"{cost / alone[engine]['cpu_s_per_reply']:.2f}" if engine in alone else ""
+        one = alone.get("ours" if engine == "ours, others" else engine)
+        share = f"{cost / one['cpu_s_per_reply']:.2f}" if one else ""
         waits = [f"{m['first_text_s']:.2f}", f"{m['longest_first_text_s']:.2f}"]
         rows.append([engine, f"{m['tokens_per_s']:.0f}", *waits, f"{cost:.3f}", share])
     return rows

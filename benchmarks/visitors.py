@@ -30,7 +30,7 @@ APP = Path(__file__).parent.parent / "app.py"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--seconds", type=float, default=30, help="of asking for each crowd (default: %(default)s)"
+        "--seconds", type=float, default=20, help="of asking for each crowd (default: %(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="OUT")
     options = parser.parse_args()
