@@ -202,10 +202,18 @@ def test_fingers_find_targets_of_44_pixels_and_text_follows_the_browsers_size(op
     button(page, "Settings").tap()
     page.get_by_label("Seed").wait_for()
     small = page.evaluate(
-        """() => [...document.querySelectorAll("button, input[type=range]")].filter(e => e.checkVisibility())
-            .map(e => [e.getBoundingClientRect(), e.getAttribute("aria-label") || e.textContent.trim() || e.className])
+        """() => {
+            const cut = e => {
+                const [box, holder] = [e, e.parentElement].map(one => one.getBoundingClientRect());
+                const height = Math.min(box.bottom, holder.bottom) - Math.max(box.top, holder.top);
+                return { width: box.width, height };
+            };
+            return [...document.querySelectorAll("button, input[type=range]")].filter(e => e.checkVisibility())
+            .map(e => [getComputedStyle(e.parentElement).overflowY == "hidden" ? cut(e) : e.getBoundingClientRect(),
+                e.getAttribute("aria-label") || e.textContent.trim() || e.className])
             .filter(([box]) => box.height > 0 && (box.height < 43.5 || box.width < 43.5))
-            .map(([box, name]) => `${name}: ${box.width} x ${box.height}`)"""
+            .map(([box, name]) => `${name}: ${box.width} x ${box.height}`);
+        }"""
     )
     assert small == []
     sizes = "() => ['.them p', '.card .name', '#composer textarea'].map(s => parseFloat(getComputedStyle(document.querySelector(s)).fontSize))"

@@ -1,4 +1,4 @@
-"""The page's door: which addresses are open, what malformed calls get, each client's share, and who must go when it is full.
+"""The page's door: which addresses are open, what malformed calls get, and each client's share.
 
 Run: `python -m pytest tests/page/test_middleware.py`
 """
@@ -12,12 +12,13 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from page import backend, faults, middleware, sessions
+from page import backend, faults, middleware
 from page.blocks import demo
 from page.limits import Rate, client_of
 from page.middleware import Access
 from page.routes import OPEN
 from tests.models import batched_model
+from tests.page.visitor import call, function_number
 
 
 @pytest.fixture(scope="module")
@@ -26,23 +27,10 @@ def url(page_url, chat_model, chat_tokenizer) -> str:
     return page_url
 
 
-def function_number(name: str) -> int:
-    return next(k for k, fn in demo.fns.items() if getattr(fn.fn, "__name__", "") == name)
-
-
 def client_at(address: str, url: str) -> httpx.Client:
     """A client with an address of its own on this machine's loopback network."""
     transport = httpx.HTTPTransport(local_address=address)
     return httpx.Client(base_url=url, transport=transport, timeout=30)
-
-
-def call(client: httpx.Client, session: str, name: str = "stop_editing") -> httpx.Response:
-    """Calls a function of the page, through the queue or at once as the page does."""
-    number = function_number(name)
-    data = [None] * len(demo.fns[number].inputs)
-    body = {"data": data, "fn_index": number, "session_hash": session}
-    path = "queue/join" if demo.fns[number].queue else "run/predict"
-    return client.post("gradio_api/" + path, json=body)
 
 
 # ---- addresses
@@ -277,51 +265,3 @@ def test_one_client_cannot_fill_the_queue(url, monkeypatch):
         answer = call(client, "w", "reply")
         assert answer.status_code == 429 and "waits for 0 replies" in answer.json()["detail"]
         assert call(client, "w").status_code == 200
-
-
-# ---- sessions
-
-
-@pytest.fixture
-def kept(url, monkeypatch) -> sessions.Sessions:
-    call(httpx.Client(base_url=url), "begin")
-    holder = demo.app.state_holder
-    monkeypatch.setattr(holder, "capacity", 5)
-    monkeypatch.setattr(sessions, "MAX_UNUSED", 3)
-    monkeypatch.setattr(holder, "session_data", type(holder.session_data)())
-    holder.lost.clear()
-    return holder
-
-
-def speak(kept: sessions.Sessions, name: str) -> None:
-    state = kept[name]
-    block = next(key for key, block in demo.blocks.items() if getattr(block, "stateful", False))
-    state[block].ask("hi")
-    state[block].pending = None
-
-
-def test_sessions_in_which_nothing_was_said_go_first_and_nobody_is_told(kept):
-    for k in range(4):
-        speak(kept, f"used{k}")
-    for k in range(500):
-        kept[f"forged{k}"]
-    assert {f"used{k}" for k in range(4)} <= set(kept.session_data)
-    assert len(kept.session_data) <= 4 + 3 + 1 and not kept.lost
-
-
-def test_who_loses_a_chat_is_told_to_get_it_back_from_the_browser(kept, url):
-    for k in range(8):
-        speak(kept, f"used{k}")
-    assert list(kept.session_data) == [f"used{k}" for k in range(3, 8)]
-    answer = call(httpx.Client(base_url=url), "used0")
-    assert answer.status_code == 409 and "reload the page" in answer.json()["detail"]
-    assert call(httpx.Client(base_url=url), "used7").status_code == 200
-
-
-def test_one_that_waits_for_its_reply_goes_last(kept):
-    speak(kept, "writing")
-    block = next(key for key, block in demo.blocks.items() if getattr(block, "stateful", False))
-    kept["writing"][block].pending = "asked"
-    for k in range(8):
-        speak(kept, f"used{k}")
-    assert "writing" in kept.session_data and len(kept.lost) == 4
