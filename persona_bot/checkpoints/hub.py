@@ -143,23 +143,27 @@ def _download(repo: str, revision: str, bar: Any) -> Path:
     """Lists the repository, downloads file by file what is missing, checks every hash, then records the revision."""
     hub_logging.set_verbosity_error()  # one sentence at the end instead of a warning per attempt
     info = _list(repo, revision)
+
+    def alive() -> None:
+        bar.alive = time.monotonic()
+
     for file in (files := choose_files(info, repo)):
         path = Path(
             hf_hub_download(repo, file, revision=info.sha, etag_timeout=TIMEOUT, tqdm_class=bar)
         )
-        if not has_hash(path, files[file]):  # a copy that broke on the disk is replaced once
+        if not has_hash(path, files[file], alive):  # a copy that broke on the disk is replaced once
             path.resolve().unlink()
             path.unlink(missing_ok=True)
             path = Path(
                 hf_hub_download(repo, file, revision=info.sha, etag_timeout=TIMEOUT, tqdm_class=bar)
             )
-        if not has_hash(path, files[file]):
+        if not has_hash(path, files[file], alive):
             path.resolve().unlink()
             path.unlink(missing_ok=True)
             raise UserError(
                 f"{file} of {repo} arrived damaged twice: its hash is not the Hub's; try again later or from another network."
             )
-        bar.alive = time.monotonic()
+        alive()
     _record(path.parent, revision, info.sha or revision)
     return path.parent
 
@@ -217,8 +221,8 @@ def choose_files(info: ModelInfo, repo: str) -> dict[str, str]:
     return {file: digest for file, digest in chosen.items() if digest}
 
 
-def has_hash(path: Path, digest: str) -> bool:
-    """Whether a file has this sha256 (64 digits) or this git blob id (40 digits)."""
+def has_hash(path: Path, digest: str, alive: Callable[[], None] = lambda: None) -> bool:
+    """Whether a file has this sha256 (64 digits) or this git blob id (40 digits); `alive()` is called on the way."""
     if len(digest) == 64:
         found = hashlib.sha256()
     else:
@@ -226,6 +230,7 @@ def has_hash(path: Path, digest: str) -> bool:
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             found.update(block)
+            alive()
     return found.hexdigest() == digest
 
 

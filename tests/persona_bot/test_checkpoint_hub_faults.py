@@ -4,14 +4,17 @@ Run: python -m pytest tests/test_checkpoint_hub_faults.py
 """
 # ruff: noqa: F811 (the fixture of test_checkpoint_hub.py)
 
+import hashlib
 import re
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
 
+from persona_bot.checkpoints import hub as hub_client
 from persona_bot.checkpoints.hub import fetch
 from tests.persona_bot.test_checkpoint_hub import PATIENT, TINY, hub, refusal  # noqa: F401
 
@@ -128,6 +131,33 @@ def test_a_body_that_is_cut_forever_ends(hub):
     hub.put("user/model", {**TINY, "model.safetensors": bytes(200_000)})
     hub.fault("GET /lfs/", times=99, cut="body", status=200, body=bytes(200_000))
     assert "stopped answering" in refusal("user/model")
+
+
+def test_a_file_that_is_long_to_hash_is_no_silent_hub(hub, monkeypatch):
+    """On a clock of its own, on which each megabyte takes nearly as long as a silent Hub may."""
+    now = 0.0
+
+    class Slow:
+        def __init__(self):
+            self.digest = hashlib.sha256()
+
+        def update(self, block):
+            nonlocal now
+            self.digest.update(block)
+            now += 0.9 * PATIENT
+            time.sleep(0.1)  # whoever waits looks at the clock
+
+        def hexdigest(self):
+            return self.digest.hexdigest()
+
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=time.sleep)
+    monkeypatch.setattr(hub_client, "time", clock)
+    slow = SimpleNamespace(sha256=Slow, sha1=hashlib.sha1)
+    monkeypatch.setattr(hub_client, "hashlib", slow)
+    weights = bytes(3 << 20)
+    hub.put("user/model", {**TINY, "model.safetensors": weights})
+    assert (fetch("user/model") / "model.safetensors").read_bytes() == weights
+    assert now > 2 * PATIENT
 
 
 def test_an_abandoned_download_asks_for_nothing_more(hub):
