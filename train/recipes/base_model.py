@@ -1,20 +1,23 @@
 """The base that recipe sft starts from, and the folders that it leaves: an adapter, and the model with the adapter merged."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from persona_bot.checkpoints.files import (
     check_files,
     load_model,
-    load_prepared,
     read_layout_file,
     save_layout,
     save_tokenizer,
 )
 from persona_bot.checkpoints.load import find_base, load_tokenizer, quiet_libraries
+from persona_bot.checkpoints.prepared import load_prepared
 from persona_bot.errors import UserError
 from persona_bot.prompt import CONVAI_TOKENS, Layout, find_layout
 from train.recipes.sft import add_lora
@@ -22,6 +25,9 @@ from train.recipes.sft_settings import SftSettings
 from train.run.checkpoints import write_files_atomically, write_folder_atomically
 
 ADAPTER = "adapter_config.json"
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def load_base(
@@ -84,7 +90,7 @@ def base_name(name: str) -> str:
         ) from error
 
 
-def _load(folder: Path, base: Path):
+def _load(folder: Path, base: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """The tokenizer and the dense model in float32; of a GGUF the copy that the chat keeps ready, because reading one takes long."""
     tokenizer = load_tokenizer(folder, base)
     if any(base.glob("*.safetensors")):
@@ -92,7 +98,7 @@ def _load(folder: Path, base: Path):
     return tokenizer, load_prepared(base, base, find_layout(tokenizer), torch.float32)
 
 
-def _go_on(model, adapter: Path, settings: SftSettings):
+def _go_on(model: Any, adapter: Path, settings: SftSettings) -> tuple[Any, SftSettings]:
     """The base with a saved adapter to train on, and the settings with its rank."""
     from peft import PeftModel
 
@@ -106,10 +112,15 @@ def _go_on(model, adapter: Path, settings: SftSettings):
     )
 
 
-def _guard(name: str, step, *arguments):
+def _guard(
+    name: str,
+    step: Callable[Arguments, Result],
+    *arguments: Arguments.args,
+    **named: Arguments.kwargs,
+) -> Result:
     """Whatever the libraries raise for a file that they do not understand becomes one sentence."""
     try:
-        return step(*arguments)
+        return step(*arguments, **named)
     except UserError:
         raise
     except Exception as error:
@@ -119,7 +130,9 @@ def _guard(name: str, step, *arguments):
         ) from error
 
 
-def save_trained(model, tokenizer, layout: Layout, base: str, out: Path) -> None:
+def save_trained(
+    model: Any, tokenizer: PreTrainedTokenizerBase, layout: Layout, base: str, out: Path
+) -> None:
     """Leaves in `out` what the page, the Hub and any chat server load: bfloat16 weights, tokenizer, layout marker.
 
     An adapter is also kept alone, in `adapter/`; it is rounded to bfloat16 first, so that both are the same model.
@@ -140,7 +153,7 @@ def save_trained(model, tokenizer, layout: Layout, base: str, out: Path) -> None
     )
 
 
-def _write(model, tokenizer, layout: Layout, folder: Path) -> None:
+def _write(model: Any, tokenizer: PreTrainedTokenizerBase, layout: Layout, folder: Path) -> None:
     # an adapter's save would ask the Hub whether the base's vocabulary has grown; it has not, or
     # every weight is trained
     model.save_pretrained(

@@ -76,7 +76,8 @@ class RankedExample(NamedTuple):
 
 def replies_of(example: Example) -> tuple[list[int], list[list[int]]]:
     """(where each supervised reply starts in the ids, its ids with the end token)."""
-    starts, replies = [], []
+    starts: list[int] = []
+    replies: list[list[int]] = []
     for place, target in enumerate(example.targets):
         if target == IGNORED:
             continue
@@ -127,7 +128,7 @@ def add_negatives(
 class Row:
     """One row of trunks and their branches: ids and positions by place, and the segments of packed_attention.py."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.ids: list[int] = []
         self.positions: list[int] = []
         self.segments: list[tuple[int, int]] = []
@@ -157,7 +158,8 @@ def collate_ranked(rows: Sequence[Sequence[RankedExample]]) -> dict[str, torch.T
     in_context, unconditional (C, N + 1, L): which of the predictions, 0 beyond a reply's end; choices: the ids there, IGNORED
     beyond the end.
     """
-    row, targets, candidate_sets, in_context, unconditional = Row(), [], [], [], []
+    row, candidate_sets, in_context, unconditional = Row(), [], [], []
+    targets: list[int] = []
     for ranked in (r for examples in rows for r in examples):
         start = row.trunk(ranked.example.ids)
         targets += [IGNORED] * (start - len(targets)) + ranked.targets
@@ -205,7 +207,9 @@ def collate_ranked(rows: Sequence[Sequence[RankedExample]]) -> dict[str, torch.T
     }
 
 
-def losses(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, int]:
+def losses(
+    model: torch.nn.Module, batch: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, int]:
     """(nats of the gold replies, summed; what telling apart costs, summed; supervised tokens)."""
     logits = packed_logits(model, batch, batch["predicts"])
     log_p = logits.float().log_softmax(-1)  # (K, vocabulary)

@@ -2,11 +2,15 @@
 
 import secrets
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.persona import Persona, random_persona
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import FINISH_WITHIN, Settings
+
+if TYPE_CHECKING:
+    from simpletransformers.config.model_args import ConvAIArgs
 
 
 def some_personality() -> Sequence[str]:
@@ -15,9 +19,12 @@ def some_personality() -> Sequence[str]:
 
 
 def answer(
-    checkpoint: Checkpoint, args, turns: Sequence[str], personality: Sequence[str] | None
+    checkpoint: Checkpoint,
+    args: "ConvAIArgs",
+    turns: Sequence[str],
+    personality: Sequence[str] | None,
 ) -> str:
-    """The reply to the last turn. `args`: ConvAIArgs; no personality: one is drawn. Raises UserError where it has no room."""
+    """The reply to the last turn. No personality: one is drawn. Raises UserError where it has no room."""
     # as stock does, and Persona-Chat is
     persona = Persona("", tuple(sentence.lower() for sentence in personality or some_personality()))
     began = [""] if len(turns) % 2 == 0 else []  # the persona did

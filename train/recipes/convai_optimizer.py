@@ -1,10 +1,14 @@
 """simpletransformers' optimizers, learning rates and `fp16` by their names, for recipe "convai"."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import get_scheduler
 from transformers.optimization import Adafactor
+
+if TYPE_CHECKING:
+    from simpletransformers.config.model_args import ConvAIArgs
 
 SCHEDULERS = {  # simpletransformers' names -> transformers' names
     "constant_schedule": "constant",
@@ -16,9 +20,10 @@ SCHEDULERS = {  # simpletransformers' names -> transformers' names
 }
 
 
-def make_optimizer(model, args) -> torch.optim.Optimizer:
+def make_optimizer(model: torch.nn.Module, args: "ConvAIArgs") -> torch.optim.Optimizer:
     """simpletransformers' optimizer: AdamW or Adafactor, no decay on parameters named bias or LayerNorm.weight."""
-    decayed, others = [], []
+    decayed: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (others if "bias" in name or "LayerNorm.weight" in name else decayed).append(parameter)
     groups = [
@@ -43,7 +48,9 @@ def make_optimizer(model, args) -> torch.optim.Optimizer:
     )
 
 
-def make_scheduler(optimizer, args, steps: int):
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, args: "ConvAIArgs", steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
     """simpletransformers' learning rate over `steps` optimizer steps."""
     name = SCHEDULERS[args.scheduler]
     own = {}

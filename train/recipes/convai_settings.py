@@ -8,6 +8,7 @@ import math
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from simpletransformers.config.model_args import ConvAIArgs
 
@@ -172,7 +173,7 @@ def tell_without_effect(args: dict) -> None:
         print(f"Without effect here: {', '.join(named)}.", file=sys.stderr)
 
 
-def _what_is_wanted(name: str, value) -> str | None:
+def _what_is_wanted(name: str, value: Any) -> str | None:
     """What a setting's value must be, where this one is not it."""
     if name in WHOLE and not _is_within(value, *WHOLE[name], whole=True):
         return f"a whole number {_bounds(*WHOLE[name])}"
@@ -199,11 +200,11 @@ def _what_is_wanted(name: str, value) -> str | None:
     return None
 
 
-def _bounds(low, high) -> str:
+def _bounds(low: float, high: float | None) -> str:
     return f"of at least {low}" + (f" and at most {high:,}" if high is not None else "")
 
 
-def _is_within(value, low, high, whole: bool = False) -> bool:
+def _is_within(value: object, low: float, high: float | None, whole: bool = False) -> bool:
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)

@@ -94,7 +94,7 @@ class SftSettings:
         },
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", 4e-4 if self.lora_rank else 5e-5)
         check_tracker(self.report_to)
