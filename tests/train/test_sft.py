@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, TrainerCallback
 
-from persona_bot.checkpoints import files as weights
+from persona_bot.checkpoints import prepared
 from persona_bot.checkpoints.load import Checkpoint, load_checkpoint
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
@@ -141,7 +141,7 @@ def test_an_architecture_that_mixes_conversations_is_refused(llama, examples):
 
 @pytest.fixture
 def no_cache(monkeypatch, tmp_path):
-    monkeypatch.setattr(weights, "PREPARED", tmp_path / "prepared")
+    monkeypatch.setattr(prepared, "PREPARED", tmp_path / "prepared")
 
 
 @pytest.mark.parametrize("bf16", [False, True])
