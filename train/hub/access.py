@@ -13,7 +13,8 @@ import httpx2
 from huggingface_hub import HfApi, constants, errors, get_token, set_client_factory
 from huggingface_hub.utils import validate_repo_id
 
-from persona_bot.checkpoints.hub import WORTH_RETRYING, find_cause
+from persona_bot.checkpoints.hub import WORTH_RETRYING
+from persona_bot.checkpoints.hub_errors import find_cause
 from persona_bot.errors import UserError
 
 PAUSES = (2.0, 4.0, 8.0, 16.0, 32.0)  # seconds before each further attempt

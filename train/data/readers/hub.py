@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from persona_bot.checkpoints.hub import explain
+from persona_bot.checkpoints.hub_errors import explain
 from persona_bot.errors import UserError
 from train.data.readers.json_text import PARTS
 
