@@ -155,11 +155,15 @@ def environmentalist() -> Persona:
 
 @pytest.fixture(scope="session")
 def page_url() -> str:
+    import gradio.networking
+
     from page import middleware
     from page.blocks import demo
     from page.serving import launch
 
     middleware.access.limited = False  # all tests are one client
+    # Gradio gives a busy machine 15 seconds to answer itself, and else does not start
+    gradio.networking.url_ok = lambda url: True
     yield launch(demo, "127.0.0.1", waiting=WAITING)[0]
     demo.close(verbose=False)
 

@@ -3,10 +3,13 @@
 Run: `python -m pytest tests/train/test_readers.py`
 """
 
+import contextlib
 import csv
+import gc
 import gzip
 import io
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -236,3 +239,27 @@ def test_the_command_converts(tmp_path, capsys):
         capsys.readouterr().err
         == f"{tmp_path} cannot be written (Is a directory); name another file for --to.\n"
     )
+
+
+PACKED = {
+    "plain": LAYOUTS["csv"],
+    "utf-16": LAYOUTS["csv"].encode("utf-16"),
+    "gzip": gzip.compress(LAYOUTS["csv"].encode()),
+    "utf-16 in gzip": gzip.compress(LAYOUTS["csv"].encode("utf-16")),
+    "nothing known": "what is this?",
+    "a pickle": b"\x80\x04",
+    "half a gzip": gzip.compress(LAYOUTS["csv"].encode() * 99)[:60],
+    "no gzip": b"\x1f\x8b no gzip at all",
+    "half a UTF-16": b"\xff\xfea\x00b\x00\xd8",
+}
+
+
+@pytest.mark.parametrize("content", PACKED.values(), ids=PACKED)
+def test_a_file_is_closed_whatever_it_holds(tmp_path, content):
+    path = write(tmp_path, content)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with contextlib.suppress(UserError):
+            read_dialogues(path)
+        gc.collect()
+    assert not [str(one.message) for one in told if str(path) in str(one.message)]

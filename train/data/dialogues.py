@@ -134,8 +134,14 @@ def _rows(
         return read_parquet(path)
     if kind == "jsonl":
         return read_json_lines(file)
-    lines = io.TextIOWrapper(file, "utf-8", newline="" if kind == "csv" else None)
-    return read_csv(lines, path) if kind == "csv" else read_parlai(lines, findings)
+    return _rows_of_text(kind, file, path, findings)
+
+
+def _rows_of_text(
+    kind: str, file: IO[bytes], path: Path, findings: Findings
+) -> Iterator[tuple[str, object]]:
+    with io.TextIOWrapper(file, "utf-8", newline="" if kind == "csv" else None) as lines:
+        yield from read_csv(lines, path) if kind == "csv" else read_parlai(lines, findings)
 
 
 def _position(source: str, split: str, place: str) -> str:
