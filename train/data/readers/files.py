@@ -35,24 +35,30 @@ KNOWN = "JSON, JSON lines, ParlAI's text, CSV or Parquet"
 
 def open_file(path: Path) -> tuple[str, IO[bytes]]:
     """(kind, the file as UTF-8 bytes without a mark). Raises UserError, and OSError for a file that cannot be opened."""
-    opened = open(path, "rb")
-    if opened.peek(2)[:2] == b"\x1f\x8b":
-        opened = io.BufferedReader(gzip.open(opened))
-    file: IO[bytes] = opened
+    kind: str | None = None
+    file: io.BufferedReader | io.BytesIO = open(path, "rb")
     try:
-        head = opened.peek(HEAD)[:4]
+        if file.peek(2)[:2] == b"\x1f\x8b":
+            file.close()
+            file = io.BufferedReader(gzip.open(path))  # which closes what it has opened
+        head = file.peek(HEAD)[:4] if isinstance(file, io.BufferedReader) else b""
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            file = io.BytesIO(file.read().decode("utf-16").encode())
+            text = file.read().decode("utf-16")
+            file.close()
+            file = io.BytesIO(text.encode())
         elif head[:3] == b"\xef\xbb\xbf":
             file.read(3)
         start = file.tell()
         kind = kind_of(file.read(HEAD), path)
         file.seek(start)
+        return kind, file
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path} is a damaged gzip file ({error}); get it again.") from error
     except UnicodeError as error:
         raise UserError(f"{path} is damaged UTF-16; save it again, as UTF-8.") from error
-    return kind, file
+    finally:
+        if kind is None:
+            file.close()
 
 
 def kind_of(head: bytes, path: Path) -> str:
