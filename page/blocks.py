@@ -40,6 +40,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     chat = gr.State(start)
     kept = gr.Textbox(visible=False)  # what the browser brings when the page opens
     parcel = gr.Textbox(visible=False)  # what it takes to the clipboard or the disk
+    told = gr.Textbox(visible=False)  # the name that a rewritten persona has
     html(render.SKIP, elem_id="skip")
     html(faces.SYMBOLS, elem_id="symbols")
     with gr.Row(elem_id="top"):
@@ -159,7 +160,9 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     ).then(**to_message)
     # not `input`: Gradio leaves it out for the first character after an event has set the box
     persona.change(
-        events.rewrite, [persona, chat], [name, counter, *SHOWN], trigger_mode="always_last", **at_once
+        events.rewrite, [persona, chat], [told, counter, *SHOWN], trigger_mode="always_last", **at_once
+    ).then(None, [name, told], name, js="personaPage.nameTold", **unseen).then(
+        events.rename, [name, chat], SHOWN, **at_once
     )  # fmt: skip
     name.change(events.rename, [name, chat], SHOWN, trigger_mode="always_last", **at_once)
     getattr(face_choice, names.FACE)(events.choose_face, chat, SHOWN, **at_once)

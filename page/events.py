@@ -120,10 +120,10 @@ def open_persona(text: str, chat: Conversation, event: gr.EventData) -> list:
 
 
 def rewrite(text: str, chat: Conversation) -> list:
-    """The persona's text was edited."""
+    """The persona's text was edited; its new name, if it has another one, is for the browser to put where none is typed."""
     name = chat.persona.name
     with_what_was_good(chat, text)
-    new_name = gr.skip() if chat.persona.name == name else shown_persona(chat.persona).name
+    new_name = None if chat.persona.name == name else shown_persona(chat.persona).name
     return [new_name, render.counter(text), *shown(chat)]
 
 

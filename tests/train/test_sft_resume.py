@@ -241,6 +241,8 @@ def test_two_processes_take_the_same_steps_as_one(chat_folder, tmp_path):
         str(EXAMPLE),
         "--model",
         str(chat_folder),
+        "--limit",
+        "9",
         "--epochs",
         "1",
         "--lora-rank",

@@ -3,6 +3,7 @@
 window.personaPage = {
 	sending: null, // the message that the server has not taken yet
 	draft: null, // what stood in the message box before an earlier message was edited
+	nameTyped: false, // since the persona's text was
 
 	clicks(element, trigger) {
 		element.addEventListener("click", (event) => {
@@ -60,6 +61,15 @@ window.personaPage = {
 		if (window.self !== window.top) document.documentElement.style.setProperty("--talk-height", height);
 		personaPage.box().addEventListener("input", () => personaStore.draft());
 		personaPage.focusMessage();
+		document.addEventListener("input", ({ target }) => {
+			if (target.closest("#persona-text")) personaPage.nameTyped = false;
+			if (target.closest("#persona-name")) personaPage.nameTyped = true;
+		});
+	},
+
+	// A rewritten persona has another name, but one that was typed before the answer came stays.
+	nameTold(now, told) {
+		return told === null || personaPage.nameTyped ? now : told;
 	},
 
 	box() {
