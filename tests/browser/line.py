@@ -48,5 +48,6 @@ class Line:
                 target.sendall(data)
         for end in (source, target):
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+                end.shutdown(socket.SHUT_RDWR)  # wakes the thread of the other direction
+            end.close()
         self.open -= {source, target}

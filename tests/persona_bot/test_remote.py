@@ -469,10 +469,15 @@ def served(talker, tmp_path_factory):
         program(command, stdout=output, stderr=subprocess.STDOUT) as process,
     ):
         until = time.monotonic() + 120
-        while socket.socket().connect_ex(("127.0.0.1", port)):
+        while not listens(port):
             assert process.poll() is None and time.monotonic() < until, log.read_text()[-2_000:]
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}"
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as knock:
+        return knock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_transformers_serve_says_what_the_local_checkpoint_says(served, talker, environmentalist):
