@@ -36,12 +36,13 @@ KNOWN = "JSON, JSON lines, ParlAI's text, CSV or Parquet"
 def open_file(path: Path) -> tuple[str, IO[bytes]]:
     """(kind, the file as UTF-8 bytes without a mark). Raises UserError, and OSError for a file that cannot be opened."""
     kind: str | None = None
-    file: io.BufferedReader | io.BytesIO = open(path, "rb")
+    raw = open(path, "rb")
+    file: io.BufferedReader | io.BytesIO = raw
     try:
-        if file.peek(2)[:2] == b"\x1f\x8b":
-            file.close()
-            file = io.BufferedReader(gzip.open(path))  # which closes what it has opened
-        head = file.peek(HEAD)[:4] if isinstance(file, io.BufferedReader) else b""
+        if raw.peek(2)[:2] == b"\x1f\x8b":
+            raw.close()
+            file = raw = io.BufferedReader(gzip.open(path))  # which closes what it has opened
+        head = raw.peek(HEAD)[:4]
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
             text = file.read().decode("utf-16")
             file.close()
