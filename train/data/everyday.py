@@ -149,7 +149,7 @@ class Maker:
             if made:
                 said, reply, false = made
                 ends = message in ("bye", "thanks")
-                if "?" not in reply and not ends and draw.random() < 0.17:
+                if "?" not in reply and not ends and draw.random() < 0.26:
                     if not (speaker.voice and speaker.voice.name == "curt"):
                         reply += f" {draw.choice(ASKS_BACK)}"
                 self.counts[reply] += 1
