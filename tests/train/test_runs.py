@@ -57,7 +57,6 @@ def test_the_cost_of_a_resumed_run_is_that_of_the_rest():
 HOLDER = """
 import sys
 from pathlib import Path
-from tests.children import program
 from train.run.lock import only_training
 with only_training(Path(sys.argv[1])):
     print("held", flush=True)
