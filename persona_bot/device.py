@@ -52,14 +52,14 @@ def use_half_the_cores() -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
 
 
-def give_memory_back() -> None:
-    """Blocks of 8 MB and more return to the system as soon as they are freed, where the C library is glibc.
+def give_memory_back(from_bytes: int = 8 << 20) -> None:
+    """Blocks of so many bytes return to the system as soon as they are freed, where the C library is glibc.
 
-    Left alone it keeps blocks of up to 32 MB for each thread that had some: 0.35 GB after 64 visitors. Below that, the
+    Left alone it keeps blocks of up to 32 MB for each thread that had some: 0.35 GB after 64 visitors. Below 8 MB, the
     blocks of a pass: to get them anew, page by page, took more than half of the time in which a prompt is read.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 8 << 20)
+        libc.mallopt(M_MMAP_THRESHOLD, from_bytes)
         libc.mallopt(M_TRIM_THRESHOLD, 16 << 20)
         libc.mallopt(M_ARENA_MAX, 2)  # small blocks: else a heap for each of forty threads
 

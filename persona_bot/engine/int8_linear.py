@@ -22,11 +22,11 @@ class Int8Linear(nn.Module):
         super().__init__()
         rounded = torch.empty(weight.shape, dtype=torch.int8)
         scale = torch.empty(len(weight), dtype=torch.double)
-        for start in range(0, len(weight), 256):  # so few rows stay in the CPU's cache
-            some = weight.detach()[start : start + 256].to(torch.float32, copy=True)
+        for start in range(0, len(weight), 128):  # so few rows stay in the CPU's cache
+            some = weight.detach()[start : start + 128].to(torch.float32, copy=True)
             largest = some.abs().amax(1).clamp_(min=1e-12).div_(127)
-            scale[start : start + 256] = largest
-            rounded[start : start + 256] = some.div_(largest[:, None]).round_()
+            scale[start : start + 128] = largest
+            rounded[start : start + 128] = some.div_(largest[:, None]).round_()
         zero = torch.zeros(len(weight), dtype=torch.long)
         quantized = torch._make_per_channel_quantized_tensor(rounded, scale, zero, 0)
         self.packed = torch.ops.quantized.linear_prepack(quantized, None)
