@@ -58,7 +58,7 @@ def train_and_save(tokenizer, out: Path, resume: bool = True) -> None:
     examples = examples_of(tokenizer)
     model = gpt2(tokenizer)
     trainer, _ = train_sft(model, examples, examples[:2], out, RUN, resume)
-    assert not trainer.stopped_by_signal
+    assert trainer.stopped_by is None
     save_trained(model, tokenizer, find_layout(tokenizer, max_turns=500), "gpt2", out)
 
 

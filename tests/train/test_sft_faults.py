@@ -207,7 +207,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_resuming_works(
     out = tmp_path / "out"
     at_step(2, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     trainer, _ = train_sft(copy.deepcopy(chat_model), examples, examples, out, wanted)
-    assert trainer.stopped_by_signal and newest_good(out).name == "checkpoint-2"
+    assert trainer.stopped_by == signal.SIGTERM and newest_good(out).name == "checkpoint-2"
     at_step(0, None)
     sizes = sorted({file.stat().st_size for file in out.rglob("*") if file.is_file()})
     assert len(sizes) > 8

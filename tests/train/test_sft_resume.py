@@ -96,7 +96,7 @@ def test_a_signal_saves_and_the_rest_ends_in_the_same_bytes(
     before = signal.getsignal(number)
     at_step(7, lambda: os.kill(os.getpid(), number))
     trainer, _ = train_sft(stopped, examples, [], tmp_path / "out", wanted)
-    assert trainer.stopped_by_signal and trainer.state.global_step == 7 < steps
+    assert trainer.stopped_by == number and trainer.state.global_step == 7 < steps
     assert newest_good(tmp_path / "out").name == "checkpoint-7"
     assert signal.getsignal(number) is before
     at_step(0, None)

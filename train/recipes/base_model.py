@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 def load_base(
     name: str, settings: SftSettings
-) -> tuple[torch.nn.Module, object, Layout, SftSettings]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Layout, SftSettings]:
     """(model with a fresh adapter if one is wanted, tokenizer, layout, settings in force) for a Hub name or folder.
 
     A base without a chat template (GPT-2) gets the ConvAI layout's tokens; their embeddings are new, so every weight is

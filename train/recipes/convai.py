@@ -24,8 +24,9 @@ Settings that do not exist, or cannot be honoured, are refused.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback
@@ -38,7 +39,13 @@ from train.recipes.convai_base import LoadedModel, check_encoding, model_type_of
 from train.recipes.convai_chat import answer, some_personality
 from train.recipes.convai_examples import ConvaiExamples
 from train.recipes.convai_run import Trained, train_double_heads
-from train.recipes.convai_settings import as_dict, check_args, check_target, tell_without_effect
+from train.recipes.convai_settings import (
+    ConvAIArgs,
+    as_dict,
+    check_args,
+    check_target,
+    tell_without_effect,
+)
 from train.run.checkpoints import newest_good, write_files_atomically
 from train.run.log import Progress
 
@@ -50,13 +57,13 @@ class ConvAIModel(LoadedModel):
 
     def train_model(
         self,
-        train_file=None,
-        output_dir=None,
-        show_running_loss=True,
-        args=None,
-        eval_file=None,
-        verbose=True,
-        resume=False,
+        train_file: str | Path | None = None,
+        output_dir: str | Path | None = None,
+        show_running_loss: bool = True,
+        args: dict | ConvAIArgs | None = None,
+        eval_file: str | Path | None = None,
+        verbose: bool = True,
+        resume: bool = False,
     ) -> tuple[int, list[dict]]:
         """Trains on a file (None: the public Persona-Chat) and returns the steps done and the evaluations made on the way."""
         settings = as_dict(args)
@@ -117,15 +124,21 @@ class ConvAIModel(LoadedModel):
 
     # ---- the rest of stock's surface
 
-    def save_model(self, output_dir=None, model=None, results=None) -> None:
+    def save_model(
+        self, output_dir: str | Path | None = None, model: Any = None, results: Any = None
+    ) -> None:
         write_files_atomically(_made(output_dir or self.args.output_dir), self.write)
 
     def eval_model(
-        self, eval_file=None, output_dir=None, verbose=True, silent=False
+        self,
+        eval_file: str | Path | None = None,
+        output_dir: str | Path | None = None,
+        verbose: bool = True,
+        silent: bool = False,
     ) -> dict[str, float]:
         """Scores a file (None: the public Persona-Chat's valid part); also in `eval_results.txt` of the output folder."""
         dialogues = _dialogues(eval_file, "valid")
-        bar = (lambda items: items) if silent or self.args.silent else tqdm
+        bar: Callable[[Iterable], Iterable] = iter if silent or self.args.silent else tqdm
         self.results = convai_scores(self.checkpoint, dialogues, bar, self.args.eval_batch_size)
         lines = [f"{name} = {value}\n" for name, value in sorted(self.results.items())]
         (_made(output_dir or self.args.output_dir) / "eval_results.txt").write_text(
@@ -135,7 +148,7 @@ class ConvAIModel(LoadedModel):
 
     def interact(self, personality: list[str] | None = None) -> None:
         """A chat in the terminal; an empty line, Ctrl-D or Ctrl-C ends it."""
-        personality = personality or some_personality()
+        sentences = personality or some_personality()
         history: list[str] = []
         while True:
             try:
@@ -144,14 +157,14 @@ class ConvAIModel(LoadedModel):
                 return
             if not message.strip():
                 return
-            reply, history = self.interact_single(message, history, personality)
+            reply, history = self.interact_single(message, history, sentences)
             print(reply)
 
     def interact_single(
         self,
         message: str,
         history: list,
-        personality: list[str] | None = None,
+        personality: Sequence[str] | None = None,
         encode_history: bool = True,
     ) -> tuple[str, list]:
         """The reply to a message, and the history with both: texts, or lists of ids where `encode_history` is False.
@@ -189,7 +202,7 @@ def train_convai(
     )
 
 
-def _dialogues(file, split: str) -> list[Dialogue]:
+def _dialogues(file: str | Path | None, split: str) -> list[Dialogue]:
     """Of a file, or of the public Persona-Chat, whose few bad entries nobody here can mend."""
     return (
         read_dialogues(file, split)
@@ -198,6 +211,6 @@ def _dialogues(file, split: str) -> list[Dialogue]:
     )
 
 
-def _made(folder) -> Path:
+def _made(folder: str | Path) -> Path:
     Path(folder).mkdir(parents=True, exist_ok=True)
     return Path(folder)

@@ -5,10 +5,11 @@ import json
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from persona_bot.checkpoints.files import check_files, save_layout, save_tokenizer
 from persona_bot.checkpoints.load import Checkpoint, find_folder
@@ -22,7 +23,7 @@ from train.recipes.convai_settings import ConvAIArgs, as_dict, tell_without_effe
 # package cannot be imported as it is. Its model takes one thing from there, the reader of the pickled
 # caches, which nothing calls here.
 _utils = types.ModuleType("simpletransformers.conv_ai.conv_ai_utils")
-_utils.get_dataset = None
+_utils.__dict__["get_dataset"] = None
 sys.modules.setdefault(_utils.__name__, _utils)
 
 from simpletransformers.conv_ai import ConvAIModel as StockConvAIModel  # noqa: E402, F401
@@ -76,6 +77,10 @@ def check_encoding(layout: ConvaiLayout, dialogues: list[Dialogue], name: str) -
 class LoadedModel(StockConvAIModel):
     """Stock's class from a folder or the Hub to a folder again; convai.py trains it."""
 
+    model: Any  # stock's, with double heads
+    tokenizer: PreTrainedTokenizerBase
+    args: ConvAIArgs
+
     def __init__(
         self,
         model_type: str,
@@ -122,11 +127,11 @@ class LoadedModel(StockConvAIModel):
         self.name = self.args.model_name = (
             Path(model_name).name if Path(model_name).exists() else model_name
         )
-        self.model = self.model.float().eval()  # type: ignore[has-type]
+        self.model = self.model.float().eval()
         if use_cuda is None and not torch.cuda.is_available():
             self.device = pick_device()
 
-    def add_special_tokens_(self, model, tokenizer) -> None:
+    def add_special_tokens_(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         """Adds the five tokens, and embeddings for them, to the folder's own kind of tokenizer.
 
         Stock takes GPT's whatever the folder says, and asks for `tokenizer.encoder`, which transformers 5 has not.
@@ -145,14 +150,13 @@ class LoadedModel(StockConvAIModel):
     def checkpoint(self) -> Checkpoint:
         """The model as the chat and the scores know one; without dropout."""
         self._move_model_to_device()
-        room = self.model.config.max_position_embeddings
         return Checkpoint(
             self.model.eval(),
             self.tokenizer,
             self.layout,
             self.name,
             torch.device(self.device),
-            room,
+            self.model.config.max_position_embeddings,
             ranking_head=True,
         )
 

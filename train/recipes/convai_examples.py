@@ -14,7 +14,7 @@ import functools
 import hashlib
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     learnt: torch.Tensor  # (N,) flat positions in (S, T) that predict an id of a gold reply
     targets: torch.Tensor  # (N,) those ids
 
-    def to(self, device) -> "Batch":
+    def to(self, device: torch.device) -> "Batch":
         return Batch(*(tensor.to(device) for tensor in self))
 
 
@@ -53,20 +53,17 @@ class ConvaiExamples:
         self,
         layout: ConvaiLayout,
         dialogues: Sequence[Dialogue],
-        room: int,
-        candidates=2,
-        permutations=1,
-        seed=0,
+        context_length: int,
+        candidates: int = 2,
+        permutations: int = 1,
+        seed: int = 0,
     ):
-        """`room`: the model's positions; `candidates`: sequences an example, 0 for all; `permutations`: orders of the persona."""
-        self.layout, self.dialogues, self.room, self.candidates, self.seed = (
-            copy.copy(layout),
-            dialogues,
-            room,
-            candidates,
-            seed,
-        )
-        self.layout.encode = functools.cache(layout.encode)
+        """`context_length`: the model's positions; `candidates`: sequences an example, 0 for all; `permutations`: orders of the persona."""
+        self.dialogues, self.context_length = dialogues, context_length
+        self.candidates, self.seed = candidates, seed
+        self.layout = copy.copy(layout)
+        # of this copy: no text of the data is ever encoded twice
+        self.layout.encode = functools.cache(layout.encode)  # type: ignore[method-assign]  # as said
         self.epoch = 0  # whoever trains counts it up
         self.numbers = [
             (d, u, turn)
@@ -97,7 +94,7 @@ class ConvaiExamples:
             self.layout,
             persona,
             self.dialogues[d].utterances[u].history,
-            self.room - max(map(len, replies)),
+            self.context_length - max(map(len, replies)),
         )
         return Sequences(
             [prompt.ids + reply for reply in replies],
@@ -142,7 +139,10 @@ def collate(examples: Sequence[Sequences], pad: int) -> Batch:
     rows = [ids for example in examples for ids in example.ids]
     types = [ids for example in examples for ids in example.token_types]
     width, most = max(map(len, rows)), max(len(example.ids) for example in examples)
-    which, learnt, targets, first = [], [], [], 0
+    which: list[list[int]] = []
+    learnt: list[int] = []
+    targets: list[int] = []
+    first = 0
     for example in examples:
         count = len(example.ids)
         which.append([-1] * (most - count) + list(range(first, first + count)))
@@ -166,10 +166,10 @@ def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(count, generator=generator).tolist()
 
 
-def losses(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def losses(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed cross-entropy of the learnt ids (nats), and of choosing the gold reply among the candidates.
 
-    Logits are computed where something is learnt only; simpletransformers computes them at every position of every row.
+    `model`: one with double heads. Logits are computed where something is learnt only; simpletransformers computes them at every position of every row.
     """
     # (S, T, width)
     hidden = model.transformer(batch.ids, token_type_ids=batch.token_types).last_hidden_state

@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import TrainerCallback, TrainingArguments
@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainingArguments
 from persona_bot.errors import UserError
 from train.recipes.convai_examples import ConvaiExamples, collate, losses
 from train.recipes.convai_optimizer import half_precision
+from train.recipes.convai_settings import ConvAIArgs
 from train.recipes.convai_trainer import ConvaiTrainer, autocast
 from train.recipes.trainer import Cost, fewer, price, train_within_memory
 from train.run.checkpoints import keep_newest, mend, newest_good, write_files_atomically
@@ -29,13 +30,13 @@ class Passes(NamedTuple):
     """How a step is cut into forward passes."""
 
     examples: int  # a pass; divides train_batch_size
-    count: int  # of whole batches
+    accumulated: int  # whole batches a step
 
 
 def train_double_heads(
-    model,
+    model: torch.nn.Module,
     examples: ConvaiExamples,
-    settings,
+    settings: ConvAIArgs,
     out: Path,
     save_model: Callable[[Path], None],
     scores: Callable[[], dict[str, float]] | None = None,
@@ -45,7 +46,7 @@ def train_double_heads(
 ) -> Trained:
     """Trains `model` in place to the end or to an early stop, or until a callback saves and stops.
 
-    `settings`: simpletransformers' ConvAIArgs; `save_model(folder)` writes a loadable checkpoint; `scores()` validates.
+    `save_model(folder)` writes a loadable checkpoint; `scores()` validates.
     Raises UserError when the loss or a weight is no number, when the disk is full, or when not one example fits in memory.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -96,23 +97,23 @@ def train_double_heads(
     )
 
 
-def count_steps(examples: int, settings) -> int:
+def count_steps(examples: int, settings: ConvAIArgs) -> int:
     """Optimizer steps of a whole run."""
     batches = math.ceil(examples / settings.train_batch_size)
     return math.ceil(batches / settings.gradient_accumulation_steps) * settings.num_train_epochs
 
 
 def convai_arguments(
-    settings, out: Path, passes: Passes, device: torch.device, report_to: str = "none"
+    settings: ConvAIArgs, out: Path, passes: Passes, device: torch.device, report_to: str = "none"
 ) -> TrainingArguments:
-    """`settings`: simpletransformers' ConvAIArgs. Times (above) says when to validate and to save."""
+    """Times (convai_trainer.py) says when to validate and to save."""
     arguments = TrainingArguments(
         output_dir=str(out),
         num_train_epochs=settings.num_train_epochs,
         # simpletransformers lets Adafactor clip by itself
         max_grad_norm=settings.max_grad_norm if settings.optimizer == "AdamW" else 0.0,
         per_device_train_batch_size=passes.examples,
-        gradient_accumulation_steps=passes.count,
+        gradient_accumulation_steps=passes.accumulated,
         use_cpu=device.type == "cpu",
         seed=settings.manual_seed,
         logging_steps=1,
@@ -141,8 +142,10 @@ def shrink(passes: Passes, processes: int = 1) -> Passes:
     return Passes(*fewer(*passes))
 
 
-def estimate(model, examples: ConvaiExamples, settings, device: torch.device) -> Cost | None:
-    """What training will take, from one average batch; None where memory does not suffice for it."""
+def estimate(
+    model: Any, examples: ConvaiExamples, settings: ConvAIArgs, device: torch.device
+) -> Cost | None:
+    """What training will take, from one average batch; None where memory does not suffice for it. `model`: with double heads."""
     count = min(settings.train_batch_size, len(examples))
     numbers = [k * len(examples) // count for k in range(count)]
     batch = collate([examples.sequences(k, 0) for k in numbers], examples.layout.pad).to(device)
@@ -150,7 +153,8 @@ def estimate(model, examples: ConvaiExamples, settings, device: torch.device) ->
 
     def loss() -> torch.Tensor:
         with autocast(device, dtype):
-            return sum(losses(model, batch))
+            word_loss, choice_loss = losses(model, batch)
+            return word_loss + choice_loss
 
     return price(
         model,

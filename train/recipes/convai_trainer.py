@@ -17,13 +17,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from train.recipes.convai_examples import Batch, ConvaiExamples, collate, epoch_order, losses
 from train.recipes.convai_optimizer import half_precision, make_optimizer, make_scheduler
+from train.recipes.convai_settings import ConvAIArgs
 from train.recipes.trainer import WholeTrainer
 from train.run.best import KeepBest
 from train.run.checkpoints import write_folder_atomically
@@ -54,20 +56,21 @@ class ConvaiTrainer(WholeTrainer):
     """Trainer whose step is simpletransformers': the mean of its batches, each a mean over learnt ids and over examples."""
 
     prefix, rate, pieces = "resume", "learning_rate", "examples"
+    train_dataset: ConvaiExamples
 
     def __init__(
         self,
-        model,
+        model: torch.nn.Module,
         examples: ConvaiExamples,
-        settings,
+        settings: ConvAIArgs,
         arguments: TrainingArguments,
         save_model: Callable[[Path], None],
         scores: Callable[[], dict[str, float]] | None,
         callbacks: Sequence[TrainerCallback],
     ):
-        """`settings`: simpletransformers' ConvAIArgs; `save_model(folder)` writes a loadable checkpoint."""
+        """`save_model(folder)` writes a loadable checkpoint."""
         self.settings, self.save_to, self.scores = settings, save_model, scores
-        self.best = keep_best(self, Path(arguments.output_dir))
+        self.best = keep_best(self, Path(str(arguments.output_dir)))
         super().__init__(
             model=model,
             args=arguments,
@@ -91,10 +94,12 @@ class ConvaiTrainer(WholeTrainer):
         batches = math.ceil(len(self.train_dataset) / args.train_batch_size)
         return math.ceil(batches / args.gradient_accumulation_steps)
 
-    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         return EpochOrder(self.train_dataset, self.settings.manual_seed)
 
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, None]:
         """A step's passes, each with what divides its sums: passes of one batch share that batch's numbers."""
         passes, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         size = self.settings.train_batch_size // self.args.per_device_train_batch_size
@@ -110,7 +115,13 @@ class ConvaiTrainer(WholeTrainer):
         self.parts = torch.zeros(2, device=device)
         return passes, None
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
         """lm_coef times the language model's loss plus mc_coef times that of the choice, this pass's share of the step."""
         shares = inputs.pop("shares")
         parts = torch.stack(losses(model, Batch(**inputs))) * shares
@@ -119,41 +130,45 @@ class ConvaiTrainer(WholeTrainer):
         self.parts += parts.detach()
         return self.settings.lm_coef * parts[0] + self.settings.mc_coef * parts[1]
 
-    def autocast_smart_context_manager(self, cache_enabled=True):
+    def autocast_smart_context_manager(
+        self, cache_enabled: bool | None = True
+    ) -> contextlib.AbstractContextManager:
         return autocast(self.args.device, self.dtype)
 
-    def create_optimizer(self, model=None):
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         self.optimizer = self.optimizer or make_optimizer(self.model, self.settings)
         return self.optimizer
 
-    def create_scheduler(self, num_training_steps: int, optimizer=None):
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
         self.lr_scheduler = make_scheduler(
             optimizer or self.optimizer, self.settings, num_training_steps
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def _clip_grad_norm(self, model):
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.unscale_(self.optimizer.optimizer)
         return super()._clip_grad_norm(model)
 
-    def _get_grad_norm(self, model, grad_norm=None):
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> float:
         norm = super()._get_grad_norm(model, grad_norm)
         # a scaler skips such a step by itself
         if self.accelerator.scaler is None and not math.isfinite(norm):
             raise self.not_finite("The gradient")
         return norm
 
-    def log(self, logs, start_time=None):
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Also both parts of a step's loss."""
         if "loss" in logs:
             logs |= dict(zip(("lm_loss", "mc_loss"), self.parts.tolist(), strict=True))
         super().log(logs, start_time)
 
-    def evaluate(self, *_, **__) -> dict[str, float]:
-        """simpletransformers' scores of the validation dialogues."""
-        scores = self.scores()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """simpletransformers' scores of the validation dialogues, where there are any."""
+        scores = self.scores() if self.scores else {}
         metrics = {"eval_loss": scores["language_model_loss"], **scores}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(
@@ -161,18 +176,18 @@ class ConvaiTrainer(WholeTrainer):
         )
         return metrics
 
-    def floating_point_ops(self, inputs) -> int:
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # nothing here asks for them
 
-    def _save(self, output_dir=None, state_dict=None):
-        self.save_to(Path(output_dir))
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        self.save_to(Path(output_dir) if output_dir else self.out)
 
     def save_whole(self, folder: Path) -> None:
         """The model alone, in a folder of its own."""
         self.check_weights()
         write_folder_atomically(folder, self.save_to)
 
-    def _save_checkpoint(self, model, trial):
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         if not self.settings.no_save:
             super()._save_checkpoint(model, trial)
 
@@ -196,20 +211,26 @@ class Times(TrainerCallback):
     def __init__(self, trainer: ConvaiTrainer):
         self.trainer, self.saved = trainer, time.monotonic()
 
-    def on_train_begin(self, args, state, control, model=None, **_):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         # it finds a full disk before the work does, and from now on there always is one
         if state.global_step == 0:
-            return self.trainer._save_checkpoint(model, None)
+            self.trainer._save_checkpoint(self.trainer.model, None)
+            return
         print(
             f"Resuming from {self.trainer.prefix}-{state.global_step}: step {state.global_step} of {state.max_steps}.",
             file=sys.stderr,
         )
 
-    def on_epoch_begin(self, args, state, control, **_):
-        examples = self.trainer.train_dataset
-        examples.epoch = state.global_step // self.trainer.steps_an_epoch
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.trainer.train_dataset.epoch = state.global_step // self.trainer.steps_an_epoch
 
-    def on_step_end(self, args, state, control, **_):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         settings, step = self.trainer.settings, state.global_step
         epoch, rest = divmod(step, self.trainer.steps_an_epoch)
         every = settings.evaluate_during_training_steps
@@ -217,13 +238,15 @@ class Times(TrainerCallback):
             (every > 0 and step % every == 0) or (rest == 0 and settings.evaluate_each_epoch)
         )
         if rest == 0 and settings.save_model_every_epoch and not settings.no_save:
-            self.trainer.save_whole(Path(args.output_dir) / f"checkpoint-{step}-epoch-{epoch}")
+            self.trainer.save_whole(self.trainer.out / f"checkpoint-{step}-epoch-{epoch}")
         if (settings.save_steps > 0 and step % settings.save_steps == 0) or (
             time.monotonic() - self.saved > SAVE_SECONDS
         ):
             control.should_save = True
 
-    def on_save(self, args, state, control, **_):
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         self.saved = time.monotonic()
 
 

@@ -5,10 +5,11 @@ The numbers are those of peft and of F.cross_entropy; what is saved are passes o
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any, TypeGuard
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
-from peft.tuners.lora.layer import LoraVariant
+from peft.tuners.lora.layer import LoraLayer, LoraVariant
 
 ROWS = 64  # of logits at a time, so that their float32 copy stays in a processor's cache
 ADAPTER = "default"
@@ -29,7 +30,7 @@ def fused_lora(model: torch.nn.Module) -> Iterator[None]:
             del layer.lora_variant[ADAPTER]
 
 
-def can_be_fused(module: torch.nn.Module) -> bool:
+def can_be_fused(module: torch.nn.Module) -> TypeGuard[LoraLinear]:
     return (
         isinstance(module, LoraLinear)
         and type(module.base_layer) is torch.nn.Linear
@@ -46,7 +47,9 @@ class FusedLora(LoraVariant):
     """What peft calls after the base layer."""
 
     @staticmethod
-    def forward(module, active_adapter, x, result, **_) -> torch.Tensor:
+    def forward(
+        module: LoraLayer, active_adapter: str, x: torch.Tensor, result: torch.Tensor, **_: Any
+    ) -> torch.Tensor:
         return LinearWithLora.apply(
             result.detach(),
             x,
@@ -61,7 +64,15 @@ class LinearWithLora(torch.autograd.Function):
     """result (.., N) = x (.., K) W^T + bias  ->  result + s x A^T B^T, for W (N, K), A (r, K), B (N, r)."""
 
     @staticmethod
-    def forward(ctx, result, x, weight, down, up, scaling: float) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        result: torch.Tensor,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        down: torch.Tensor,
+        up: torch.Tensor,
+        scaling: float,
+    ) -> torch.Tensor:
         shape, dtype = result.shape, result.dtype
         x, down, up = x.reshape(-1, x.shape[-1]).to(dtype), down.to(dtype), up.to(dtype)
         hidden = x @ down.T  # (T, r)
@@ -70,7 +81,7 @@ class LinearWithLora(torch.autograd.Function):
         return torch.addmm(result.view(-1, shape[-1]), hidden, up.T, alpha=scaling).view(shape)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, hidden, weight, down, up = ctx.saved_tensors
         shape, grad = grad.shape, grad.reshape(-1, grad.shape[-1])
         through = (grad @ up).mul_(ctx.scaling)  # (T, r)
@@ -87,21 +98,21 @@ class CrossEntropy(torch.autograd.Function):
     """Logits (N, V), targets (N,) -> nats, summed, in float32. The gradient is made on the way, in the logits' own type."""
 
     @staticmethod
-    def forward(ctx, logits, targets) -> torch.Tensor:
-        total, needed = logits.new_zeros((), dtype=torch.float32), ctx.needs_input_grad[0]
-        grad = torch.empty_like(logits) if needed else None
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        total = logits.new_zeros((), dtype=torch.float32)
+        grad = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         for start in range(0, len(targets), ROWS):
             rows = slice(start, start + ROWS)
             log_p = logits[rows].float().log_softmax(-1)
             wanted = targets[rows, None]
             total -= log_p.gather(1, wanted).sum()
-            if needed:
+            if grad is not None:
                 log_p.exp_().scatter_add_(1, wanted, -torch.ones_like(wanted, dtype=log_p.dtype))
                 grad[rows] = log_p
         ctx.save_for_backward(grad)
         return total
 
     @staticmethod
-    def backward(ctx, grad_total):
+    def backward(ctx: Any, grad_total: torch.Tensor) -> tuple[torch.Tensor, None]:
         (grad,) = ctx.saved_tensors
         return grad * grad_total.to(grad.dtype), None

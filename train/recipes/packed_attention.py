@@ -10,7 +10,7 @@ attention is plain SDPA.
 """
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from transformers.masking_utils import sdpa_mask
 try:  # torch 2.10
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:
-    varlen_attn = None
+    varlen_attn = None  # type: ignore[assignment]  # a function where torch has one
 
 NAME = "conversations"
 LONGEST = (
@@ -41,7 +41,8 @@ class Tree(NamedTuple):
 
 def trees_of(segments: torch.Tensor) -> list[Tree]:
     """Segments (S, 2) -> trees, with masks that are 0 where a place may look and -inf elsewhere, on the segments' device."""
-    device, grouped = segments.device, []
+    device = segments.device
+    grouped: list[tuple[int, list[tuple[int, int]]]] = []
     for length, anchor in segments.tolist():
         if anchor < 0:
             grouped.append((length, []))
@@ -59,7 +60,7 @@ def trees_of(segments: torch.Tensor) -> list[Tree]:
     ]
 
 
-def branch_mask(trunk: int, branches: list[tuple[int, int]], device) -> torch.Tensor:
+def branch_mask(trunk: int, branches: list[tuple[int, int]], device: torch.device) -> torch.Tensor:
     """(B, trunk + B) for branches of (length, place of the trunk where it hangs) that stand behind each other."""
     lengths, anchors = torch.tensor(branches, device=device).T
     branch = torch.arange(len(branches), device=device).repeat_interleave(lengths)
@@ -88,7 +89,7 @@ def attend_trees(
     trees: list[Tree] | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    **others,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """query (1, H, T, D), key and value (1, KV heads, T, D) -> (1, T, H, D). Raises NotImplementedError for another attention."""
     if trees is None:
@@ -106,7 +107,12 @@ def attend_trees(
 
 
 def _attend_all(
-    query, key, value, trees: list[Tree], dropout: float, scaling: float | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    trees: list[Tree],
+    dropout: float,
+    scaling: float | None,
 ) -> torch.Tensor:
     """The same, (1, T, H, D), all in one type."""
     if (
@@ -128,14 +134,21 @@ def _attend_all(
     return torch.cat(done, 2).transpose(1, 2)
 
 
-def _attend_varlen(query, key, value, lengths: list[int], scaling: float | None) -> torch.Tensor:
+def _attend_varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: list[int],
+    scaling: float | None,
+) -> torch.Tensor:
     """The same for conversations without branches, in flash attention's kernel for sequences of any length."""
     ends = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=query.device)
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (T, H, D)
     longest, shared = max(lengths), q.shape[1] > k.shape[1]
-    return varlen_attn(
+    attended = varlen_attn(
         q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=shared
-    )[None]
+    )
+    return cast(torch.Tensor, attended)[None]  # a pair only where return_aux asks for one
 
 
 def attend(
@@ -167,9 +180,11 @@ AttentionInterface.register(NAME, attend_trees)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def packed_logits(model, batch: dict[str, torch.Tensor], keep: torch.Tensor) -> torch.Tensor:
+def packed_logits(
+    model: torch.nn.Module, batch: dict[str, torch.Tensor], keep: torch.Tensor
+) -> torch.Tensor:
     """Logits (len(keep), vocabulary): at these positions only, because the vocabulary is the widest layer by far."""
-    reads = {name: batch[name] for name in READ if name in batch}
+    reads: dict[str, Any] = {name: batch[name] for name in READ if name in batch}
     if is_served(model):
         trees = trees_of(batch["segments"])
         # any mask of four axes, so that none is made
@@ -180,4 +195,5 @@ def packed_logits(model, batch: dict[str, torch.Tensor], keep: torch.Tensor) -> 
 
 
 def is_served(model: torch.nn.Module) -> bool:
-    return getattr(model, "module", model).config._attn_implementation == NAME
+    inner: Any = getattr(model, "module", model)
+    return inner.config._attn_implementation == NAME

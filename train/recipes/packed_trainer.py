@@ -10,29 +10,40 @@ import math
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from persona_bot.errors import UserError
 from train.data.examples import IGNORED, Example
 from train.recipes import contrastive_loss
 from train.recipes.fused import CrossEntropy
 from train.recipes.packed_attention import NAME, packed_logits
+from train.recipes.sft_settings import SftSettings
 from train.recipes.trainer import WholeTrainer
 
 
 class PackedTrainer(WholeTrainer):
     """Trainer for packed rows."""
 
-    def __init__(self, *args, bf16: bool = False, **kwargs):
+    eval_dataset: list[list[Example]]
+    stopped_by: int | None = None  # the signal, where one ended training
+
+    def __init__(self, *args: Any, bf16: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.bf16 = bf16
         # the loss below is divided by the supervised tokens of the whole step
         self.model_accepts_loss_kwargs = True
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, dict]:
         """Summed cross-entropy at the supervised positions, over their number in all forward passes of the step."""
         total, count = summed_loss(model, inputs)
         if not torch.isfinite(total):
@@ -42,7 +53,9 @@ class PackedTrainer(WholeTrainer):
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes
         return (loss, {}) if return_outputs else loss
 
-    def create_scheduler(self, num_training_steps: int, optimizer=None):
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> LambdaLR:
         """Up over the warm-up, beginning above 0, then down half a cosine; Trainer's own first step would change nothing."""
         warmup = self.args.get_warmup_steps(num_training_steps)
 
@@ -56,16 +69,14 @@ class PackedTrainer(WholeTrainer):
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def autocast_smart_context_manager(self, cache_enabled=True):
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> torch.autocast:
         """Around the whole loss instead of accelerate's around the model, which would copy all logits to float32."""
         return autocast(self.args.device, self.bf16)
 
-    def evaluate(self, *_, **__) -> dict[str, float]:
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Nats per supervised token over all validation rows; each process takes its share of them."""
-        size, rows = (
-            self.args.per_device_eval_batch_size,
-            self.eval_dataset[self.args.process_index :: self.args.world_size],
-        )
+        size = self.args.per_device_eval_batch_size
+        rows = self.eval_dataset[self.args.process_index :: self.args.world_size]
         sums = torch.zeros(2, device=self.args.device)  # nats, tokens
         self.model.eval()
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -86,7 +97,7 @@ class PackedTrainer(WholeTrainer):
         return metrics
 
 
-def summed_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+def summed_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
     """(cross-entropy in nats, summed over the supervised positions of a batch; their number). Negatives add their task's."""
     if "choices" in batch:
         nats, telling_apart, count = contrastive_loss.losses(model, batch)
@@ -118,11 +129,11 @@ def collate(
         "shift_labels": targets,
     }
     if examples[0].token_types is not None:
-        batch["token_type_ids"] = torch.tensor([[t for e in examples for t in e.token_types]])
+        batch["token_type_ids"] = torch.tensor([[t for e in examples for t in e.token_types or ()]])
     return batch
 
 
-def check_model(model, example: Example) -> None:
+def check_model(model: PreTrainedModel, example: Example) -> None:
     """Sets up attention by conversation where the model computes the same with it.
 
     Raises UserError for an architecture that computes every logit, or whose conversations in a row would see each other.
@@ -134,7 +145,11 @@ def check_model(model, example: Example) -> None:
             f"{kind} models cannot be trained by this recipe; choose another base model."
         )
     parts = [
-        Example(*(part and part[half] for part in example))
+        Example(
+            example.ids[half],
+            example.token_types and example.token_types[half],
+            example.targets[half],
+        )
         for half in (slice(-16, None), slice(16))
     ]
     was_training = model.training
@@ -156,7 +171,7 @@ def check_model(model, example: Example) -> None:
         )
 
 
-def _last_logits(model, examples: Sequence[Example]) -> torch.Tensor:
+def _last_logits(model: PreTrainedModel, examples: Sequence[Example]) -> torch.Tensor:
     """Logits of the last example of a row: (its length, vocabulary)."""
     batch = on(collate([examples]), model.device)
     length = len(examples[-1].ids)
@@ -170,7 +185,7 @@ def _is_far(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> 
     return bool((found - expected).norm() > tolerance * expected.norm())
 
 
-def on(batch: dict[str, torch.Tensor], device) -> dict[str, torch.Tensor]:
+def on(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
@@ -182,8 +197,8 @@ def fingerprint(examples: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
-def training_arguments(settings, out: Path, validates: bool) -> TrainingArguments:
-    """`settings`: SftSettings. Several GPUs are used through `accelerate launch` only."""
+def training_arguments(settings: SftSettings, out: Path, validates: bool) -> TrainingArguments:
+    """Several GPUs are used through `accelerate launch` only."""
     arguments = TrainingArguments(
         output_dir=str(out),
         num_train_epochs=settings.epochs,

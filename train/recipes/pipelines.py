@@ -9,12 +9,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from persona_bot.errors import UserError
 from train.data.dialogues import Dialogue
 
 if TYPE_CHECKING:  # torch; a wrong flag is said at once
+    from persona_bot.prompt import Layout
+    from train.data.examples import Example
+    from train.recipes.contrastive_loss import RankedExample
+    from train.recipes.sft_settings import SftSettings
     from train.recipes.trainer import Cost
 
 # where a night's run should begin from other settings than simpletransformers' own
@@ -87,8 +91,8 @@ def train_with_sft(
     trainer, settings = sft.train_sft(
         model, examples, checks, options.out, settings, options.resume
     )
-    if trainer.stopped_by_signal:
-        raise Interrupted(options.out, trainer.signal_number)
+    if trainer.stopped_by is not None:
+        raise Interrupted(options.out, trainer.stopped_by)
     if is_main_process():
         save_trained(model, tokenizer, layout, base, options.out)
     return {
@@ -126,7 +130,9 @@ def warn_of_few(steps: int) -> None:
         )
 
 
-def with_negatives(layout, examples: list, dialogues: list[Dialogue], settings) -> list:
+def with_negatives(
+    layout: "Layout", examples: "list[Example]", dialogues: list[Dialogue], settings: "SftSettings"
+) -> "list[RankedExample]":
     """The examples, each reply with negatives: its file's wrong candidates, else replies of the others."""
     from persona_bot.prompt import unconditional_prompt
     from train.data.examples import wrong_replies
@@ -204,7 +210,7 @@ def read_settings(pairs: Sequence[str]) -> dict:
     return check_args(settings)
 
 
-def _typed(name: str, text: str, default):
+def _typed(name: str, text: str, default: Any) -> Any:
     """A setting's text as its default's type."""
     if isinstance(default, str):
         return text

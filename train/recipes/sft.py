@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from persona_bot.errors import UserError
 from train.data.examples import Example, pack
@@ -48,8 +50,11 @@ MAY_CHANGE = (
 )
 
 
-def add_lora(model, settings: SftSettings):
-    """The model with a fresh adapter on every linear layer but the output; the frozen base in bfloat16 where training is."""
+def add_lora(model: PreTrainedModel, settings: SftSettings) -> PreTrainedModel:
+    """The model with a fresh adapter on every linear layer but the output; the frozen base in bfloat16 where training is.
+
+    What comes back is peft's wrapper, which answers as the model inside does.
+    """
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(settings.seed)
@@ -62,18 +67,19 @@ def add_lora(model, settings: SftSettings):
     )
     # the adapter itself stays float32
     try:
-        model = get_peft_model(model.to(torch.bfloat16) if settings.bf16 else model, config)
+        frozen: Any = model.to(torch.bfloat16) if settings.bf16 else model
+        wrapped: Any = get_peft_model(frozen, config)
     except ValueError as error:  # Mamba's projections, or a model without a linear layer
         raise UserError(
             f"LoRA cannot train {model.config.model_type} models; add --lora-rank 0 to train every weight, or choose another base."
         ) from error
     # or each save asks the Hub what the base looks like
-    model.peft_config["default"].base_model_name_or_path = ""
-    return model
+    wrapped.peft_config["default"].base_model_name_or_path = ""
+    return wrapped
 
 
 def train_sft(
-    model,
+    model: PreTrainedModel,
     train: Sequence[Example],
     valid: Sequence[Example],
     out: Path,
@@ -83,7 +89,7 @@ def train_sft(
     """Trains `model` (with its adapter, if any) in place; the best validation's weights are in it at the end.
 
     Out of memory halves the rows of a forward pass, doubles the passes of a step and goes on from the last checkpoint.
-    Ctrl-C and SIGTERM save and return, with `trainer.stopped_by_signal`. Returns the trainer and the settings in force.
+    Ctrl-C and SIGTERM save and return, with the signal in `trainer.stopped_by`. Returns the trainer and the settings in force.
     Raises UserError when the loss or a weight is no number, when the disk is full, or when even one row does not fit in memory.
     """
     with training_arguments(settings, out, bool(valid)).main_process_first(local=False):
@@ -98,8 +104,7 @@ def train_sft(
             smaller,
             resume,
         )
-    trainer.stopped_by_signal = signals.asked
-    trainer.signal_number = signals.number
+    trainer.stopped_by = signals.number if signals.asked else None
     KeepBest.restore(model, out)
     trainer.accelerator.wait_for_everyone()
     # a process that ends inside its group is torn down by force, and may abort
@@ -108,7 +113,7 @@ def train_sft(
 
 
 def set_up_attention(
-    model, examples: Sequence[Example], settings: SftSettings, device: torch.device
+    model: PreTrainedModel, examples: Sequence[Example], settings: SftSettings, device: torch.device
 ) -> None:
     """The model on its device, with attention by conversation where that serves it; check_model's errors."""
     longest = max(examples, key=lambda example: len(example.ids))
@@ -118,7 +123,12 @@ def set_up_attention(
 
 
 def make_trainer(
-    model, train, valid, out: Path, settings: SftSettings, signals: StopSignals
+    model: PreTrainedModel,
+    train: Sequence[Example],
+    valid: Sequence[Example],
+    out: Path,
+    settings: SftSettings,
+    signals: StopSignals,
 ) -> PackedTrainer:
     rows = pack(train, settings.row_length)
     arguments = training_arguments(settings, out, bool(valid))
@@ -166,7 +176,10 @@ def smaller(settings: SftSettings, processes: int = 1) -> SftSettings:
 
 
 def estimate(
-    model, rows: Sequence[Sequence[Example]], settings: SftSettings, device: torch.device
+    model: PreTrainedModel,
+    rows: Sequence[Sequence[Example]],
+    settings: SftSettings,
+    device: torch.device,
 ) -> Cost | None:
     """What training will take, from its longest forward and backward pass; None where memory does not suffice for it."""
     longest = sorted(rows, key=lambda row: -sum(len(e.ids) for e in row))[: settings.batch_rows]

@@ -9,11 +9,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 import torch
-from transformers import PrinterCallback, Trainer
+from transformers import PreTrainedModel, PrinterCallback, Trainer
 
 from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
@@ -21,7 +21,8 @@ from train.recipes.sft_settings import RENAMED
 from train.run.checkpoints import keep_newest, newest_good, write_folder_atomically
 from train.run.speed import matmul_rate, step_flops
 
-S = TypeVar("S")
+Settings = TypeVar("Settings")
+Recipe = TypeVar("Recipe", bound="WholeTrainer")
 IDENTITY = "settings.json"  # in a checkpoint: what a resumed run must share
 
 
@@ -31,17 +32,25 @@ class WholeTrainer(Trainer):
     prefix = "checkpoint"  # of their folders' names
     rate = "--learning-rate"  # what the user calls it
     pieces = "rows"  # what a forward pass is made of
+    # transformers declares them as it finds them before training; from then on they are there
+    model: torch.nn.Module
+    optimizer: Any
+    lr_scheduler: Any
 
-    def __init__(self, *args, identity: dict, **kwargs):
+    def __init__(self, *args: Any, identity: dict, **kwargs: Any):
         """`identity`: what a run must share to go on from a checkpoint of this one."""
         super().__init__(*args, **kwargs)
         self.identity = identity
         self.remove_callback(PrinterCallback)  # run/log.py draws the bar
 
-    def _save_checkpoint(self, model, trial):
+    @property
+    def out(self) -> Path:
+        return Path(str(self.args.output_dir))
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Trainer's own files, written under another name, hashed and renamed; every process adds its random state."""
         self.check_weights()
-        out, step = Path(self.args.output_dir), self.state.global_step
+        out, step = self.out, self.state.global_step
         inner, name = f"checkpoint-{step}", f"{self.prefix}-{step}"
 
         def write(folder: Path) -> None:
@@ -67,10 +76,10 @@ class WholeTrainer(Trainer):
         finally:
             self.args.output_dir = str(out)
 
-    def _run_epoch(self, **kwargs):
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # a run that had nothing left to do when it was stopped takes no step more
         if not self.control.should_training_stop:
-            super()._run_epoch(**kwargs)
+            super()._run_epoch(*args, **kwargs)
 
     def check_weights(self) -> None:
         if not all(p.isfinite().all() for p in self.model.parameters() if p.requires_grad):
@@ -79,7 +88,7 @@ class WholeTrainer(Trainer):
     def not_finite(self, what: str) -> UserError:
         kept = (
             "the last good checkpoint is kept"
-            if any(Path(self.args.output_dir).glob(f"{self.prefix}-*"))
+            if any(self.out.glob(f"{self.prefix}-*"))
             else "nothing was saved yet"
         )
         return UserError(
@@ -89,8 +98,11 @@ class WholeTrainer(Trainer):
 
 
 def train_within_memory(
-    make: Callable[[S], WholeTrainer], settings: S, shrink: Callable[[S, int], S], resume: bool
-) -> tuple[WholeTrainer, S]:
+    make: Callable[[Settings], Recipe],
+    settings: Settings,
+    shrink: Callable[[Settings, int], Settings],
+    resume: bool,
+) -> tuple[Recipe, Settings]:
     """Trains with the trainer that `make(settings)` gives, in place; the trainer and the settings in force.
 
     Out of memory takes `shrink(settings, processes)`, which raises UserError where nothing is left to shrink, and goes on
@@ -127,7 +139,7 @@ def train_within_memory(
 
 def find_checkpoint(trainer: WholeTrainer) -> str | None:
     """The newest whole checkpoint; raises UserError when its run had other settings or data, and would not be continued."""
-    folder = newest_good(Path(trainer.args.output_dir), f"{trainer.prefix}-*")
+    folder = newest_good(trainer.out, f"{trainer.prefix}-*")
     if folder is None:
         return None
     file = folder / IDENTITY
@@ -149,7 +161,7 @@ def fewer(rows: int, passes: int) -> tuple[int, int]:
     return rows // factor, passes * factor
 
 
-def free_memory(model) -> None:
+def free_memory(model: torch.nn.Module) -> None:
     model.zero_grad(set_to_none=True)
     gc.collect()  # a Trainer refers to itself
     if torch.cuda.is_available():
@@ -166,7 +178,7 @@ class Cost(NamedTuple):
 
 
 def price(
-    model,
+    model: PreTrainedModel,
     loss: Callable[[], torch.Tensor],
     size: tuple[int, int],
     passes: float,
