@@ -47,9 +47,10 @@ def main() -> None:
         if loading:
             backend.use(loading.result())
         settle()
-        print(f"Ready: {backend.model.name} on {backend.model.device_label}.", flush=True)
+        model = backend.loaded()
+        print(f"Ready: {model.name} on {model.device_label}.", flush=True)
         if backend.state() == "unreachable":
-            print(backend.model.problem, file=sys.stderr, flush=True)
+            print(model.problem, file=sys.stderr, flush=True)
         middleware.wait_for_the_end()
     except UserError as error:
         print(error, file=sys.stderr)
@@ -60,11 +61,10 @@ def main() -> None:
 
 def let_in() -> None:
     """Sets who may do how much, and what can be watched."""
-    sites = {"embed": tuple(options.embed)} if options.embed else {}
     names = hosts.names_of(options.public, options.proxies)
-    middleware.access = middleware.Access(
-        options.proxies, not options.unlimited, names=names, **sites
-    )
+    middleware.access = middleware.Access(options.proxies, not options.unlimited, names=names)
+    if options.embed:
+        middleware.access.embed = tuple(options.embed)
     if options.metrics:
         metrics.enable(
             waiting=lambda: len(demo._queue.event_ids_to_events),

@@ -21,7 +21,7 @@ CLOSED = [
     "stream/x/0/0/playlist.m3u8",
 ]  # fmt: skip
 CALL = {"content-type": "application/json"}
-ODD = [
+ODD: list = [
     None, True, -1, 1e308, "", "\ud83d", "a" * 5_000, [], {}, [[]],
     {"path": "/etc/passwd"}, {"meta": {"_type": "gradio.FileData"}},
 ]  # fmt: skip

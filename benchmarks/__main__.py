@@ -58,8 +58,8 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "versions": {name: found for name in PACKAGES if (found := installed(name))},
-        "one_visitor": chat.compare(options.runs, max(1, os.cpu_count() // 2)),
-        "together": together.compare(options.runs, max(1, os.cpu_count() // 2)),
+        "one_visitor": chat.compare(options.runs, chat.HALF_THE_CORES),
+        "together": together.compare(options.runs, chat.HALF_THE_CORES),
         "visitors": visitors.measure(options.seconds),
     }
     tables = [

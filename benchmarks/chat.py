@@ -24,8 +24,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers import PERSONA, TOKENS, TURNS, ctranslate2, generate, llama_cpp, stock
+from benchmarks.peers import PERSONA, TOKENS, TURNS, Answer, ctranslate2, generate, llama_cpp, stock
+
+if TYPE_CHECKING:
+    from persona_bot.replies.reply import Model
+
+HALF_THE_CORES = max(1, (os.cpu_count() or 1) // 2)
 
 QUESTIONS = [
     "hello, what do you do for a living?",
@@ -64,7 +70,7 @@ def main() -> None:
     parser.add_argument(
         "--threads",
         type=int,
-        default=max(1, os.cpu_count() // 2),
+        default=HALF_THE_CORES,
         help="of every engine (default: half the cores)",
     )
     parser.add_argument("--json", type=Path, metavar="OUT")
@@ -172,7 +178,7 @@ def bandwidth() -> float:
     return block.nbytes / best
 
 
-def load(kind: str | None):
+def load(kind: str | None) -> "Model":
     """The default model, or an untrained one of a kind of convai_models."""
     from benchmarks import convai_models
     from persona_bot import load_model
@@ -183,7 +189,7 @@ def load(kind: str | None):
         return load_model(str(convai_models.make(kind, Path(folder))), "cpu")
 
 
-def ours(before: int = 0, kind: str | None = None):
+def ours(before: int = 0, kind: str | None = None) -> Answer:
     """Each of these returns a function from a question to an iterator with one item a token; what it does at once is not timed."""
     from persona_bot import Settings
     from persona_bot.persona import Persona
@@ -208,13 +214,13 @@ def ours(before: int = 0, kind: str | None = None):
     return reply
 
 
-def forget(model) -> None:
-    """Nothing of any reply so far is kept: the next one reads its whole prompt."""
+def forget(model: Any) -> None:
+    """Nothing of any reply so far is kept: the next one reads its whole prompt. `model`: with an engine of ours."""
     model.backend.engine.reap_finished()
     model.backend.prefixes.clear()
 
 
-def later():
+def later() -> Answer:
     return ours(before=1)
 
 

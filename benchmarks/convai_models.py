@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 KINDS = ("gpt2", "openai-gpt")
-SPECIAL_TOKENS = {
+SPECIAL_TOKENS: dict[str, Any] = {
     "bos_token": "<bos>",
     "eos_token": "<eos>",
     "pad_token": "<pad>",
@@ -21,6 +22,7 @@ def make(kind: str, folder: Path) -> Path:
         GPT2LMHeadModel,
         OpenAIGPTConfig,
         OpenAIGPTLMHeadModel,
+        PreTrainedModel,
         PreTrainedTokenizerFast,
     )
 
@@ -42,13 +44,14 @@ def make(kind: str, folder: Path) -> Path:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=learnt, unk_token="<unk>")
     tokenizer.add_special_tokens(SPECIAL_TOKENS)
     torch.manual_seed(0)
-    if kind == "gpt2":
-        model = GPT2LMHeadModel(GPT2Config(vocab_size=50_262))
-    else:
-        model = OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=40_483))
+    model: PreTrainedModel = (
+        GPT2LMHeadModel(GPT2Config(vocab_size=50_262))
+        if kind == "gpt2"
+        else OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=40_483))
+    )
     # as sure of the next word as a trained model, since drawing from a flat distribution costs
     # more; and only of words that the tokenizer has
-    rows = model.get_input_embeddings().weight.data
+    rows = model.get_input_embeddings().get_parameter("weight").data
     rows.mul_(8)[len(tokenizer) :] = 0
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

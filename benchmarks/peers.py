@@ -4,8 +4,14 @@ item a token; what that does at once is not timed.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from persona_bot.checkpoints.load import Checkpoint
+
+Answer = Callable[[str], Iterator[None]]
 
 TOKENS = 20  # of a reply
 PERSONA = [
@@ -18,7 +24,7 @@ PERSONA = [
 TURNS = ["hi there, how was your day?", "it was fine, i looked after my bees. how was yours?"]
 
 
-def prompt_ids():
+def prompt_ids() -> "tuple[Checkpoint, Callable[[str], list[int]]]":
     """(the default checkpoint, ids of the prompt by question)."""
     from persona_bot.checkpoints.load import load_checkpoint
     from persona_bot.persona import Persona
@@ -35,17 +41,18 @@ def prompt_ids():
     )
 
 
-def generate():
+def generate() -> Answer:
     import threading
 
     import torch
     from transformers import TextIteratorStreamer
 
     checkpoint, ids = prompt_ids()
+    model: Any = checkpoint.model  # what generates is not in the class that all models have
     sampling = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1}
 
     class Tokens(TextIteratorStreamer):  # one item a token, not a word
-        def put(self, value):
+        def put(self, value: Any) -> None:
             self.text_queue.put("")
 
     def stream(question: str) -> Iterator[None]:
@@ -58,7 +65,7 @@ def generate():
             **length,
             **sampling,
         }
-        thread = threading.Thread(target=checkpoint.model.generate, args=(inputs,), kwargs=options)
+        thread = threading.Thread(target=model.generate, args=(inputs,), kwargs=options)
         thread.start()
         next(streamer)  # the prompt
         yield from (None for _, _ in zip(range(TOKENS), streamer, strict=False))
@@ -67,7 +74,7 @@ def generate():
     return stream
 
 
-def ctranslate2():
+def ctranslate2() -> Answer:
     import ctranslate2 as ct2
     import torch
 
@@ -94,7 +101,7 @@ def ctranslate2():
     return stream
 
 
-def llama_cpp():
+def llama_cpp() -> Answer:
     import torch
     from llama_cpp import Llama
 
@@ -117,7 +124,7 @@ def llama_cpp():
     return reply
 
 
-def stock():
+def stock() -> Answer:
     from benchmarks.training import EXAMPLE, SHAPES, prepare
     from benchmarks.training_runs import stock_model
 
@@ -141,7 +148,8 @@ def stock():
     def stream(question: str) -> Iterator[None]:
         import torch
 
-        history, written = [model.tokenizer.encode(turn) for turn in [*TURNS, question]], []
+        history = [model.tokenizer.encode(turn) for turn in [*TURNS, question]]
+        written: list[int] = []
         with torch.no_grad():
             # its own loop, one token a call, to see the first one come
             while len(written) < TOKENS:

@@ -11,17 +11,20 @@ Each writes 20 tokens behind prompts of about 100, all asked for at the same mom
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Any
 
-from benchmarks.chat import QUESTIONS, forget, load
+from benchmarks.chat import HALF_THE_CORES, QUESTIONS, forget, load
 from benchmarks.peers import PERSONA, TOKENS, TURNS, prompt_ids
+
+# what asks for all replies and waits for them, telling when each token came; what ends the engine
+Engine = tuple[Callable[[], list[list[float]]], Callable[[], object]]
 
 COUNT = 16
 ENGINES = ("ours", "ours, others", "ours, GPT-2", "ours, GPT", "continuous")
@@ -42,7 +45,7 @@ def main() -> None:
     parser.add_argument(
         "--threads",
         type=int,
-        default=max(1, os.cpu_count() // 2),
+        default=HALF_THE_CORES,
         help="of every engine (default: half the cores)",
     )
     parser.add_argument("--child", choices=ENGINES, help=argparse.SUPPRESS)
@@ -108,8 +111,7 @@ def measure(engine: str, threads: int) -> dict:
     return medians(rounds[1:])
 
 
-def ours(threads: int, kind: str | None = None, first: Sequence[str] = ()):
-    """Each of these returns what asks for all replies and waits for them, and what ends the engine."""
+def ours(threads: int, kind: str | None = None, first: Sequence[str] = ()) -> Engine:
     from persona_bot import Settings
     from persona_bot.persona import Persona
 
@@ -137,7 +139,7 @@ def ours(threads: int, kind: str | None = None, first: Sequence[str] = ()):
     return ask, lambda: None
 
 
-def continuous(threads: int):
+def continuous(threads: int) -> Engine:
     import torch
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
@@ -147,16 +149,15 @@ def continuous(threads: int):
     sampling = {"do_sample": True, "temperature": 0.7, "top_p": 0.9}
     config = GenerationConfig(max_new_tokens=TOKENS, eos_token_id=-1, pad_token_id=0, **sampling)
     # it cannot ask a CPU for its free memory
-    room = ContinuousBatchingConfig(num_blocks=256, max_batch_tokens=512)
-    manager = checkpoint.model.to(torch.bfloat16).init_continuous_batching(config, room)
+    blocks = ContinuousBatchingConfig(num_blocks=256, max_batch_tokens=512)
+    model: Any = checkpoint.model  # what batches is not in the class that all models have
+    manager = model.to(torch.bfloat16).init_continuous_batching(config, blocks)
     manager.start()
 
     def ask() -> list[list[float]]:
-        names, times, ended = (
-            manager.add_requests(prompts, max_new_tokens=TOKENS, streaming=True),
-            {},
-            0,
-        )
+        names = manager.add_requests(prompts, max_new_tokens=TOKENS, streaming=True)
+        times: dict[str, list[float]] = {}
+        ended = 0
         while ended < len(names):
             if result := manager.get_result(timeout=60):
                 times.setdefault(result.request_id, []).append(time.monotonic())

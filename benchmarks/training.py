@@ -94,9 +94,9 @@ def prepare(folder: Path, data: Path, count: int, shape: dict) -> None:
     tokenizer.save_model(str(base))
     torch.manual_seed(0)
     transformers.logging.disable_progress_bar()
-    GPT2DoubleHeadsModel(
-        GPT2Config(num_labels=1, bos_token_id=0, eos_token_id=0, **shape)
-    ).save_pretrained(base)
+    config = GPT2Config(bos_token_id=0, eos_token_id=0, **shape)
+    config.num_labels = 1
+    GPT2DoubleHeadsModel(config).save_pretrained(base)
 
 
 def compare(folder: Path, options: argparse.Namespace) -> dict:

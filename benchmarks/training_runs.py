@@ -7,6 +7,10 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # so that the fast ones take long enough to be timed
 EPOCHS = {"stock": 1, "convai": 2, "trl": 4, "sft": 8}
@@ -52,14 +56,14 @@ def run_stock() -> tuple[int, float]:
     return EPOCHS["stock"] * supervised(model.tokenizer), model.seconds
 
 
-def stock_model(args: dict):
+def stock_model(args: dict) -> Any:
     """ConvAIModel on ./base. Patched: the reader that transformers dropped, and the adding of special tokens."""
     import torch
 
     from train.recipes.convai_base import LoadedModel, StockConvAIModel
 
-    def read(tokenizer, path, *_, **__):
-        def ids(value):
+    def read(tokenizer: Any, path: str, *_: Any, **__: Any) -> Any:
+        def ids(value: Any) -> Any:
             if isinstance(value, str):
                 return tokenizer.convert_tokens_to_ids(tokenizer.tokenize(value))
             return (
@@ -74,13 +78,13 @@ def stock_model(args: dict):
         add_special_tokens_ = LoadedModel.add_special_tokens_
         seconds = 0.0
 
-        def train(self, *args, **options):
+        def train(self, *args: Any, **options: Any) -> Any:
             started = time.monotonic()
             result = super().train(*args, **options)
             self.seconds = time.monotonic() - started
             return result
 
-    sys.modules[StockConvAIModel.__module__].get_dataset = read
+    vars(sys.modules[StockConvAIModel.__module__])["get_dataset"] = read
     return Stock("gpt2", "base", args=args, use_cuda=torch.cuda.is_available())
 
 
@@ -156,7 +160,7 @@ def work_of_sft(bf16: bool) -> dict[str, float]:
     return {"flops_per_token": flops / supervised, "matmul_rate": rate}
 
 
-def sft_examples(base) -> list:
+def sft_examples(base: argparse.Namespace) -> list:
     from train.data.dialogues import read_dialogues
     from train.data.examples import dialogue_examples
 
@@ -169,7 +173,7 @@ def on_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def load_base(folder: str, bf16: bool = True):
+def load_base(folder: str, bf16: bool = True) -> argparse.Namespace:
     from train.recipes import base_model
     from train.recipes.sft_settings import SftSettings
 
@@ -178,7 +182,7 @@ def load_base(folder: str, bf16: bool = True):
     return argparse.Namespace(model=model, tokenizer=tokenizer, layout=layout, settings=settings)
 
 
-def supervised(tokenizer) -> int:
+def supervised(tokenizer: "PreTrainedTokenizerBase") -> int:
     """How many tokens the gold replies of the data have, each with its end."""
     from persona_bot.prompt import find_layout
     from train.data.dialogues import read_dialogues

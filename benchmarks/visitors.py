@@ -17,11 +17,15 @@ import threading
 import time
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 
 from benchmarks.chat import QUESTIONS
 from benchmarks.peers import PERSONA, TURNS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CROWDS = (1, 4, 16, 64, 100)
 APP = Path(__file__).parent.parent / "app.py"
@@ -116,7 +120,8 @@ def crowd(url: str, count: int, seconds: float) -> dict:
 
 def ask(url: str, seed: int) -> tuple[float, float, str]:
     """(seconds to the first text, to the last, the reply), through the page's documented API."""
-    began, first, text = time.monotonic(), None, ""
+    began, text = time.monotonic(), ""
+    first: float | None = None
     data = [PERSONA, [*TURNS, QUESTIONS[0]], 0.7, 0.9, 0, 20, 60, 1.1, seed, 1]
     # reading the certificates anew would cost more than a reply
     with httpx.Client(timeout=300, verify=False) as http:
@@ -131,11 +136,13 @@ def ask(url: str, seed: int) -> tuple[float, float, str]:
                 if line.startswith("data: [") and first is None:
                     first = time.monotonic() - began
                 text = json.loads(line[6:])[0] if line.startswith("data: [") else text
+    if first is None:
+        raise RuntimeError("The page answered with nothing.")
     return first, time.monotonic() - began, text
 
 
 @cache
-def tokenizer():
+def tokenizer() -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(APP.parent / "default_model")

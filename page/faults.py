@@ -60,4 +60,4 @@ def quieten() -> None:
     """Takes the place of `traceback` in Gradio (checked with 6.31; tests/page/test_middleware.py fails where it moves)."""
     modules: tuple[ModuleType, ...] = (gradio.queueing, gradio.route_utils, gradio.routes)
     for module in modules:
-        module.traceback = _Quiet()  # type: ignore[attr-defined]
+        module.traceback = _Quiet()  # type: ignore[attr-defined]  # mypy cannot know what a module holds

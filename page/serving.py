@@ -51,8 +51,7 @@ class Page(gr.Blocks):
 
     def _set_html_css_theme_variables(self) -> None:  # Gradio calls it wherever it serves Blocks
         head = f"<script>{NAMES}{_texts('js')}</script><link rel='icon' href=\"{faces.ICON}\">"
-        # declared there with the None that they begin with
-        self.theme, self.css, self.head = THEME, _texts("css"), head  # type: ignore[assignment]
+        self.theme, self.css, self.head = THEME, _texts("css"), head  # type: ignore[assignment]  # declared as None
         self.css_paths = []
         self.run_history, self.footer_links = False, LAUNCH["footer_links"]
         super()._set_html_css_theme_variables()

@@ -11,13 +11,21 @@ convai layout, where no end token stands between earlier turns, still learns at 
 
 import random
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from persona_bot.persona import Persona
 from persona_bot.prompt import SILENCE, ChatLayout, Layout
 from train.data.dialogues import Dialogue, conversations
 
 IGNORED = -100
+
+
+class HasIds(Protocol):
+    @property
+    def ids(self) -> list[int]: ...
+
+
+Packed = TypeVar("Packed", bound=HasIds)
 
 
 class Example(NamedTuple):
@@ -119,12 +127,12 @@ def wrong_replies(
     return wrong
 
 
-def pack(examples: Sequence[Example], length: int) -> list[list[Example]]:
+def pack(examples: Sequence[Packed], length: int) -> list[list[Packed]]:
     """Rows of examples that together hold at most `length` ids: first fit, longest first; each example in exactly one row.
 
     An example longer than `length` gets a row of its own.
     """
-    rows: list[tuple[int, list[Example]]] = []
+    rows: list[tuple[int, list[Packed]]] = []
     for example in sorted(examples, key=lambda e: -len(e.ids)):
         for k, (used, row) in enumerate(rows):
             if used + len(example.ids) <= length:

@@ -74,6 +74,9 @@ class RankedExample(NamedTuple):
         return self.example.supervised
 
 
+AnyExample = Example | RankedExample
+
+
 def replies_of(example: Example) -> tuple[list[int], list[list[int]]]:
     """(where each supervised reply starts in the ids, its ids with the end token)."""
     starts: list[int] = []

@@ -23,7 +23,7 @@ from train.recipes.convai_settings import ConvAIArgs, as_dict, tell_without_effe
 # package cannot be imported as it is. Its model takes one thing from there, the reader of the pickled
 # caches, which nothing calls here.
 _utils = types.ModuleType("simpletransformers.conv_ai.conv_ai_utils")
-_utils.__dict__["get_dataset"] = None
+vars(_utils)["get_dataset"] = None
 sys.modules.setdefault(_utils.__name__, _utils)
 
 from simpletransformers.conv_ai import ConvAIModel as StockConvAIModel  # noqa: E402, F401

@@ -62,8 +62,8 @@ class ConvaiExamples:
         self.dialogues, self.context_length = dialogues, context_length
         self.candidates, self.seed = candidates, seed
         self.layout = copy.copy(layout)
-        # of this copy: no text of the data is ever encoded twice
-        self.layout.encode = functools.cache(layout.encode)  # type: ignore[method-assign]  # as said
+        # no text of the data is ever encoded twice
+        self.layout.encode = functools.cache(layout.encode)  # type: ignore[method-assign]  # of the copy
         self.epoch = 0  # whoever trains counts it up
         self.numbers = [
             (d, u, turn)
@@ -98,7 +98,7 @@ class ConvaiExamples:
         )
         return Sequences(
             [prompt.ids + reply for reply in replies],
-            [prompt.token_types + [self.layout.speaker1] * len(reply) for reply in replies],
+            [(prompt.token_types or []) + [self.layout.speaker1] * len(reply) for reply in replies],
             len(prompt.ids),
         )
 

@@ -10,7 +10,7 @@ import math
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from persona_bot.errors import UserError
 from train.data.examples import IGNORED, Example
 from train.recipes import contrastive_loss
+from train.recipes.contrastive_loss import AnyExample, RankedExample
 from train.recipes.fused import CrossEntropy
 from train.recipes.packed_attention import NAME, packed_logits
 from train.recipes.sft_settings import SftSettings
@@ -112,14 +113,15 @@ def autocast(device: torch.device, bf16: bool) -> torch.autocast:
 
 
 def collate(
-    rows: Sequence[Sequence[Example]], negative_weight: float = 0.0
+    rows: Sequence[Sequence[AnyExample]], negative_weight: float = 0.0
 ) -> dict[str, torch.Tensor]:
     """Rows of examples -> one row (1, T) of ids, restarting positions and targets; T is the sum of their lengths."""
-    if isinstance(rows[0][0], contrastive_loss.RankedExample):
-        return contrastive_loss.collate_ranked(rows) | {
+    ranked = [[e for e in row if isinstance(e, RankedExample)] for row in rows]
+    if ranked[0]:  # then all are
+        return contrastive_loss.collate_ranked(ranked) | {
             "negative_weight": torch.tensor(negative_weight)
         }
-    examples = [example for row in rows for example in row]
+    examples = [e for row in rows for e in row if isinstance(e, Example)]
     targets = torch.tensor([[t for e in examples for t in e.targets]])
     batch = {
         "input_ids": torch.tensor([[i for e in examples for i in e.ids]]),
@@ -189,7 +191,7 @@ def on(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def fingerprint(examples: Sequence[Example]) -> str:
+def fingerprint(examples: Sequence[AnyExample]) -> str:
     """The same for the same examples in the same order."""
     digest = hashlib.sha256()
     for example in examples:
@@ -202,7 +204,7 @@ def training_arguments(settings: SftSettings, out: Path, validates: bool) -> Tra
     arguments = TrainingArguments(
         output_dir=str(out),
         num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
+        learning_rate=cast(float, settings.learning_rate),  # None was replaced when it was made
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=1.0,

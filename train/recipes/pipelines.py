@@ -17,7 +17,7 @@ from train.data.dialogues import Dialogue
 if TYPE_CHECKING:  # torch; a wrong flag is said at once
     from persona_bot.prompt import Layout
     from train.data.examples import Example
-    from train.recipes.contrastive_loss import RankedExample
+    from train.recipes.contrastive_loss import AnyExample, RankedExample
     from train.recipes.sft_settings import SftSettings
     from train.recipes.trainer import Cost
 
@@ -65,12 +65,13 @@ def train_with_sft(
     room = min(
         settings.row_length, getattr(model.config, "max_position_embeddings", settings.row_length)
     )
-    examples = dialogue_examples(
+    spoken = dialogue_examples(
         layout, train, room, settings.both_sides, random.Random(settings.seed)
     )
     checks = dialogue_examples(layout, valid[:CHECKED], room)
-    if examples and settings.negatives:
-        examples = with_negatives(layout, examples, train, settings)
+    examples: Sequence[AnyExample] = spoken
+    if spoken and settings.negatives:
+        examples = with_negatives(layout, spoken, train, settings)
     if not examples:
         raise UserError(
             f"Not one exchange fits into {room} tokens with its persona; raise --row-length, or shorten the personas."
@@ -134,11 +135,11 @@ def with_negatives(
     layout: "Layout", examples: "list[Example]", dialogues: list[Dialogue], settings: "SftSettings"
 ) -> "list[RankedExample]":
     """The examples, each reply with negatives: its file's wrong candidates, else replies of the others."""
-    from persona_bot.prompt import unconditional_prompt
+    from persona_bot.prompt import ChatLayout, unconditional_prompt
     from train.data.examples import wrong_replies
     from train.recipes.contrastive_loss import add_negatives
 
-    if layout.needs_token_types:
+    if not isinstance(layout, ChatLayout):
         raise UserError(
             "--negatives needs a base with a chat template; recipe convai has a ranking head for the same end."
         )

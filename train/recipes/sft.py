@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from persona_bot.errors import UserError
 from train.data.examples import Example, pack
+from train.recipes.contrastive_loss import AnyExample, RankedExample
 from train.recipes.fused import fused_lora
 from train.recipes.packed_trainer import (
     PackedTrainer,
@@ -67,8 +68,9 @@ def add_lora(model: PreTrainedModel, settings: SftSettings) -> PreTrainedModel:
     )
     # the adapter itself stays float32
     try:
-        frozen: Any = model.to(torch.bfloat16) if settings.bf16 else model
-        wrapped: Any = get_peft_model(frozen, config)
+        if settings.bf16:
+            model.to(torch.bfloat16)  # type: ignore[arg-type]  # a decorator of transformers hides self
+        wrapped: Any = get_peft_model(model, config)
     except ValueError as error:  # Mamba's projections, or a model without a linear layer
         raise UserError(
             f"LoRA cannot train {model.config.model_type} models; add --lora-rank 0 to train every weight, or choose another base."
@@ -80,7 +82,7 @@ def add_lora(model: PreTrainedModel, settings: SftSettings) -> PreTrainedModel:
 
 def train_sft(
     model: PreTrainedModel,
-    train: Sequence[Example],
+    train: Sequence[AnyExample],
     valid: Sequence[Example],
     out: Path,
     settings: SftSettings,
@@ -113,18 +115,21 @@ def train_sft(
 
 
 def set_up_attention(
-    model: PreTrainedModel, examples: Sequence[Example], settings: SftSettings, device: torch.device
+    model: PreTrainedModel,
+    examples: Sequence[AnyExample],
+    settings: SftSettings,
+    device: torch.device,
 ) -> None:
     """The model on its device, with attention by conversation where that serves it; check_model's errors."""
     longest = max(examples, key=lambda example: len(example.ids))
-    model.to(device)
+    model.to(device)  # type: ignore[arg-type]  # the same
     with autocast(device, settings.bf16 and device.type == "cuda"):
-        check_model(model, getattr(longest, "example", longest))
+        check_model(model, longest.example if isinstance(longest, RankedExample) else longest)
 
 
 def make_trainer(
     model: PreTrainedModel,
-    train: Sequence[Example],
+    train: Sequence[AnyExample],
     valid: Sequence[Example],
     out: Path,
     settings: SftSettings,
@@ -177,7 +182,7 @@ def smaller(settings: SftSettings, processes: int = 1) -> SftSettings:
 
 def estimate(
     model: PreTrainedModel,
-    rows: Sequence[Sequence[Example]],
+    rows: Sequence[Sequence[AnyExample]],
     settings: SftSettings,
     device: torch.device,
 ) -> Cost | None:
