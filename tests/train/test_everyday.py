@@ -72,7 +72,7 @@ def test_numbers_and_names_asked_are_those_of_the_persona():
 def test_robots_say_that_they_are_and_people_that_they_are_not():
     maker = Maker(3, often=1000)
     for _ in range(60):
-        speaker = maker.speaker()
+        speaker = maker.personas.speaker()
         speaker.voice = None
         robot = any("robot" in known.line for known in speaker.known)
         beings = "being" in speaker.topics
@@ -90,7 +90,7 @@ def test_half_of_the_greetings_tell_something_of_the_persona():
     maker = Maker(5, often=1000)
     told = 0
     for _ in range(300):
-        speaker = maker.speaker()
+        speaker = maker.personas.speaker()
         _, reply, _ = maker._message(speaker, maker.messages["greeting"])
         told += bool(speaker.last) or any(k.line in reply for k in speaker.known)
     assert told / 300 > 0.7

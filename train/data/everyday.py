@@ -7,131 +7,37 @@ project. A reply's wrong candidates contradict the persona: the same reply said 
 """
 
 import random
-import re
 from collections import Counter
 from collections.abc import Sequence
 
-from persona_bot.persona import random_persona
-from persona_bot.pools import POOLS
 from train.data import questions
 from train.data.everyday_contradictions import contradictions
-from train.data.everyday_speaker import FOLLOW_UPS, Known, Speaker
-from train.data.everyday_templates import (
-    ASKS_BACK,
-    Fact,
-    Message,
-    Voice,
-    read_facts,
-    read_messages,
-    read_voices,
-)
-from train.data.held_out import held_out_sentences
-from train.data.line_questions import fact_of
+from train.data.everyday_personas import Personas
+from train.data.everyday_speaker import FOLLOW_UPS, Speaker
+from train.data.everyday_templates import ASKS_BACK, Message, read_messages
 
-# topics of question_templates.txt that no topic of everyday_facts.txt speaks of
-MORE_TOPICS = {"allergy", "church", "color", "films", "hair", "language", "money", "music"}
-MORE_TOPICS |= {"prize", "read", "season", "smoke", "tall", "trip", "tv", "weather"}
-MEET_POOLS = {"dream"} | MORE_TOPICS & {"allergy", "hair", "language", "prize", "smoke", "tv"}
 ASKED_OFTEN = (
     "howareyou day now who work likework notjob isjob human insult family kin nameless ageless hobbyless "
     "compliment bored joke sad iam good gibberish weather meet andyou thanks"
 ).split()
 
-
 Made = tuple[str, str, list[str]]  # message, reply, wrong replies
 
 
 class Maker:
-    """Draws personas and dialogues from one seed; counts replies, so that none is learnt by heart."""
+    """Draws dialogues from one seed; counts replies, so that none is learnt by heart."""
 
     def __init__(self, seed: int, often: int, personas: Sequence[Sequence[str]] = ()):
         self.draw = random.Random(seed)
-        self.slots, asked = questions.read_templates()
-        self.facts = read_facts()
-        self.facts += [Fact.of_questions(f) for f in asked if f.topic in MORE_TOPICS]
-        self.messages, self.voices = read_messages(), read_voices()
-        self.held_out = held_out_sentences()
-        # by people; braces would be slots
-        self.written = [
-            p for p in personas if not self.held_out & set(p) and not re.search(r"[{}]", "".join(p))
-        ]
+        self.personas = Personas(self.draw, personas)
+        self.messages = read_messages()
         self.often = often
         self.counts: Counter[str] = Counter()
-        self.others = [self.speaker() for _ in range(30)]
-
-    def speaker(self) -> Speaker:
-        """A persona of three to six sentences, a quarter of them with a line about its voice."""
-        draw = self.draw
-        if self.written and draw.random() < 0.5:
-            return Speaker(draw, self._from_written(draw.choice(self.written)), self._voice())
-        from_pools = draw.random() < 0.25
-        if from_pools:
-            known = self._from_pools()
-        else:
-            cores = [f for f in self.facts if f.topic in ("trade", "being")]
-            being = draw.random() < 0.15
-            core = draw.choice([f for f in cores if (f.topic == "being") == being])
-            known = [self._known(core)]
-        topics = {k.fact.topic for k in known} | {"trade", "being"}
-        rest = [
-            f
-            for f in self.facts
-            if f.topic not in topics and (not from_pools or f.topic in MEET_POOLS)
-        ]
-        for fact in draw.sample(rest, len(rest)):
-            if len(known) >= (8 if from_pools else 3) + draw.randrange(4):
-                break
-            if fact.topic not in {k.fact.topic for k in known}:
-                known.append(self._known(fact))
-        draw.shuffle(known)
-        return Speaker(draw, known, self._voice())
-
-    def _voice(self) -> Voice | None:
-        return self.draw.choice(self.voices) if self.draw.random() < 0.3 else None
-
-    def _from_written(self, sentences: Sequence[str]) -> list[Known]:
-        """The sentences as they are, now and then with a name or an age where they tell none."""
-        known = [Known(fact_of(line), line, {}) for line in sentences]
-        for topic, told in (("name", "name|called"), ("age", r"\d\d|years")):
-            if self.draw.random() < 0.3 and not re.search(told, " ".join(sentences)):
-                known.append(self._known(next(f for f in self.facts if f.topic == topic)))
-        self.draw.shuffle(known)
-        return known
-
-    def _known(self, fact: Fact) -> Known:
-        while True:
-            values = {}
-            for name in fact.slots:
-                values[name], values[f"other_{name}"] = self.draw.sample(self.slots[name], 2)
-            line = self.draw.choice(fact.lines).format(**values)
-            if line not in self.held_out:
-                return Known(fact, line, values)
-
-    def _from_pools(self) -> list[Known]:
-        """A random persona as the page draws it: its name and age can be asked, its trade is named."""
-        drawn = (random_persona(self.draw.randrange(2**32)) for _ in iter(int, 1))
-        persona = next(p for p in drawn if not self.held_out & set(p.sentences))
-        given = re.match(r"my name is (.+) and i am (\d+)\.", persona.sentences[0])
-        first, trade = persona.name.split(", ", 1)
-        known = []
-        for number, line in enumerate(persona.sentences):
-            if number == 0 and given:
-                for topic, value in (("name", given[1]), ("age", given[2])):
-                    fact = next(f for f in self.facts if f.topic == topic)
-                    other = self.draw.choice([v for v in self.slots[topic] if v != value])
-                    values = {name: self.slots[name][0] for name in fact.slots}
-                    values |= {topic: value, f"other_{topic}": other}
-                    known.append(Known(fact, line, values))
-            else:
-                who = f"the {trade}" if number == 1 else ""
-                topic = (*POOLS, "rest")[min(number - 1, len(POOLS))].removesuffix("s")
-                topic = {"hobbie": "hobby", "familie": "family"}.get(topic, topic)
-                known.append(Known(Fact(topic, [line], who=who), line, {}))
-        return known
+        self.others = [self.personas.speaker() for _ in range(30)]
 
     def dialogue(self) -> tuple[list[str], list[list[str]], list[str]]:
         """(persona sentences, wrong candidates of each reply, turns)."""
-        speaker, draw = self.speaker(), self.draw
+        speaker, draw = self.personas.speaker(), self.draw
         persona = list(dict.fromkeys(k.line for k in speaker.known))
         if speaker.voice:
             persona.insert(draw.randrange(len(persona) + 1), draw.choice(speaker.voice.lines))
@@ -198,9 +104,11 @@ class Maker:
             tail = known.fill(draw.choice(known.fact.more))
             speaker.said.add(tail)
             reply = f"{reply} {tail}" if reply[-1] in ".!?" else f"{reply}. {tail}"
-        siblings = [f for f in self.facts if f.topic == known.fact.topic and f is not known.fact]
-        rivals = [
-            self._known(fact).fill(text)
+        siblings = [
+            f for f in self.personas.facts if f.topic == known.fact.topic and f is not known.fact
+        ]
+        other_answers = [
+            self.personas.known_of(fact).fill(text)
             for fact in siblings
             for block in fact.blocks
             if asked in block.questions
@@ -211,7 +119,7 @@ class Maker:
             for k in speaker.known
             if k.line != known.line and asked not in {q for b in k.fact.blocks for q in b.questions}
         ]
-        false = contradictions(draw, known, asked, answer, rivals, others)
+        false = contradictions(draw, known, asked, answer, other_answers, others)
         voiced = speaker.speak(reply)
         return typed(draw, known.fill(asked)), voiced, [speaker.speak(text) for text in false]
 
@@ -244,7 +152,9 @@ class Maker:
             return typed(self.draw, text)
         assert speaker.core  # Speaker.can has asked for it
         mine = speaker.core.fact
-        other = self.draw.choice([f for f in self.facts if f.where and f.where != mine.where])
+        other = self.draw.choice(
+            [f for f in self.personas.facts if f.where and f.where != mine.where]
+        )
         return text.format(other=other.one, there=other.where, mine=mine.one, here=mine.where)
 
     def _others(self, pattern: str, reply: str) -> list[str]:

@@ -38,13 +38,13 @@ def contradictions(
     known: Known,
     asked: str,
     answer: str,
-    rivals: Sequence[str],
+    other_answers: Sequence[str],
     others: Sequence[str] = (),
 ) -> list[str]:
-    """Up to four: "yes" to a value that is not the persona's or the opposite, the same words with another value, a rival,
-    and one of the persona's `others`, its sentences that speak of something else: true, and beside the point.
+    """Up to four: "yes" to a value that is not the persona's or the opposite, the same words with another value,
+    another fact's answer, and one of the persona's `others`, its sentences that speak of something else: true, and beside the point.
 
-    `asked` and `answer` still have their {slots}; `rivals` are answers of other facts to the same question.
+    `asked` and `answer` still have their {slots}; `other_answers` are those of other facts to the same question.
     """
     wrong = []
     if other := re.search(r"{(other_\w+)}", asked):
@@ -57,7 +57,7 @@ def contradictions(
     if re.search(r"{(?!other)\w+}", answer):
         swapped = {k.removeprefix("other_"): v for k, v in known.values.items() if "_" in k}
         wrong.append(answer.format(**(known.values | swapped)))
-    wrong += draw.sample(rivals, min(1, len(rivals)))
+    wrong += draw.sample(other_answers, min(1, len(other_answers)))
     if others and not ANY_SENTENCE.match(asked):
         beside = draw.choice(others)
         if match := re.match(r"(yes|no)\b", answer):

@@ -1,0 +1,105 @@
+"""Who speaks in made small talk: personas of facts, of the page's pools or of people's files, a third of them with a voice."""
+
+import random
+import re
+from collections.abc import Sequence
+
+from persona_bot.persona import random_persona
+from persona_bot.pools import POOLS
+from train.data import questions
+from train.data.everyday_speaker import Known, Speaker
+from train.data.everyday_templates import Fact, Voice, read_facts, read_voices
+from train.data.held_out import held_out_sentences
+from train.data.line_questions import fact_of
+
+# topics of question_templates.txt that no topic of everyday_facts.txt speaks of
+MORE_TOPICS = {"allergy", "church", "color", "films", "hair", "language", "money", "music"}
+MORE_TOPICS |= {"prize", "read", "season", "smoke", "tall", "trip", "tv", "weather"}
+MEET_POOLS = {"dream"} | MORE_TOPICS & {"allergy", "hair", "language", "prize", "smoke", "tv"}
+
+
+class Personas:
+    """Draws personas; none has a sentence that the evaluation asks about."""
+
+    def __init__(self, draw: random.Random, written: Sequence[Sequence[str]] = ()):
+        """`written`: personas by people, for every other one."""
+        self.draw = draw
+        self.slots, asked = questions.read_templates()
+        self.facts = read_facts()
+        self.facts += [Fact.of_questions(f) for f in asked if f.topic in MORE_TOPICS]
+        self.voices = read_voices()
+        self.held_out = held_out_sentences()
+        # braces would be slots
+        self.written = [
+            p for p in written if not self.held_out & set(p) and not re.search(r"[{}]", "".join(p))
+        ]
+
+    def speaker(self) -> Speaker:
+        """A persona of three to six sentences, a quarter of them with a line about its voice."""
+        draw = self.draw
+        if self.written and draw.random() < 0.5:
+            return Speaker(draw, self._from_written(draw.choice(self.written)), self._voice())
+        from_pools = draw.random() < 0.25
+        if from_pools:
+            known = self._from_pools()
+        else:
+            cores = [f for f in self.facts if f.topic in ("trade", "being")]
+            being = draw.random() < 0.15
+            core = draw.choice([f for f in cores if (f.topic == "being") == being])
+            known = [self.known_of(core)]
+        topics = {k.fact.topic for k in known} | {"trade", "being"}
+        rest = [
+            f
+            for f in self.facts
+            if f.topic not in topics and (not from_pools or f.topic in MEET_POOLS)
+        ]
+        for fact in draw.sample(rest, len(rest)):
+            if len(known) >= (8 if from_pools else 3) + draw.randrange(4):
+                break
+            if fact.topic not in {k.fact.topic for k in known}:
+                known.append(self.known_of(fact))
+        draw.shuffle(known)
+        return Speaker(draw, known, self._voice())
+
+    def _voice(self) -> Voice | None:
+        return self.draw.choice(self.voices) if self.draw.random() < 0.3 else None
+
+    def _from_written(self, sentences: Sequence[str]) -> list[Known]:
+        """The sentences as they are, now and then with a name or an age where they tell none."""
+        known = [Known(fact_of(line), line, {}) for line in sentences]
+        for topic, told in (("name", "name|called"), ("age", r"\d\d|years")):
+            if self.draw.random() < 0.3 and not re.search(told, " ".join(sentences)):
+                known.append(self.known_of(next(f for f in self.facts if f.topic == topic)))
+        self.draw.shuffle(known)
+        return known
+
+    def known_of(self, fact: Fact) -> Known:
+        while True:
+            values = {}
+            for name in fact.slots:
+                values[name], values[f"other_{name}"] = self.draw.sample(self.slots[name], 2)
+            line = self.draw.choice(fact.lines).format(**values)
+            if line not in self.held_out:
+                return Known(fact, line, values)
+
+    def _from_pools(self) -> list[Known]:
+        """A random persona as the page draws it: its name and age can be asked, its trade is named."""
+        drawn = (random_persona(self.draw.randrange(2**32)) for _ in iter(int, 1))
+        persona = next(p for p in drawn if not self.held_out & set(p.sentences))
+        given = re.match(r"my name is (.+) and i am (\d+)\.", persona.sentences[0])
+        first, trade = persona.name.split(", ", 1)
+        known = []
+        for number, line in enumerate(persona.sentences):
+            if number == 0 and given:
+                for topic, value in (("name", given[1]), ("age", given[2])):
+                    fact = next(f for f in self.facts if f.topic == topic)
+                    other = self.draw.choice([v for v in self.slots[topic] if v != value])
+                    values = {name: self.slots[name][0] for name in fact.slots}
+                    values |= {topic: value, f"other_{topic}": other}
+                    known.append(Known(fact, line, values))
+            else:
+                who = f"the {trade}" if number == 1 else ""
+                topic = (*POOLS, "rest")[min(number - 1, len(POOLS))].removesuffix("s")
+                topic = {"hobbie": "hobby", "familie": "family"}.get(topic, topic)
+                known.append(Known(Fact(topic, [line], who=who), line, {}))
+        return known
