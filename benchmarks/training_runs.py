@@ -184,7 +184,7 @@ def load_base(folder: str, bf16: bool = True) -> argparse.Namespace:
 
 def supervised(tokenizer: "PreTrainedTokenizerBase") -> int:
     """How many tokens the gold replies of the data have, each with its end."""
-    from persona_bot.prompt import find_layout
+    from persona_bot.layouts import find_layout
     from train.data.dialogues import read_dialogues
 
     layout = find_layout(tokenizer)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from page.exchange import Before, Exchange
 from page.typed import check_message, recognise, renamed
 from persona_bot.errors import UserError
+from persona_bot.layouts import SILENCE
 from persona_bot.persona import MAX_MESSAGE_CHARS, Persona, parse_persona, persona_text
-from persona_bot.prompt import SILENCE
 from persona_bot.settings import Settings
 
 MAX_EXCHANGES = 200  # bounds a session's memory; a model forgets far earlier

@@ -10,8 +10,8 @@ from itertools import groupby
 
 from page.conversation import Conversation
 from persona_bot.errors import UserError
+from persona_bot.layouts import SILENCE
 from persona_bot.persona import Persona
-from persona_bot.prompt import SILENCE
 
 
 def chat_as_text(chat: Conversation) -> str:

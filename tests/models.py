@@ -3,7 +3,7 @@
 from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.engine.backend import BatchedBackend
 from persona_bot.engine.llama import FastLlama
-from persona_bot.prompt import find_layout
+from persona_bot.layouts import find_layout
 from persona_bot.replies.local import LocalModel
 
 

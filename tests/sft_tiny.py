@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from persona_bot.layouts import find_layout
 from persona_bot.persona import Persona
-from persona_bot.prompt import find_layout
 from train.data.examples import IGNORED, Example, conversation_example
 from train.recipes.base_model import save_trained
 from train.recipes.sft import train_sft

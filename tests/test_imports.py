@@ -2,7 +2,7 @@
 
 Run: `python -m pytest tests/test_imports.py`
 
-    persona, settings <- prompt <- engine <- checkpoints <- replies <- page <- app
+    persona, settings <- layouts <- prompt <- engine <- checkpoints <- replies <- page <- app
     persona_bot <- train.data, run <- metrics <- recipes <- hub <- the commands
 """
 
@@ -25,6 +25,7 @@ ORDERS = [  # none of these reaches one that stands to its right, not even throu
     [
         "persona_bot.errors",
         "persona_bot.persona",
+        "persona_bot.layouts",
         "persona_bot.prompt",
         "persona_bot.checkpoints.load",
         "persona_bot.replies.local",
@@ -52,6 +53,7 @@ ORDERS = [  # none of these reaches one that stands to its right, not even throu
     ],
     [
         "persona_bot.persona",
+        "persona_bot.layouts",
         "persona_bot.prompt",
         "train.data.dialogues",
         "train.data.examples",
@@ -69,6 +71,7 @@ SIBLINGS = [("train.recipes.convai", "train.recipes.sft")]  # neither reaches th
 ONLY_STDLIB = [
     "persona_bot.errors",
     "persona_bot.persona",
+    "persona_bot.layouts",
     "persona_bot.prompt",
     "persona_bot.settings",
     "persona_bot.replies.reply",

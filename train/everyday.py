@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from persona_bot.prompt import tidy
+from persona_bot.text import tidy
 from train.data.dialogues import read_dialogues
 from train.data.everyday import make_dialogues
 

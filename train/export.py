@@ -24,8 +24,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from persona_bot.checkpoints.load import Checkpoint, load_checkpoint
 from persona_bot.errors import UserError
+from persona_bot.layouts import system_text
 from persona_bot.persona import Persona, find_persona
-from persona_bot.prompt import system_text
 from persona_bot.settings import Settings
 
 TYPES = {

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from persona_bot.engine.llama import can_run, needed_tensors
 from persona_bot.errors import UserError
-from persona_bot.prompt import Layout
+from persona_bot.layouts import Layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

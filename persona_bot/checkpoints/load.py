@@ -36,8 +36,9 @@ from persona_bot.checkpoints.hub import fetch
 from persona_bot.checkpoints.prepared import load_prepared, prepared_folder
 from persona_bot.device import best_dtype, pick_device
 from persona_bot.errors import UserError
+from persona_bot.layouts import Layout, find_layout
 from persona_bot.library_warnings import silence_libraries
-from persona_bot.prompt import NOBODY, Layout, find_layout
+from persona_bot.prompt import NOBODY
 
 if TYPE_CHECKING:  # half a second
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -28,7 +28,7 @@ from persona_bot.checkpoints.files import (
     save_layout,
 )
 from persona_bot.errors import UserError
-from persona_bot.prompt import Layout
+from persona_bot.layouts import Layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from persona_bot.errors import UserError
-from persona_bot.prompt import Layout
+from persona_bot.layouts import Layout
 from persona_bot.settings import FINISH_WITHIN, Settings
 
 # from FINISH_WITHIN on a reply is drawn towards the end of its sentence: so much is added to the logits of . ! ? for each token over

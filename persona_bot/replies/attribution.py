@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from persona_bot.errors import UserError
+from persona_bot.layouts import Layout
 from persona_bot.persona import Persona
-from persona_bot.prompt import Layout, build_prompt, reply_ids
+from persona_bot.prompt import build_prompt, reply_ids
 from persona_bot.replies.reply import Model
 
 if TYPE_CHECKING:

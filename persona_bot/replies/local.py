@@ -21,19 +21,19 @@ from persona_bot.checkpoints.load import (
 from persona_bot.device import give_memory_back, use_half_the_cores
 from persona_bot.engine.backend import Backend, backend_for, fast_llama_backend
 from persona_bot.engine.sampler import Sampler
+from persona_bot.layouts import Layout
 from persona_bot.persona import Persona
 from persona_bot.prompt import (
-    Layout,
     Prompt,
     build_prompt,
     first_that_may_fit,
     reply_ids,
-    settled,
     unconditional_prompt,
 )
 from persona_bot.replies.best_of import write_best
 from persona_bot.replies.reply import Pieces, Reply, ends_a_sentence
 from persona_bot.settings import Settings
+from persona_bot.text import settled
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import httpx
 
 from persona_bot.errors import UserError
+from persona_bot.layouts import SILENCE, system_text
 from persona_bot.persona import Persona
-from persona_bot.prompt import SILENCE, system_text, tidy
 from persona_bot.settings import Settings
+from persona_bot.text import tidy
 
 BUSY = (429, 502, 503, 504)
 # a field that the server does not know, or more turns than its model takes

@@ -5,7 +5,7 @@ The work for a piece does not grow with the text before it.
 
 import re
 
-from persona_bot.prompt import settled
+from persona_bot.text import settled
 
 TAG = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
 LONGEST = len("</thinking>")

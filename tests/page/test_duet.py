@@ -9,8 +9,8 @@ from page import browser_store, duet_view
 from page.conversation import MAX_EXCHANGES, MAX_LINES, Conversation, Exchange
 from page.export import chat_as_text
 from persona_bot.errors import UserError
+from persona_bot.layouts import SILENCE
 from persona_bot.persona import Persona
-from persona_bot.prompt import SILENCE
 
 ANN, BOB = Persona("Ann, baker", ("i am ann.",)), Persona("Bob", ("i am bob.",), "🤖")
 

@@ -8,8 +8,8 @@ import pytest
 from page.conversation import Conversation, Exchange
 from page.export import chat_as_text, training_dialogue
 from persona_bot.errors import UserError
+from persona_bot.layouts import SILENCE
 from persona_bot.persona import Persona
-from persona_bot.prompt import SILENCE
 from train.data.dialogues import read_dialogues
 
 WILLOW = Persona("Willow, gardener", ("i am willow.", "i hate cars."), "🌱")

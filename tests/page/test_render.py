@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from page import browser_store, cast, faces, render
 from page.conversation import Conversation
 from persona_bot.errors import UserError
+from persona_bot.layouts import SILENCE
 from persona_bot.persona import Persona, parse_persona, persona_text
-from persona_bot.prompt import SILENCE
 from tests.page.said import GREEN, PRESETS, SOLDIER, answer, said
 
 

@@ -6,7 +6,7 @@ import torch
 from persona_bot.engine.device_sampler import draw
 from persona_bot.engine.sampler import NO_NUMBER, Sampler
 from persona_bot.errors import UserError
-from persona_bot.prompt import find_layout
+from persona_bot.layouts import find_layout
 from persona_bot.settings import Settings
 
 MIXED = [

@@ -25,7 +25,7 @@ from persona_bot.device import pick_device
 from persona_bot.engine.backend import BatchedBackend
 from persona_bot.engine.int8_linear import has_fast_int8
 from persona_bot.errors import UserError
-from persona_bot.prompt import find_layout
+from persona_bot.layouts import find_layout
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 

@@ -7,8 +7,9 @@ import random
 
 import pytest
 
-from persona_bot.prompt import find_layout, tidy
+from persona_bot.layouts import find_layout
 from persona_bot.replies.reply import Pieces
+from persona_bot.text import tidy
 
 EYES, NOSES, MOUTHS = ":;=", ("", "-"), ")(DP/|"
 FACES = [f"{eye}{nose}{mouth}" for eye in EYES for nose in NOSES for mouth in MOUTHS]

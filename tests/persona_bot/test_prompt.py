@@ -20,18 +20,12 @@ from transformers import AutoTokenizer
 
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.errors import UserError
+from persona_bot.layouts import CONVAI_TOKENS, INSTRUCTION, SILENCE, find_layout, system_text
 from persona_bot.persona import Persona
-from persona_bot.prompt import (
-    CONVAI_TOKENS,
-    INSTRUCTION,
-    SILENCE,
-    build_prompt,
-    find_layout,
-    system_text,
-    tidy,
-)
+from persona_bot.prompt import build_prompt
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
+from persona_bot.text import tidy
 
 STOCK = Path(__file__).parents[1] / "data" / "stock_convai"
 RECORDED = json.loads((STOCK / "cases.json").read_text(encoding="utf-8"))

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.errors import UserError
+from persona_bot.layouts import find_layout
 from persona_bot.persona import Persona
-from persona_bot.prompt import NOBODY, build_prompt, find_layout, reply_ids
+from persona_bot.prompt import NOBODY, build_prompt, reply_ids
 from tests.sft_tiny import settings
 from train import finetune
 from train.data.dialogues import Dialogue, Utterance

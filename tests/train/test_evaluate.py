@@ -18,8 +18,9 @@ from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.engine.likelihood import LikelihoodScorer, score_one_by_one
 from persona_bot.engine.serial import SerialBackend
 from persona_bot.errors import UserError
+from persona_bot.layouts import find_layout
 from persona_bot.persona import Persona, load_presets
-from persona_bot.prompt import NOBODY, build_prompt, find_layout, reply_ids, unconditional_prompt
+from persona_bot.prompt import NOBODY, build_prompt, reply_ids, unconditional_prompt
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from tests.models import batched_model

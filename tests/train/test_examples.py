@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from persona_bot.layouts import SILENCE, find_layout, system_text
 from persona_bot.persona import Persona
-from persona_bot.prompt import SILENCE, build_prompt, find_layout, system_text
+from persona_bot.prompt import build_prompt
 from train.data.dialogues import Dialogue, Utterance
 from train.data.examples import (
     IGNORED,

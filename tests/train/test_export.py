@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from persona_bot.checkpoints.load import load_checkpoint
+from persona_bot.layouts import system_text
 from persona_bot.persona import load_presets
-from persona_bot.prompt import system_text
 from train.export import main, modelfile
 
 LLAMA_CPP = """

@@ -20,8 +20,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from persona_bot.checkpoints.files import BASE_WHEEL
 from persona_bot.checkpoints.load import load_checkpoint
+from persona_bot.layouts import system_text
 from persona_bot.persona import Persona
-from persona_bot.prompt import build_prompt, system_text
+from persona_bot.prompt import build_prompt
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from tests.hub_server import Hub, use

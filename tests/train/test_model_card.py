@@ -11,8 +11,8 @@ import torch
 from huggingface_hub import ModelCard
 
 from persona_bot.checkpoints.load import Checkpoint
+from persona_bot.layouts import find_layout, system_text
 from persona_bot.persona import Persona, load_presets
-from persona_bot.prompt import find_layout, system_text
 from train.hub.model_card import card_text, model_card, rendered_example
 from train.metrics.table import markdown_table, plain_table, rows
 from train.model_card import main

@@ -7,7 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, MistralConfig, Qwen3Config
 
 from persona_bot.errors import UserError
-from persona_bot.prompt import NOBODY, build_prompt, find_layout
+from persona_bot.layouts import find_layout
+from persona_bot.prompt import NOBODY, build_prompt
 from tests.sft_tiny import examples_of, gpt2, plain_nats
 from train.recipes import packed_attention
 from train.recipes.contrastive_loss import add_negatives

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from persona_bot.checkpoints.files import save_layout
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.errors import UserError
-from persona_bot.prompt import find_layout
+from persona_bot.layouts import find_layout
 from tests.hub_server import Hub, use
 from train import publish as publishing
 from train.hub import access, space

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from persona_bot.errors import UserError
+from persona_bot.layouts import system_text
 from persona_bot.persona import Persona
-from persona_bot.prompt import system_text
 from train.data.dialogues import as_entries, conversations, read_dialogues
 from train.dialogues import main
 

@@ -13,8 +13,8 @@ from transformers import GPT2LMHeadModel, LlamaForCausalLM, TrainerCallback
 from persona_bot.checkpoints import prepared
 from persona_bot.checkpoints.load import Checkpoint, load_checkpoint
 from persona_bot.errors import UserError
+from persona_bot.layouts import find_layout
 from persona_bot.persona import Persona
-from persona_bot.prompt import find_layout
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from tests.sft_tiny import digest, examples_of, gpt2, plain_nats, settings

@@ -14,7 +14,7 @@ import torch
 from transformers import LlamaForCausalLM, TrainerCallback
 
 from persona_bot.errors import UserError
-from persona_bot.prompt import find_layout
+from persona_bot.layouts import find_layout
 from tests.sft_tiny import PERSONA, digest, examples_of, gpt2, plain_nats, settings
 from train.data.examples import conversation_example
 from train.recipes import sft

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from persona_bot.prompt import tidy
+from persona_bot.text import tidy
 from train.metrics.generation_eval import read_probes
 from train.metrics.text import (
     CONSTANT_REPLY,

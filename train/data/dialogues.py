@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from persona_bot.errors import UserError
-from persona_bot.prompt import SILENCE
+from persona_bot.layouts import SILENCE
 from train.data.entry import Dialogue, Findings, Utterance, check_entry
 from train.data.readers import files
 from train.data.readers.json_text import (

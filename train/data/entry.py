@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from persona_bot.errors import UserError
-from persona_bot.prompt import INSTRUCTION, SILENCE
+from persona_bot.layouts import INSTRUCTION, SILENCE
 
 MAX_CHARS = 2_000  # of one sentence, turn or candidate; real data stays under 400
 MAX_SENTENCES = 50  # of one persona; real data stays under 6

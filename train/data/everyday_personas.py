@@ -74,6 +74,7 @@ class Personas:
         return known
 
     def known_of(self, fact: Fact) -> Known:
+        """The fact with values of one's own."""
         while True:
             values = {}
             for name in fact.slots:

@@ -13,8 +13,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+from persona_bot.layouts import SILENCE, ChatLayout, Layout
 from persona_bot.persona import Persona
-from persona_bot.prompt import SILENCE, ChatLayout, Layout
 from train.data.dialogues import Dialogue, conversations
 
 IGNORED = -100

@@ -14,8 +14,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.errors import UserError
+from persona_bot.layouts import system_text
 from persona_bot.persona import Persona, load_presets
-from persona_bot.prompt import system_text
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from train.data.sources import plural

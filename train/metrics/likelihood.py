@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.engine.likelihood import logits_at, token_log_likelihoods, types_with
+from persona_bot.layouts import ChatLayout
 from persona_bot.persona import Persona
-from persona_bot.prompt import ChatLayout, build_prompt, reply_ids
+from persona_bot.prompt import build_prompt, reply_ids
 from persona_bot.replies.local import LocalModel
 from train.data.dialogues import Dialogue
 

@@ -19,7 +19,7 @@ from persona_bot.checkpoints.files import (
 from persona_bot.checkpoints.load import find_base, load_tokenizer, quiet_libraries
 from persona_bot.checkpoints.prepared import load_prepared
 from persona_bot.errors import UserError
-from persona_bot.prompt import CONVAI_TOKENS, Layout, find_layout
+from persona_bot.layouts import CONVAI_TOKENS, Layout, find_layout
 from train.recipes.sft import add_lora
 from train.recipes.sft_settings import SftSettings
 from train.run.checkpoints import write_files_atomically, write_folder_atomically

@@ -15,7 +15,7 @@ from persona_bot.checkpoints.files import check_files, save_layout, save_tokeniz
 from persona_bot.checkpoints.load import Checkpoint, find_folder
 from persona_bot.device import pick_device
 from persona_bot.errors import UserError
-from persona_bot.prompt import ConvaiLayout
+from persona_bot.layouts import ConvaiLayout
 from train.data.dialogues import Dialogue
 from train.recipes.convai_settings import ConvAIArgs, as_dict, tell_without_effect
 

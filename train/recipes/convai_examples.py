@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from persona_bot.layouts import ConvaiLayout
 from persona_bot.persona import Persona
-from persona_bot.prompt import ConvaiLayout, build_prompt
+from persona_bot.prompt import build_prompt
 from train.data.dialogues import Dialogue
 
 

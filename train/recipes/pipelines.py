@@ -15,7 +15,7 @@ from persona_bot.errors import UserError
 from train.data.dialogues import Dialogue
 
 if TYPE_CHECKING:  # torch; a wrong flag is said at once
-    from persona_bot.prompt import Layout
+    from persona_bot.layouts import Layout
     from train.data.examples import Example
     from train.recipes.contrastive_loss import AnyExample, RankedExample
     from train.recipes.sft_settings import SftSettings
@@ -135,7 +135,8 @@ def with_negatives(
     layout: "Layout", examples: "list[Example]", dialogues: list[Dialogue], settings: "SftSettings"
 ) -> "list[RankedExample]":
     """The examples, each reply with negatives: its file's wrong candidates, else replies of the others."""
-    from persona_bot.prompt import ChatLayout, unconditional_prompt
+    from persona_bot.layouts import ChatLayout
+    from persona_bot.prompt import unconditional_prompt
     from train.data.examples import wrong_replies
     from train.recipes.contrastive_loss import add_negatives
 

@@ -9,7 +9,7 @@ text:hello there<TAB>labels:ahoy !<TAB>label_candidates:no .|ahoy !<TAB>episode_
 import re
 from collections.abc import Iterable, Iterator
 
-from persona_bot.prompt import SILENCE
+from persona_bot.layouts import SILENCE
 from train.data.entry import Findings
 
 OWN, PARTNERS = "your persona:", "partner's persona:"

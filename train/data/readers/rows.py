@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from persona_bot.prompt import SILENCE
+from persona_bot.layouts import SILENCE
 from train.data.entry import PERSONA_KEYS, Findings, is_spoken
 
 TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")

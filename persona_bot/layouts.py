@@ -1,0 +1,240 @@
+"""THE two layouts of a prompt, which the chat sends and the training learns; a checkpoint names its own in `persona_layout.json`:
+
+    convai   <bos> persona <speaker2> partner <speaker1> reply <eos>      (GPT and GPT-2 of simpletransformers, token types)
+    chat     the model's own chat template, the persona in the system turn (SmolLM2 and every other chat model)
+
+Turns are plain strings that alternate and start with the partner's; an empty first turn means that the persona speaks
+first. Every text is encoded on its own and joined as ids, so that whatever a user types stays text: no control token
+can come out of it.
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from persona_bot.errors import UserError
+from persona_bot.persona import Persona
+from persona_bot.text import (
+    ENCODING,
+    decode_text,
+    known_texts,
+    raw_text,
+    settled,
+    tidy,
+    untidy_tail,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SILENCE = "__SILENCE__"  # Persona-Chat's word for a partner who has not spoken yet
+CONVAI_TOKENS = ("<bos>", "<eos>", "<speaker1>", "<speaker2>", "<pad>")
+INSTRUCTION = "Chat casually and stay in character, in one or two short sentences."
+
+# what looks like a control token: <think>, </s>, <|end|>, [INST]
+TAG = re.compile(r"<[|/\w][^<>\s]*>|\[/?[A-Z_]+\]")
+
+OPEN_THOUGHT = re.compile(r"<think(?:ing)?>\s*$")
+
+
+class Segment(NamedTuple):
+    """A run of ids that belongs together: a text, or the layout's own tokens around it."""
+
+    ids: list[int]
+    by_bot: bool  # whose token type it gets, where the layout has token types
+    # words of the persona, with their end token where the layout keeps it: what training supervises
+    is_reply: bool = False
+
+
+class ConvaiLayout:
+    """The layout of simpletransformers' ConvAIModel (`build_input_from_segments`): speaker tokens and token types."""
+
+    name = "convai"
+    needs_token_types = True
+    # an earlier reply is followed by the next speaker's token at once; only <eos> is learnt there
+    keeps_end = False
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", max_turns: int = 5):
+        self.tokenizer = tokenizer
+        self.max_turns = max_turns  # stock trains on the last 2 * max_history + 1 turns only
+        id_of = tokenizer.get_vocab()
+        self.bos, self.end_id, self.speaker1, self.speaker2, self.pad = (
+            id_of[token] for token in CONVAI_TOKENS
+        )
+        self.stop_ids = {self.bos, self.end_id, self.speaker1, self.speaker2, self.pad}
+        self.control_ids = set(tokenizer.all_special_ids) | self.stop_ids
+        self._known = known_texts(tokenizer, self.control_ids)
+        # GPT's tokenizer splits punctuation off by itself, so text for people may be joined again;
+        # GPT-2's does not
+        self._spacing_matters = self.encode("hello , you .") != self.encode("hello, you.")
+
+    def segments(self, persona: Persona, turns: Sequence[str], open_reply: bool) -> list[Segment]:
+        """The conversation as segments; with `open_reply` they end where the persona's next words begin."""
+        persona_ids = [i for sentence in persona.sentences for i in self.encode(sentence)]
+        parts = [Segment([self.bos, *persona_ids], True)]
+        for k, turn in enumerate(turns):
+            by_bot = k % 2 == 1
+            parts.append(Segment([self.speaker1 if by_bot else self.speaker2], by_bot))
+            if by_bot:
+                parts.append(Segment(self.encode(turn), True, True))
+            else:
+                parts.append(Segment(self.encode(turn or SILENCE), False))
+        return parts + [Segment([self.speaker1], True)] if open_reply else parts
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._known(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text = decode_text(self.tokenizer, ids)
+        return text if self._spacing_matters else tidy(text)
+
+    def decode_settled(self, ids: Sequence[int]) -> str:
+        """The beginning of `decode(ids)` that no further id changes."""
+        text = decode_text(self.tokenizer, ids)
+        return settled(text) if self._spacing_matters else tidy(text[: untidy_tail(text)])
+
+    def token_types(self, parts: Sequence[Segment]) -> list[int]:
+        return [self.speaker1 if part.by_bot else self.speaker2 for part in parts for _ in part.ids]
+
+
+class ChatLayout:
+    """The tokenizer's own chat template, rendered around placeholders so that texts are encoded on their own."""
+
+    name = "chat"
+    needs_token_types = False
+    keeps_end = True  # every reply in the history carries its end token
+    max_turns = None
+
+    @staticmethod
+    def tidy(text: str) -> str:
+        """train.evaluate can score texts as a file writes them instead."""
+        return tidy(text)
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
+        self.tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.items()
+        # words that were added are words; a tag is none, whether or not it is called special
+        self.control_ids = set(tokenizer.all_special_ids) | {
+            id for id, token in added if token.special or TAG.fullmatch(str(token))
+        }
+        self._known = known_texts(tokenizer, self.control_ids)
+        # byte-level decoders take the letters of an added word for bytes
+        self._words = {
+            id: str(token)
+            for id, token in added
+            if id not in self.control_ids and tokenizer.decode([id]) != str(token)
+        }
+        self._system_turn = self._template_has_a_system_turn()
+        parts = self._render(["S", "U", "B"], open_reply=False)
+        after_reply = parts[-1]
+        if not (isinstance(after_reply, str) and after_reply):
+            raise UserError(
+                "This model's chat template writes nothing after a reply, so its end cannot be seen; use another model."
+            )
+        self.end_id = self._encode_literal(after_reply)[0]
+        self.stop_ids = {self.end_id, tokenizer.eos_token_id} - {None}
+
+    def segments(self, persona: Persona, turns: Sequence[str], open_reply: bool) -> list[Segment]:
+        """The conversation as segments; with `open_reply` they end where the persona's next words begin."""
+        texts = [system_text(persona), *(self.tidy(t) if t != SILENCE else "" for t in turns)]
+        parts: list[Segment] = []
+        for piece in self._render(texts, open_reply):
+            # the number of a text: 0 the persona, odd the partner's, even the bot's
+            if isinstance(piece, int):
+                is_reply = piece > 0 and piece % 2 == 0
+                parts.append(Segment(self.encode(texts[piece]), is_reply or piece == 0, is_reply))
+                continue
+            ids = self._encode_literal(piece)
+            if parts and parts[-1].is_reply:  # the end token belongs to the reply it ends
+                parts[-1] = parts[-1]._replace(ids=[*parts[-1].ids, ids[0]])
+                ids = ids[1:]
+            parts.append(Segment(ids, True))
+        return parts
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._known(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        if not any(i in self._words for i in ids):
+            return decode_text(self.tokenizer, ids)
+        runs = groupby(ids, lambda i: self._words.get(i))
+        return "".join(
+            word * len(list(run)) if word else raw_text(self.tokenizer, list(run))
+            for word, run in runs
+        ).lstrip()
+
+    def decode_settled(self, ids: Sequence[int]) -> str:
+        """The beginning of `decode(ids)` that no further id changes."""
+        return settled(self.decode(ids))
+
+    def token_types(self, parts: Sequence[Segment]) -> list[int] | None:
+        """None: this layout has none."""
+        return None
+
+    def _encode_literal(self, text: str) -> list[int]:
+        with ENCODING:
+            return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def _render(self, texts: Sequence[str], open_reply: bool) -> list[str | int]:
+        """The template's output as a list of literal strings and of numbers that stand for `texts[number]`."""
+        marks = [f"\ue000{k}\ue001" for k in range(len(texts))]
+        messages = [
+            {"role": "assistant" if k % 2 == 0 else "user", "content": mark}
+            for k, mark in enumerate(marks)
+            if k > 0
+        ]
+        if self._system_turn:
+            messages.insert(0, {"role": "system", "content": marks[0]})
+        else:
+            messages[0]["content"] = f"{marks[0]}\n\n{marks[1]}"
+        # a str, as it is not to tokenize
+        text: Any = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=open_reply, enable_thinking=False
+        )
+        # a template that opens a thought for the model (DeepSeek-R1's): here it answers at once
+        text = OPEN_THOUGHT.sub("", text) if open_reply else text
+        pieces = re.split("\ue000(\\d+)\ue001", text)
+        return [int(p) if k % 2 else p for k, p in enumerate(pieces) if k % 2 or p]
+
+    def _template_has_a_system_turn(self) -> bool:
+        """Some templates refuse or skip the system turn; the persona then opens the partner's first turn."""
+        self._system_turn = True
+        try:
+            return 0 in self._render(["S", "U"], open_reply=True)
+        # a template's raise_exception() surfaces as jinja2.TemplateError, or whatever it wraps
+        except Exception:
+            return False
+
+
+Layout = ConvaiLayout | ChatLayout
+
+
+def find_layout(
+    tokenizer: "PreTrainedTokenizerBase", named: str | None = None, max_turns: int | None = None
+) -> Layout:
+    """The layout that a checkpoint names, else the one its tokens show; raises UserError when neither is known."""
+    vocabulary, needed = tokenizer.get_vocab(), " ".join(CONVAI_TOKENS)
+    has_convai = all(token in vocabulary for token in CONVAI_TOKENS)
+    if named not in (None, "convai", "chat"):
+        raise UserError(
+            f"The checkpoint names the prompt layout {named!r}, but only 'convai' and 'chat' are known; update this program."
+        )
+    if named == "convai" and not has_convai:
+        raise UserError(
+            f"The checkpoint names the layout 'convai', but its tokenizer lacks some of {needed}; publish the tokenizer again."
+        )
+    if has_convai and named != "chat":
+        return ConvaiLayout(tokenizer, max_turns or 5)
+    if tokenizer.chat_template:
+        return ChatLayout(tokenizer)
+    raise UserError(
+        f"The checkpoint has no prompt layout that is known here: its tokenizer has neither a chat template nor the tokens "
+        f"{needed}; use a chat model, or one fine-tuned by train.finetune."
+    )
+
+
+def system_text(persona: Persona) -> str:
+    """What the system turn of the chat layout says: an instruction, and the persona's sentences a line each."""
+    lines = [tidy(s) for s in persona.sentences]
+    return "\n".join([INSTRUCTION, "Your persona:", *lines]) if lines else INSTRUCTION
