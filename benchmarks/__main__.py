@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks import chat, together, visitors
+from benchmarks.children import HALF_THE_CORES
 
 DOCS = Path(__file__).parent.parent / "docs"
 PACKAGES = (
@@ -58,8 +59,8 @@ def main() -> None:
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "versions": {name: found for name in PACKAGES if (found := installed(name))},
-        "one_visitor": chat.compare(options.runs, chat.HALF_THE_CORES),
-        "together": together.compare(options.runs, chat.HALF_THE_CORES),
+        "one_visitor": chat.compare(options.runs, HALF_THE_CORES),
+        "together": together.compare(options.runs, HALF_THE_CORES),
         "visitors": visitors.measure(options.seconds),
     }
     tables = [

@@ -13,25 +13,19 @@ Run: `python -m benchmarks.chat` (minutes; `--json OUT` keeps the figures), or `
 Every engine writes 20 tokens behind a prompt of about 100, in a process of its own; the runs take turns and medians count.
 """
 
-import argparse
-import json
-import os
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.children import in_turn, medians, peak_gb, run
 from benchmarks.peers import PERSONA, TOKENS, TURNS, Answer, ctranslate2, generate, llama_cpp, stock
 
 if TYPE_CHECKING:
     from persona_bot.replies.reply import Model
-
-HALF_THE_CORES = max(1, (os.cpu_count() or 1) // 2)
 
 QUESTIONS = [
     "hello, what do you do for a living?",
@@ -60,57 +54,13 @@ WEIGHTS["ours, later"] = WEIGHTS["ours"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--runs",
-        type=int,
-        default=2,
-        help="processes of each; the median counts (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=HALF_THE_CORES,
-        help="of every engine (default: half the cores)",
-    )
-    parser.add_argument("--json", type=Path, metavar="OUT")
-    parser.add_argument("--child", choices=ENGINES, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        print(json.dumps(measure(options.child, options.threads)))
-        return
-    report = compare(options.runs, options.threads)
-    print(table(report))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    run(__doc__, ENGINES, measure, compare, table)
 
 
 def compare(runs: int, threads: int) -> dict:
-    """{"threads", "median": {engine: figures}, "runs"}; an engine that is not installed is left out, and said so."""
-    results: dict[str, list[dict]] = {}
-    for number in range(runs):
-        for engine in ENGINES:
-            if number and engine not in results:
-                continue
-            print(f"run {number + 1} of {runs}: {engine} ..", file=sys.stderr)
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.chat",
-                "--child",
-                engine,
-                "--threads",
-                str(threads),
-            ]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                print(f"  left out: {done.stderr.strip().splitlines()[-1][:150]}", file=sys.stderr)
-                continue
-            results.setdefault(engine, []).append(json.loads(done.stdout.splitlines()[-1]))
-    median = {
-        engine: {k: statistics.median(run[k] for run in figures) for k in figures[0]}
-        for engine, figures in results.items()
-    }
+    """{"threads", "median": {engine: figures}, "runs"}."""
+    results = in_turn("benchmarks.chat", ENGINES, runs, threads)
+    median = {engine: medians(figures) for engine, figures in results.items()}
     return {"threads": threads, "median": median, "runs": results}
 
 
@@ -141,16 +91,11 @@ def measure(engine: str, threads: int) -> dict:
             times.append(time.monotonic() - began)
         rows.append((times[0], len(times) / times[-1], time.process_time() - cpu))
     first, speed, cpu = (statistics.median(column) for column in zip(*rows[1:], strict=True))
-    memory = (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        * (1 if sys.platform == "darwin" else 1024)
-        / 1e9
-    )
     figures = {
         "first_text_s": first,
         "tokens_per_s": speed,
         "cpu_s_per_reply": cpu,
-        "peak_gb": memory,
+        "peak_gb": peak_gb(),
         "loaded_mb": loaded,
         "load_s": ready,
     }

@@ -9,18 +9,15 @@ Run: `python -m benchmarks.together` (two minutes), or `make bench` for all
 Each writes 20 tokens behind prompts of about 100, all asked for at the same moment; rounds take turns and medians count.
 """
 
-import argparse
-import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
-from benchmarks.chat import HALF_THE_CORES, QUESTIONS, forget, load
+from benchmarks.chat import QUESTIONS, forget, load
+from benchmarks.children import in_turn, medians, run
 from benchmarks.peers import PERSONA, TOKENS, TURNS, prompt_ids
 
 # what asks for all replies and waits for them, telling when each token came; what ends the engine
@@ -35,49 +32,13 @@ FIRST += "all are red,never ill,big hands,snow falls,two dogs,you win"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--runs",
-        type=int,
-        default=2,
-        help="processes of each; the median counts (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=HALF_THE_CORES,
-        help="of every engine (default: half the cores)",
-    )
-    parser.add_argument("--child", choices=ENGINES, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        print(json.dumps(measure(options.child, options.threads)))
-        return
-    print(table(compare(options.runs, options.threads)))
+    run(__doc__, ENGINES, measure, compare, table)
 
 
 def compare(runs: int, threads: int) -> dict[str, dict]:
-    """{engine: medians}, each engine in a process of its own."""
-    results: dict[str, list[dict]] = {engine: [] for engine in ENGINES}
-    for number in range(runs):
-        for engine in ENGINES:
-            print(f"{COUNT} at once, run {number + 1} of {runs}: {engine} ..", file=sys.stderr)
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.together",
-                "--child",
-                engine,
-                "--threads",
-                str(threads),
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            results[engine].append(json.loads(done.stdout.splitlines()[-1]))
+    """{engine: medians}."""
+    results = in_turn("benchmarks.together", ENGINES, runs, threads)
     return {engine: medians(found) for engine, found in results.items()}
-
-
-def medians(figures: list[dict]) -> dict:
-    return {name: statistics.median(one[name] for one in figures) for name in figures[0]}
 
 
 def measure(engine: str, threads: int) -> dict:

@@ -3,11 +3,12 @@
 import argparse
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmarks.children import peak_gb
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -201,8 +202,4 @@ def peak() -> float:
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
-    return (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        * (1 if sys.platform == "darwin" else 1024)
-        / 1e9
-    )
+    return peak_gb()

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -89,10 +89,8 @@ def shown_persona(persona: Persona, text: str | None = None) -> ShownPersona:
 
 def with_what_was_good(chat: Conversation, text: str) -> None:
     """Reads the persona's text; over a limit the last good text stays in force, and the counter says which line."""
-    try:
+    with suppress(UserError):
         chat.rewrite(text, PRESETS)
-    except UserError:
-        pass
 
 
 def pick(text: str, chat: Conversation, event: gr.EventData) -> list:

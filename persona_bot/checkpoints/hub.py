@@ -48,7 +48,11 @@ _abandoned: set[threading.Thread] = set()  # those of a Hub that did not answer 
 def fetch(name: str) -> Path:
     """The local folder of `user/name` or `user/name@revision`, downloaded and checked; UserError says why not."""
     repo, _, revision = name.partition("@")
-    _check_name(repo, name)
+    try:
+        validate_repo_id(repo)
+    except errors.HFValidationError as error:
+        cure = "give a folder that exists, or user/name of a model on the Hub"
+        raise UserError(f"{name!r} is neither a folder nor a name on the Hub; {cure}.") from error
     if constants.is_offline_mode():
         return _cached(repo, revision) or _refuse(errors.OfflineModeIsEnabled(), repo, revision)
     try:
@@ -56,21 +60,12 @@ def fetch(name: str) -> Path:
     except UserError:
         raise
     except Exception as error:
-        folder = (
-            None if find_cause(error, errors.RevisionNotFoundError) else _cached(repo, revision)
-        )
+        gone = find_cause(error, errors.RevisionNotFoundError)
+        folder = None if gone else _cached(repo, revision)
         if folder is None:
             _refuse(error, repo, revision)
         log.warning("%s The copy in the cache serves.", explain(error, repo, revision))
         return folder
-
-
-def _check_name(repo: str, name: str) -> None:
-    try:
-        validate_repo_id(repo)
-    except errors.HFValidationError as error:
-        cure = "give a folder that exists, or user/name of a model on the Hub"
-        raise UserError(f"{name!r} is neither a folder nor a name on the Hub; {cure}.") from error
 
 
 def _refuse(error: Exception, repo: str, revision: str) -> NoReturn:
@@ -86,11 +81,9 @@ def _patiently(job: Callable[[Any], Path]) -> Path:
 
     class Bar(hub_bar):
         alive = time.monotonic()  # when the last new byte came
-        trouble: errors.HfHubHTTPError | None = (
-            None  # an answer that the client is waiting to try again
-        )
-        seen: float = 0
-        furthest: float = 0
+        # an answer that the client is waiting to try again
+        trouble: errors.HfHubHTTPError | None = None
+        seen = furthest = 0.0
 
         def update(self, n: float | None = 1) -> bool | None:
             self.seen += n or 0  # a restart from zero counts back and is no progress
@@ -143,19 +136,15 @@ def _download(repo: str, revision: str, bar: Any) -> Path:
     def alive() -> None:
         bar.alive = time.monotonic()
 
-    for file in (files := choose_files(info, repo)):
-        path = Path(
-            hf_hub_download(repo, file, revision=info.sha, etag_timeout=TIMEOUT, tqdm_class=bar)
-        )
-        if not has_hash(path, files[file], alive):  # a copy that broke on the disk is replaced once
+    options: dict = {"revision": info.sha, "etag_timeout": TIMEOUT, "tqdm_class": bar}
+    for file, digest in choose_files(info, repo).items():
+        for _ in range(2):  # a copy that broke on the disk is replaced once
+            path = Path(hf_hub_download(repo, file, **options))
+            if has_hash(path, digest, alive):
+                break
             path.resolve().unlink()
             path.unlink(missing_ok=True)
-            path = Path(
-                hf_hub_download(repo, file, revision=info.sha, etag_timeout=TIMEOUT, tqdm_class=bar)
-            )
-        if not has_hash(path, files[file], alive):
-            path.resolve().unlink()
-            path.unlink(missing_ok=True)
+        else:
             raise UserError(
                 f"{file} of {repo} arrived damaged twice: its hash is not the Hub's; try again later or from another network."
             )
@@ -244,14 +233,8 @@ def _record(snapshot: Path, revision: str, commit: str) -> None:
 def _cached(repo: str, revision: str) -> Path | None:
     """The copy in the cache, whose files must have the hash that the cache names them by; None without one."""
     try:
-        folder = Path(
-            snapshot_download(
-                repo,
-                revision=revision or None,
-                local_files_only=True,
-                allow_patterns=["config.json"],
-            )
-        )
+        where: dict = {"revision": revision or None, "local_files_only": True}
+        folder = Path(snapshot_download(repo, allow_patterns=["config.json"], **where))
     except errors.LocalEntryNotFoundError:
         return None
     files = [file for file in folder.iterdir() if file.name.endswith(READABLE)]

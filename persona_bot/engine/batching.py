@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from persona_bot.engine.shared_model import SharedModel
 
 MAX_BATCH = 32  # replies in a pass of a CPU, which gains nothing beyond
-# ids in a pass: a long prompt takes several, in which the others get their tokens, too
-MAX_BATCH_TOKENS = 256
+MAX_BATCH_TOKENS = 256  # of a pass: a long prompt takes several, in which the others get theirs
 RECOVERY = 60.0  # seconds after the memory ran out until twice as many replies are tried again
 
 
@@ -71,9 +70,8 @@ class Request:
 
     def take_over(self, other: "Request", count: int) -> None:
         """The first `count` ids, which `other` has read, count as read."""
-        known = len(self.cached)
         self.cache.take_over(other.cache, count)
-        self.advance(count - known)
+        self.advance(count - len(self.cached))
 
     def advance(self, count: int) -> bool:
         """After a pass over the first `count` new ids: whether those were all, so that a token is to be drawn."""
@@ -238,15 +236,11 @@ def share_beginnings(waiting: list[Request]) -> list[Request]:
 
 def sample_all(logits: Tensor, rows: list[int], requests: list[Request]) -> list[int | Exception]:
     """The next token of each request from its row of the logits, or why there is none."""
-    each = list(zip(requests, rows, strict=True))
     samplers = [r.sampler for r in requests if isinstance(r.sampler, Sampler)]
-    if logits.device.type == "cpu" or len(samplers) < len(requests):
-        return [sample(request, logits[row].cpu()) for request, row in each]
-    replies = [r.reply for r in requests]
-    try:
-        return draw(logits[rows], samplers, replies) if rows else []
-    except Exception:  # one that fails costs no other
-        return [sample(request, logits[row].cpu()) for request, row in each]
+    if rows and logits.device.type != "cpu" and len(samplers) == len(requests):
+        with suppress(Exception):  # one that fails costs no other
+            return draw(logits[rows], samplers, [r.reply for r in requests])
+    return [sample(r, logits[row].cpu()) for r, row in zip(requests, rows, strict=True)]
 
 
 def sample(request: Request, logits: Tensor) -> int | Exception:

@@ -35,8 +35,6 @@ from train.metrics.transcripts import transcripts
 SAMPLES = 3  # presets that are asked the six questions
 IN_MODEL_INDEX: tuple[str, ...] = ("nats_per_reply", "bits_per_character", "recall_probes")
 IN_MODEL_INDEX += ("hits_over_anything", "hits_over_nothing", "hits_per_token", "hits_ranking_head")
-
-
 ENOUGH = 100  # replies, below which scores are no claim for the Hub's model-index
 
 
@@ -95,11 +93,10 @@ def card_text(
 def default_title(facts: Mapping) -> str:
     """`SmolLM2-135M-Instruct, fine-tuned on Persona-Chat`, as far as the facts tell."""
     base = (hub_base(facts) or facts.get("base_model") or "A persona chatbot").split("/")[-1]
-    names = [
-        source.title.split(" (")[0] if source else "own dialogues" for source in known_data(facts)
-    ]
-    public = [source.title.split(" (")[0] for source in known_data(facts) if source and source.hub]
-    if len(public) < len(names) and None not in known_data(facts) and public:
+    known = known_data(facts)
+    names = [source.title.split(" (")[0] if source else "own dialogues" for source in known]
+    public = [source.title.split(" (")[0] for source in known if source and source.hub]
+    if len(public) < len(names) and None not in known and public:
         names = [*public, "made dialogues"]
     return f"{base}, fine-tuned on {', '.join(dict.fromkeys(names))}" if names else base
 
@@ -212,17 +209,13 @@ def score_section(report: Mapping) -> str:
     """The scores beside the reference run's and the human ones."""
     if not report.get("scores"):
         return "Not scored yet; `python -m train.evaluate --model FOLDER --data FILE` does."
-    about = [
-        f"On `{report.get('data') or 'held-out dialogues'}`: {plural(report['dialogues'], 'dialogue')}, {plural(report['replies'], 'reply')}"
-    ]
-    about += (
-        [f"{report['generated']:,} of them answered by sampling with the app's settings"]
-        if "generated" in report
-        else []
-    )
+    about = f"On `{report.get('data') or 'held-out dialogues'}`: "
+    about += f"{plural(report['dialogues'], 'dialogue')}, {plural(report['replies'], 'reply')}"
+    if "generated" in report:
+        about += f"; {report['generated']:,} of them answered by sampling with the app's settings"
     return "\n\n".join(
         [
-            f"{'; '.join(about)}. Made by `python -m train.evaluate`.",
+            f"{about}. Made by `python -m train.evaluate`.",
             markdown_table(report["scores"], report.get("baselines", {}).get("human")),
             "The reference run is GPT (117M) trained with simpletransformers for five epochs on the full Persona-Chat, scored on all "
             "7,801 validation replies; perplexities per token are left out because no two tokenizers' can be compared.",
