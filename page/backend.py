@@ -177,7 +177,9 @@ def _write_apart(
 _write_on_borrowed_gpu = spaces.GPU(duration=30)(_write_apart) if spaces else None
 
 
-def room(persona: Persona, turns: list[str], settings: Settings | None = None) -> tuple[int, int]:
+def context_usage(
+    persona: Persona, turns: list[str], settings: Settings | None = None
+) -> tuple[int, int]:
     """(tokens used, tokens there are); (0, 0) while the model is loading, or where only its server can count."""
     return (0, 0) if model is None else model.context_usage(persona, turns, settings)
 

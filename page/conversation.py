@@ -41,7 +41,7 @@ class Conversation:
     stop: threading.Event | None = None  # ends the reply that is being written
     editing: int | None = None  # the exchange that the next message replaces
     tokens_per_second: float | None = None  # of the last reply
-    settings: Settings | None = None  # of the last reply, for how much room it leaves
+    settings: Settings | None = None  # of the last reply, for what it leaves to the prompt
     unsent: str = ""  # a message without an answer, on its way back into the message box
     returned: str = ""  # the message that `undo` gave back last
     before: list[Before] = field(default_factory=list)

@@ -62,12 +62,13 @@ def toast() -> Iterator[None]:
 
 def shown(chat: Conversation) -> Shown:
     writing, something = chat.writing, bool(chat.exchanges)
+    usage = backend.context_usage(chat.persona, chat.turns(), chat.settings)
     return Shown(
         cards=cast.cards(PRESETS, chat.persona),
         header=render.header(chat.persona, PRESETS),
         transcript=render.transcript(chat),
         growing=render.growing(chat),
-        status=render.status(chat, *backend.room(chat.persona, chat.turns(), chat.settings)),
+        status=render.status(chat, *usage),
         send=gr.update(visible=not writing),
         stop=gr.update(visible=writing),
         retry=gr.update(interactive=something and not writing),

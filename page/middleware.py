@@ -30,7 +30,7 @@ DRAIN_SECONDS = 8.0  # how long running replies may go on after SIGTERM
 LOST = "The server had to make room and let go of this chat; reload the page, and your browser brings it back."
 UNKNOWN_NAME = "The page is not known under this name; who runs it adds the name with --public."
 
-closing = threading.Event()  # set at SIGTERM: running replies go on, new ones are refused
+draining = threading.Event()  # set at SIGTERM: running replies go on, new ones are refused
 
 # uvicorn would believe X-Forwarded-For of anything on this machine
 os.environ["FORWARDED_ALLOW_IPS"] = ""
@@ -66,7 +66,7 @@ class Access:
 access = Access()
 
 
-class Door:
+class SecurityMiddleware:
     """ASGI middleware: lets in what the page uses and each client's share of it; nothing that fails inside breaks a connection."""
 
     def __init__(self, app: ASGIApp):
@@ -116,7 +116,7 @@ class Door:
             raise Refused(problem.status, str(problem)) from None
         if call.session in kept.lost:
             raise Refused(409, LOST)
-        if closing.is_set() and call.function:
+        if draining.is_set() and call.function:
             raise Refused(503, "The server is restarting; try again in a minute.", 60)
         if access.limited:
             refuse_beyond_share(scope["client_name"], call.session, call.function, app, kept)
@@ -196,20 +196,20 @@ async def read_body(receive: Receive) -> bytes:
 
 def health(request: Request | None) -> JSONResponse:
     """200 when replies can be had, 503 while the model loads, its endpoint has not answered yet, or the server ends."""
-    state = "closing" if closing.is_set() else backend.state()
+    state = "closing" if draining.is_set() else backend.state()
     return JSONResponse({"status": state}, 200 if state == "ready" else 503)
 
 
 def close(*_: object) -> None:
     """What SIGTERM does: new work is refused and `wait_for_the_end` returns; while the model still loads, all ends at once."""
-    closing.set()
+    draining.set()
     if not backend.ready.is_set():
         os._exit(0)  # not sys.exit: torch aborts when Python goes before a thread that loads
 
 
 def wait_for_the_end() -> None:
     """Blocks until SIGTERM, then until running replies are complete or DRAIN_SECONDS have passed; those left are stopped."""
-    while not closing.wait(TIDY_SECONDS):
+    while not draining.wait(TIDY_SECONDS):
         backend.tidy()
     end = time.monotonic() + DRAIN_SECONDS
     while backend.running and time.monotonic() < end:
@@ -219,6 +219,6 @@ def wait_for_the_end() -> None:
     time.sleep(0.5)  # the last words travel to the browsers
 
 
-middleware = [Middleware(Door)]
+middleware = [Middleware(SecurityMiddleware)]
 routes = [Route("/healthz", health), Route("/metrics", metrics.answer)]
 OWN = {route.path for route in routes}

@@ -200,18 +200,18 @@ def model_line(name: str | None, device: str, in_turn: bool = False) -> str:
     return f'<p class="model" role="status"><span class="unseen">Model: </span><b>{escape(name)}</b> on {escape(device)}{IN_TURN if in_turn else ""}</p>'
 
 
-def status(chat: Conversation, used: int, room: int) -> str:
+def status(chat: Conversation, used: int, limit: int) -> str:
     """How much of the model's memory is left, once little is; the last reply's speed, which shows while Settings are open."""
     speed = (
         f'<span class="speed">{chat.tokens_per_second:.0f} tokens/s</span>'
         if chat.tokens_per_second
         else ""
     )
-    left = max(0, 100 - round(100 * used / room)) if room else 100
+    left = max(0, 100 - round(100 * used / limit)) if limit else 100
     memory = (
         ""
         if left > MEMORY_MATTERS
-        else f'<span title="{used} of {room} tokens are used">{_memory(left)}</span>'
+        else f'<span title="{used} of {limit} tokens are used">{_memory(left)}</span>'
     )
     return f'<p class="status">{speed}{memory}</p>'
 

@@ -69,8 +69,10 @@ class ConvaiLayout:
         # GPT-2's does not
         self._spacing_matters = self.encode("hello , you .") != self.encode("hello, you.")
 
-    def segments(self, persona: Persona, turns: Sequence[str], open_reply: bool) -> list[Segment]:
-        """The conversation as segments; with `open_reply` they end where the persona's next words begin."""
+    def segments(
+        self, persona: Persona, turns: Sequence[str], add_generation_prompt: bool
+    ) -> list[Segment]:
+        """The conversation as segments; with `add_generation_prompt` they end where the persona's next words begin."""
         persona_ids = [i for sentence in persona.sentences for i in self.encode(sentence)]
         parts = [Segment([self.bos, *persona_ids], True)]
         for k, turn in enumerate(turns):
@@ -80,7 +82,7 @@ class ConvaiLayout:
                 parts.append(Segment(self.encode(turn), True, True))
             else:
                 parts.append(Segment(self.encode(turn or SILENCE), False))
-        return parts + [Segment([self.speaker1], True)] if open_reply else parts
+        return parts + [Segment([self.speaker1], True)] if add_generation_prompt else parts
 
     def encode(self, text: str) -> list[int]:
         return list(self._known(text))
@@ -126,7 +128,7 @@ class ChatLayout:
             if id not in self.control_ids and tokenizer.decode([id]) != str(token)
         }
         self._system_turn = self._template_has_a_system_turn()
-        parts = self._render(["S", "U", "B"], open_reply=False)
+        parts = self._render(["S", "U", "B"], add_generation_prompt=False)
         after_reply = parts[-1]
         if not (isinstance(after_reply, str) and after_reply):
             raise UserError(
@@ -135,11 +137,13 @@ class ChatLayout:
         self.end_id = self._encode_literal(after_reply)[0]
         self.stop_ids = {self.end_id, tokenizer.eos_token_id} - {None}
 
-    def segments(self, persona: Persona, turns: Sequence[str], open_reply: bool) -> list[Segment]:
-        """The conversation as segments; with `open_reply` they end where the persona's next words begin."""
+    def segments(
+        self, persona: Persona, turns: Sequence[str], add_generation_prompt: bool
+    ) -> list[Segment]:
+        """The conversation as segments; with `add_generation_prompt` they end where the persona's next words begin."""
         texts = [system_text(persona), *(self.tidy(t) if t != SILENCE else "" for t in turns)]
         parts: list[Segment] = []
-        for piece in self._render(texts, open_reply):
+        for piece in self._render(texts, add_generation_prompt):
             # the number of a text: 0 the persona, odd the partner's, even the bot's
             if isinstance(piece, int):
                 is_reply = piece > 0 and piece % 2 == 0
@@ -176,7 +180,7 @@ class ChatLayout:
         with ENCODING:
             return self.tokenizer(text, add_special_tokens=False).input_ids
 
-    def _render(self, texts: Sequence[str], open_reply: bool) -> list[str | int]:
+    def _render(self, texts: Sequence[str], add_generation_prompt: bool) -> list[str | int]:
         """The template's output as a list of literal strings and of numbers that stand for `texts[number]`."""
         marks = [f"\ue000{k}\ue001" for k in range(len(texts))]
         messages = [
@@ -190,10 +194,13 @@ class ChatLayout:
             messages[0]["content"] = f"{marks[0]}\n\n{marks[1]}"
         # a str, as it is not to tokenize
         text: Any = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=open_reply, enable_thinking=False
+            messages,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            enable_thinking=False,
         )
         # a template that opens a thought for the model (DeepSeek-R1's): here it answers at once
-        text = OPEN_THOUGHT.sub("", text) if open_reply else text
+        text = OPEN_THOUGHT.sub("", text) if add_generation_prompt else text
         pieces = re.split("\ue000(\\d+)\ue001", text)
         return [int(p) if k % 2 else p for k, p in enumerate(pieces) if k % 2 or p]
 
@@ -201,7 +208,7 @@ class ChatLayout:
         """Some templates refuse or skip the system turn; the persona then opens the partner's first turn."""
         self._system_turn = True
         try:
-            return 0 in self._render(["S", "U"], open_reply=True)
+            return 0 in self._render(["S", "U"], add_generation_prompt=True)
         # a template's raise_exception() surfaces as jinja2.TemplateError, or whatever it wraps
         except Exception:
             return False

@@ -28,7 +28,7 @@ def build_prompt(
     """
     first = first_that_may_fit(layout, turns, max_prompt_tokens)
     while True:
-        parts = layout.segments(persona, turns[first:], open_reply=True)
+        parts = layout.segments(persona, turns[first:], add_generation_prompt=True)
         ids = [i for part in parts for i in part.ids]
         if len(ids) <= max_prompt_tokens:
             types = layout.token_types(parts)
@@ -60,6 +60,6 @@ def unconditional_prompt(layout: Layout, max_prompt_tokens: int) -> Prompt:
 
 def reply_ids(layout: Layout, text: str) -> list[int]:
     """A reply's ids with its end token, as a training example supervises them."""
-    parts = layout.segments(NOBODY, ["", text], open_reply=False)
+    parts = layout.segments(NOBODY, ["", text], add_generation_prompt=False)
     ids = next(part.ids for part in reversed(parts) if part.is_reply)
     return ids if ids[-1:] == [layout.end_id] else [*ids, layout.end_id]

@@ -56,10 +56,10 @@ def attend_slots(q: Tensor, kv: Tensor, layer: int, p: PassInputs, scale: float)
 
 def attend_one(q: Tensor, kv: Tensor, layer: int, i: int, p: PassInputs, scale: float) -> Tensor:
     """All new positions of the i-th of the other conversations."""
-    new, until, mask, kv_heads = q.shape[0], p.kv_lens[i], p.masks[i], kv.shape[1] // 2
+    new, kv_len, mask, kv_heads = q.shape[0], p.kv_lens[i], p.masks[i], kv.shape[1] // 2
     cached = p.kv[i][layer]
-    cached[:, until - new : until] = kv.transpose(0, 1)
-    keys, values = cached[None, :kv_heads, :until], cached[None, kv_heads:, :until]
+    cached[:, kv_len - new : kv_len] = kv.transpose(0, 1)
+    keys, values = cached[None, :kv_heads, :kv_len], cached[None, kv_heads:, :kv_len]
     if new == 1:
         return few_rows(q, keys, values, None, p.grouped, scale)
     if q.device.type != "cpu":  # kernels that take a mask there take no shared heads

@@ -105,9 +105,9 @@ class BatchedBackend:
     ) -> Generator[int | None, None, None]:
         with told_in_one_sentence():
             self.engine.reap_finished()  # so that the turn before has given back what it read
-            cache, known = self.prefixes.take(prompt.ids, self.model.new_cache)
+            cache, num_cached = self.prefixes.take(prompt.ids, self.model.new_cache)
             give_back = self.prefixes.give_back if keep else None
-            request = Request(prompt.ids, known, cache, sampler, give_back, prompt.token_types)
+            request = Request(prompt.ids, num_cached, cache, sampler, give_back, prompt.token_types)
             yield from self.engine.tokens(request)
 
     def prefill(self, prompt: Prompt) -> None:
@@ -120,9 +120,11 @@ class BatchedBackend:
         """The prompt, then the candidates as branches behind it, as many in a pass as memory is meant for."""
         with told_in_one_sentence(), self._scoring:
             self.engine.reap_finished()
-            cache, known = self.prefixes.take(prompt.ids, self.model.new_cache)
+            cache, num_cached = self.prefixes.take(prompt.ids, self.model.new_cache)
             types = prompt.token_types
-            logits = self.model.forward([Part(prompt.ids[known:], cache, types and types[known:])])
+            logits = self.model.forward(
+                [Part(prompt.ids[num_cached:], cache, types and types[num_cached:])]
+            )
             first = logits.log_softmax(-1)[0]  # predicts every reply's first id
             sums = [first[reply[:1]].sum() for reply in replies]
             for group in groups([len(reply) - 1 for reply in replies], MAX_SCORED):
@@ -143,10 +145,10 @@ class BatchedBackend:
         """Branches of one pass, behind what the reply's own prompt left in the cache."""
         with told_in_one_sentence():
             self.engine.reap_finished()
-            cache, known = self.prefixes.take(prompt.ids, self.model.new_cache)
+            cache, num_cached = self.prefixes.take(prompt.ids, self.model.new_cache)
             types, last = prompt.token_types, len(prompt.ids) - 1
-            if known < last:
-                part = Part(prompt.ids[known:last], cache, types and types[known:last])
+            if num_cached < last:
+                part = Part(prompt.ids[num_cached:last], cache, types and types[num_cached:last])
                 self.model.forward([part])
             # the prompt's last id stands in each branch, so that it does not see the stretch either
             branches = [[prompt.ids[last], *reply[:-1]]] * (len(hidden) + 1)

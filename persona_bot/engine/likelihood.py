@@ -42,10 +42,12 @@ class LikelihoodScorer:
         """Every candidate reply, given as ids with the end token."""
         if self.cache is None:
             return score_one_by_one(self.model, prompt, replies, self.ranking_head)
-        known = min(common_length(self.cached, prompt.ids), len(prompt.ids) - 1)
-        self.cache.crop(known - len(self.cached))  # a negative number: how many to forget
+        num_cached = min(common_length(self.cached, prompt.ids), len(prompt.ids) - 1)
+        self.cache.crop(num_cached - len(self.cached))  # a negative number: how many to forget
         self.cached = []  # should the pass fail
-        scores = score_together(self.model, prompt, replies, self.cache, known, self.ranking_head)
+        scores = score_together(
+            self.model, prompt, replies, self.cache, num_cached, self.ranking_head
+        )
         self.cached = list(prompt.ids)
         return scores
 
@@ -55,12 +57,12 @@ def score_together(
     prompt: Prompt,
     replies: Sequence[list[int]],
     cache: DynamicCache,
-    known: int,
+    num_cached: int,
     ranking_head: bool = False,
 ) -> Scores:
-    """Every candidate, in one pass; the cache holds the first `known` ids of the prompt, and all of them afterwards."""
+    """Every candidate, in one pass; the cache holds the first `num_cached` ids of the prompt, and all of them afterwards."""
     length, flat = len(prompt.ids), [i for reply in replies for i in reply]
-    new = length - known
+    new = length - num_cached
     # where each reply ends in this pass; first: where they start
     ends = list(accumulate(map(len, replies), initial=new))
     owners = [0] * new + [number for number, reply in enumerate(replies, 1) for _ in reply]
@@ -68,12 +70,12 @@ def score_together(
     after = [length + k for reply in replies for k in range(len(reply))]
     logits, head = logits_at(  # from the prompt's last id on
         model,
-        prompt.ids[known:] + flat,
-        types and types[known:],
+        prompt.ids[num_cached:] + flat,
+        types and types[num_cached:],
         keep=range(new - 1, new + len(flat)),
         ranked=[end - 1 for end in ends[1:]] if ranking_head else (),
-        position_ids=torch.tensor([[*range(known, length), *after]], device=model.device),
-        attention_mask=branch_mask(known, owners, model.dtype).to(model.device),
+        position_ids=torch.tensor([[*range(num_cached, length), *after]], device=model.device),
+        attention_mask=branch_mask(num_cached, owners, model.dtype).to(model.device),
         past_key_values=cache,
         use_cache=True,
     )
@@ -132,15 +134,15 @@ def takes(model: "PreTrainedModel", parameter: str) -> bool:
     return parameter in inspect.signature(model.forward).parameters
 
 
-def branch_mask(known: int, owners: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """What is added to attention scores, (1, 1, T, known + T): 0 where a position may look, the lowest number elsewhere.
+def branch_mask(num_cached: int, owners: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """What is added to attention scores, (1, 1, T, num_cached + T): 0 where a position may look, the lowest number elsewhere.
 
-    `owners`: 0 for the context, k for candidate k. All see the `known` cached positions and, up to themselves, the
+    `owners`: 0 for the context, k for candidate k. All see the `num_cached` cached positions and, up to themselves, the
     context and their own candidate.
     """
     owner, place = torch.tensor(owners), torch.arange(len(owners))
     mine = (owner[None] == 0) | (owner[None] == owner[:, None])
-    past = torch.ones(len(owners), known, dtype=torch.bool)
+    past = torch.ones(len(owners), num_cached, dtype=torch.bool)
     allowed = torch.cat([past, mine & (place[None] <= place[:, None])], dim=1)
     lowest = torch.finfo(dtype).min
     return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, lowest)[None, None]

@@ -76,10 +76,10 @@ def plan_pass(parts: Sequence[Part], slots: KVSlots, all_positions: bool) -> Pas
     """Makes room in the caches and lays out the rows; nothing counts as read before the pass went well."""
     for part in parts:
         part.cache.reserve(len(part.ids))
-    seated = [k for k, p in enumerate(parts) if len(p.ids) == 1 and p.cache.slot is not None]
-    seated = seated if len(seated) > 1 else []  # one alone is faster alone
-    order = seated + [k for k in range(len(parts)) if k not in seated]
-    alone = [parts[k] for k in order[len(seated) :]]
+    in_slots = [k for k, p in enumerate(parts) if len(p.ids) == 1 and p.cache.slot is not None]
+    in_slots = in_slots if len(in_slots) > 1 else []  # one alone is faster alone
+    order = in_slots + [k for k in range(len(parts)) if k not in in_slots]
+    alone = [parts[k] for k in order[len(in_slots) :]]
     ends, start = {}, 0
     for k in order:
         start += len(parts[k].ids)
@@ -90,8 +90,8 @@ def plan_pass(parts: Sequence[Part], slots: KVSlots, all_positions: bool) -> Pas
         for row in range(ends[k] - (len(part.ids) if all_positions else 1), ends[k])
     ]
     device = slots.kv.device
-    slot_ids = torch.tensor([parts[k].cache.slot for k in seated], dtype=torch.long)
-    lengths = torch.tensor([parts[k].cache.length for k in seated], dtype=torch.long)
+    slot_ids = torch.tensor([parts[k].cache.slot for k in in_slots], dtype=torch.long)
+    lengths = torch.tensor([parts[k].cache.length for k in in_slots], dtype=torch.long)
     inputs = PassInputs(
         slots.kv,
         slot_ids.to(device),
@@ -107,8 +107,8 @@ def plan_pass(parts: Sequence[Part], slots: KVSlots, all_positions: bool) -> Pas
     types = None
     if any(part.token_types for part in ordered):
         types = [kind for part in ordered for kind in part.token_types or []]
-    places = [part.cache.length + n for part in ordered for n in range(len(part.ids))]
-    return PassPlan([i for part in ordered for i in part.ids], types, places, wanted, inputs)
+    positions = [part.cache.length + n for part in ordered for n in range(len(part.ids))]
+    return PassPlan([i for part in ordered for i in part.ids], types, positions, wanted, inputs)
 
 
 def plan_branches(
@@ -130,7 +130,7 @@ def plan_branches(
     for number, (start, end) in enumerate(hidden):
         mask[owner == number, start:end] = False
     empty = torch.empty(0, dtype=torch.long)
-    device, until = slots.kv.device, cache.length + len(ids)
+    device, kv_len = slots.kv.device, cache.length + len(ids)
     inputs = PassInputs(
         slots.kv,
         empty.to(device),
@@ -138,13 +138,13 @@ def plan_branches(
         slot_bias(empty, empty, slots.kv.dtype).to(device),
         [cache.kv],
         [len(ids)],
-        [until],
+        [kv_len],
         [mask.to(device)],
         prefers_groups(slots.kv),
     )
-    places = [cache.length + k for branch in branches for k in range(len(branch))]
+    positions = [cache.length + k for branch in branches for k in range(len(branch))]
     types = None if token_type is None else [token_type] * len(ids)
-    return PassPlan(ids, types, places, list(range(len(ids))), inputs)
+    return PassPlan(ids, types, positions, list(range(len(ids))), inputs)
 
 
 def slot_bias(slots: Tensor, kv_lens: Tensor, dtype: torch.dtype) -> Tensor:

@@ -31,7 +31,7 @@ class PrefixCache:
         """(a cache of the first n ids, n), with n below len(ids) so that there is something left to compute."""
         with self._lock:
             self._file_returned()
-            lengths = [common_length(known, ids) for known, _ in self._entries]
+            lengths = [common_length(cached, ids) for cached, _ in self._entries]
             best = max(range(len(lengths)), key=lengths.__getitem__, default=None)
             if best is None or lengths[best] < WORTH:
                 return empty(), 0

@@ -86,8 +86,8 @@ class SerialModel:
         if "use_cache" in self.takes:
             inputs["use_cache"] = self.at_a_time > 0
         out = self.module(**inputs)
-        kept = [(name, getattr(out, name, None)) for name in STATES if name in self.takes]
-        state = next((found for found in kept if found[1] is not None), None)
+        states = [(name, getattr(out, name, None)) for name in STATES if name in self.takes]
+        state = next((found for found in states if found[1] is not None), None)
         return out.logits[0, -1].float().cpu(), state
 
 

@@ -68,12 +68,12 @@ def sentence_losses(
         return []
     ids = reply_ids(local.layout, reply)
     prompt = build_prompt(local.layout, persona, turns, local.context_length - len(ids))
-    kept = turns[prompt.dropped :]
+    fitting = turns[prompt.dropped :]
     said, asked = words(reply), words(turns[-1])
     of_interest = [(len(w & said), len(w & asked)) for w in map(words, persona.sentences)]
     order = sorted(range(len(of_interest)), key=of_interest.__getitem__, reverse=True)
     looked_at = order[: AT_ONCE if local.backend.is_shared else IN_TURN]
-    hidden = [span(local.layout, persona, number, kept) for number in looked_at]
+    hidden = [span(local.layout, persona, number, fitting) for number in looked_at]
     whole, *others = local.backend.score_hiding(prompt, ids, hidden)
     losses = [0.0] * len(persona.sentences)
     for number, other in zip(looked_at, others, strict=True):
@@ -91,7 +91,7 @@ def span(layout: Layout, persona: Persona, number: int, turns: Sequence[str]) ->
     sentences = persona.sentences
     without = persona._replace(sentences=sentences[:number] + sentences[number + 1 :])
     ids, fewer = (
-        [i for part in layout.segments(p, turns, open_reply=True) for i in part.ids]
+        [i for part in layout.segments(p, turns, add_generation_prompt=True) for i in part.ids]
         for p in (persona, without)
     )
     start = next((k for k, (a, b) in enumerate(zip(ids, fewer, strict=False)) if a != b), 0)

@@ -106,8 +106,8 @@ class LocalModel:
         stop: threading.Event | None = None,
     ) -> Reply:
         settings, stop = settings or Settings(), stop or threading.Event()
-        room = self.context_length - settings.max_tokens
-        prompt = build_prompt(self.layout, persona, turns, room)
+        max_prompt_tokens = self.context_length - settings.max_tokens
+        prompt = build_prompt(self.layout, persona, turns, max_prompt_tokens)
         # the persona's earlier replies, each with its end token
         history = [
             i for turn in turns[1::2] for i in [*self.layout.encode(f" {turn}"), self.layout.end_id]
@@ -159,8 +159,10 @@ class LocalModel:
 
     def score(self, persona: Persona, turns: Sequence[str], replies: Sequence[str]) -> list[float]:
         candidates = [reply_ids(self.layout, text) for text in replies]
-        room = self.context_length - max(map(len, candidates), default=0)
-        return self.backend.score(build_prompt(self.layout, persona, turns, room), candidates)
+        max_prompt_tokens = self.context_length - max(map(len, candidates), default=0)
+        return self.backend.score(
+            build_prompt(self.layout, persona, turns, max_prompt_tokens), candidates
+        )
 
     def gains(self, prompt: Prompt, replies: Sequence[str]) -> list[float]:
         """By how much the prompt makes each reply likelier than it is anyhow, in nats."""
@@ -172,12 +174,12 @@ class LocalModel:
     def context_usage(
         self, persona: Persona, turns: Sequence[str], settings: Settings | None = None
     ) -> tuple[int, int]:
-        room = self.context_length - (settings or Settings()).max_tokens
-        kept = turns[first_that_may_fit(self.layout, turns, room) :]
-        if len(kept) < len(turns):
-            return room, room
-        parts = self.layout.segments(persona, kept, open_reply=False)
-        return sum(len(part.ids) for part in parts), room
+        max_prompt_tokens = self.context_length - (settings or Settings()).max_tokens
+        fitting = turns[first_that_may_fit(self.layout, turns, max_prompt_tokens) :]
+        if len(fitting) < len(turns):
+            return max_prompt_tokens, max_prompt_tokens
+        parts = self.layout.segments(persona, fitting, add_generation_prompt=False)
+        return sum(len(part.ids) for part in parts), max_prompt_tokens
 
     def tidy(self) -> None:
         self.backend.tidy()

@@ -62,15 +62,15 @@ def test_health_tells_loading_and_closing(url, monkeypatch):
         503,
         {"status": "loading"},
     )
-    monkeypatch.setattr(middleware, "closing", threading.Event())
-    middleware.closing.set()
+    monkeypatch.setattr(middleware, "draining", threading.Event())
+    middleware.draining.set()
     assert httpx.get(url + "healthz").json() == {"status": "closing"}
 
 
 def test_while_closing_new_work_is_refused(url, monkeypatch):
     visitor = Visitor(url)
-    monkeypatch.setattr(middleware, "closing", threading.Event())
-    middleware.closing.set()
+    monkeypatch.setattr(middleware, "draining", threading.Event())
+    middleware.draining.set()
     answer = visitor.join("send", "hi!", PERSONA, None)
     assert answer.status_code == 503 and "restarting" in answer.text
 

@@ -63,9 +63,11 @@ def test_where_passes_are_shared_nobody_waits(
 
 def test_the_memory_meter_leaves_room_for_the_longest_reply(plain, environmentalist, monkeypatch):
     chat, asked = Conversation(environmentalist), []
-    real = backend.room
-    monkeypatch.setattr(backend, "room", lambda *values: asked.append(real(*values)) or (0, 0))
+    real = backend.context_usage
+    monkeypatch.setattr(
+        backend, "context_usage", lambda *values: asked.append(real(*values)) or (0, 0)
+    )
     shown(chat)
     chat.settings = Settings(max_tokens=200)
     shown(chat)
-    assert [room for _, room in asked] == [512 - 60, 512 - 200]
+    assert [limit for _, limit in asked] == [512 - 60, 512 - 200]

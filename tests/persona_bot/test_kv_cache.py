@@ -39,7 +39,7 @@ def read(llama: FastLlama, prompt: list[int], seated: bool = True):
 
 def test_side_by_side_is_what_each_gets_alone(llama):
     alone = torch.cat([answer(llama, [read(llama, prompt, seated=False)]) for prompt in PROMPTS])
-    # one has no seat
+    # one has no slot
     together = answer(
         llama, [read(llama, prompt, seated=number != 3) for number, prompt in enumerate(PROMPTS)]
     )

@@ -86,7 +86,7 @@ def test_convai_ids_types_and_labels_are_stocks(
     stock_tokenizer, persona, history, candidate, is_gold, case
 ):
     layout = find_layout(stock_tokenizer)
-    parts = layout.segments(persona, [*history[-5:], candidate], open_reply=False)
+    parts = layout.segments(persona, [*history[-5:], candidate], add_generation_prompt=False)
     assert joined(parts) + [layout.end_id] == case["input_ids"]
     assert layout.token_types(parts) + [layout.speaker1] == case["token_type_ids"]
     assert case["mc_token_ids"] == len(joined(parts))
@@ -155,7 +155,7 @@ def test_chat_ids_are_the_templates(layout, environmentalist, first, count):
 
 @pytest.mark.parametrize("layout", ["chat_tokenizer", "smollm2_tokenizer"], indirect=True)
 def test_chat_closed_conversation_is_the_templates(layout, environmentalist):
-    parts = layout.segments(environmentalist, TURNS[:4], open_reply=False)
+    parts = layout.segments(environmentalist, TURNS[:4], add_generation_prompt=False)
     assert (
         joined(parts)
         == layout.tokenizer.apply_chat_template(messages_of(environmentalist, TURNS[:4]))[
@@ -211,7 +211,9 @@ def test_without_a_system_turn_the_persona_opens_the_partners_first(
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_a_training_example_begins_with_the_chats_prompt(layout, environmentalist, count):
     prompt = build_prompt(layout, environmentalist, TURNS[:count], 10_000)
-    whole = layout.segments(environmentalist, [*TURNS[:count], "because of you."], open_reply=False)
+    whole = layout.segments(
+        environmentalist, [*TURNS[:count], "because of you."], add_generation_prompt=False
+    )
     assert joined(whole)[: len(prompt.ids)] == prompt.ids
     assert joined(whole)[len(prompt.ids) :][
         : len(layout.encode("because of you."))
@@ -229,7 +231,7 @@ def test_the_oldest_pairs_go_when_the_room_is_short_and_the_persona_stays(layout
     last = build_prompt(layout, environmentalist, TURNS[4:], 10_000)
     for room in range(len(last.ids), len(shorter.ids)):
         assert build_prompt(layout, environmentalist, TURNS, room) == last._replace(dropped=4)
-    persona_ids = joined(layout.segments(environmentalist, TURNS, open_reply=True)[:2])[
+    persona_ids = joined(layout.segments(environmentalist, TURNS, add_generation_prompt=True)[:2])[
         : len(layout.encode("i hate cars."))
     ]
     assert whole.ids[: len(persona_ids)] == last.ids[: len(persona_ids)] == persona_ids

@@ -392,7 +392,7 @@ def test_a_server_that_is_down_at_start_is_found_later(peer, monkeypatch, no_pau
         200,
         "tiny/baker",
     )
-    assert backend.room(BAKER, ["hi"]) == (0, 0)
+    assert backend.context_usage(BAKER, ["hi"]) == (0, 0)
 
 
 def test_nobody_listens(no_pauses):

@@ -254,10 +254,10 @@ def test_the_oldest_turns_make_room(chat, environmentalist):
     settings = Settings(seed=0)
     reply = chat.reply(environmentalist, turns, settings)
     list(reply)
-    used, room = chat.context_usage(environmentalist, turns, settings)
-    assert used == room == 512 - settings.max_tokens
+    used, limit = chat.context_usage(environmentalist, turns, settings)
+    assert used == limit == 512 - settings.max_tokens
     assert reply.dropped_turns > 0 and reply.dropped_turns % 2 == 0
-    assert reply.prompt_tokens <= room
+    assert reply.prompt_tokens <= limit
 
 
 @pytest.mark.parametrize("name", sorted(field.name for field in fields(Settings)))

@@ -7,10 +7,10 @@ import pytest
 
 from persona_bot.errors import UserError
 from train.run.checkpoints import (
-    is_good,
+    is_valid,
     keep_newest,
-    mend,
-    newest_good,
+    latest_valid,
+    repair,
     write_files_atomically,
     write_folder_atomically,
 )
@@ -34,7 +34,7 @@ def test_a_folder_is_written_with_its_hashes_and_replaced_whole(tmp_path):
             "a.txt",
             "inner/b.txt",
         ]
-        assert is_good(target)
+        assert is_valid(target)
         assert [path.name for path in target.parent.iterdir()] == ["checkpoint-1"]
 
 
@@ -52,7 +52,7 @@ def test_a_failing_write_leaves_the_old_folder_and_no_rest(tmp_path):
         str(caught.value)
         == f"{target} cannot be written (No space left on device); earlier ones are intact: free space, then --resume."
     )
-    assert is_good(target) and (target / "a.txt").read_text() == "old"
+    assert is_valid(target) and (target / "a.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
 
 
@@ -70,7 +70,7 @@ def test_errors_for_the_user_pass_unchanged(tmp_path):
 def test_a_damaged_folder_is_not_good(tmp_path, damage):
     for step in (9, 10):
         write_folder_atomically(tmp_path / f"checkpoint-{step}", writer("text"))
-    assert newest_good(tmp_path) == tmp_path / "checkpoint-10", "by number, not by letter"
+    assert latest_valid(tmp_path) == tmp_path / "checkpoint-10", "by number, not by letter"
     folder = tmp_path / "checkpoint-10"
     {
         "change": lambda: (folder / "a.txt").write_text("texd"),
@@ -80,9 +80,9 @@ def test_a_damaged_folder_is_not_good(tmp_path, damage):
         "empty manifest": lambda: (folder / "manifest.json").write_text("{}"),
         "wrong manifest": lambda: (folder / "manifest.json").write_text("[1]"),
     }[damage]()
-    assert not is_good(folder)
-    assert newest_good(tmp_path) == tmp_path / "checkpoint-9"
-    assert newest_good(tmp_path, "resume-*") is None
+    assert not is_valid(folder)
+    assert latest_valid(tmp_path) == tmp_path / "checkpoint-9"
+    assert latest_valid(tmp_path, "resume-*") is None
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -95,10 +95,10 @@ def test_only_the_newest_are_kept(tmp_path):
 def test_a_swap_that_was_killed_between_its_renames_is_mended(tmp_path):
     write_folder_atomically(tmp_path / "best_model", writer("old"))
     (tmp_path / "best_model").rename(tmp_path / ".best_model.old")
-    mend(tmp_path)
-    assert is_good(tmp_path / "best_model")
+    repair(tmp_path)
+    assert is_valid(tmp_path / "best_model")
     write_folder_atomically(tmp_path / ".best_model.old", writer("older"))
-    mend(tmp_path)
+    repair(tmp_path)
     assert (tmp_path / "best_model" / "a.txt").read_text() == "old", "what is there is newer"
 
 

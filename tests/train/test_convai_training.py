@@ -15,7 +15,7 @@ from persona_bot.errors import UserError  # noqa: E402
 from train.data.dialogues import read_dialogues  # noqa: E402
 from train.recipes import convai_trainer  # noqa: E402
 from train.recipes.convai import ConvAIModel, train_convai  # noqa: E402
-from train.run.checkpoints import is_good  # noqa: E402
+from train.run.checkpoints import is_valid  # noqa: E402
 
 # 4 epochs of 4 steps
 ARGS = {
@@ -78,7 +78,7 @@ def test_a_run_leaves_a_checkpoint_and_nothing_else(base, data, tmp_path):
         assert {path.name for path in (tmp_path / "out" / name).iterdir()} == files | {
             "manifest.json"
         }
-        assert is_good(tmp_path / "out" / name)
+        assert is_valid(tmp_path / "out" / name)
         load_checkpoint(str(tmp_path / "out" / name), "cpu", double_heads=True)
     assert [line["step"] for line in watch.steps] == list(range(1, 17))
     for line in watch.steps:

@@ -341,7 +341,9 @@ def test_as_written_keeps_the_blanks_of_the_file(chat):
     report = evaluate(
         chat, [dialogue_of("i sing .", turns=turns)], EvalConfig(groups=["nats"], as_written=True)
     )
-    parts = chat.layout.segments(Persona("", ("i sing .",)), ["how are you?"], open_reply=True)
+    parts = chat.layout.segments(
+        Persona("", ("i sing .",)), ["how are you?"], add_generation_prompt=True
+    )
     head, tail = [
         [chat.layout.encode(text), chat.layout.encode(raw)]
         for text, raw in (("how are you?", turns[0]), ("fine!", turns[1]))

@@ -91,7 +91,7 @@ def test_llama_cpp_itself_says_the_same(exported, chat_folder):
     for who, text, line in zip(personas, asked, lines, strict=True):
         ids, said = json.loads(line)
         if "<|" not in text:  # llama.cpp takes it for the control token; the page never does
-            parts = layout.segments(who, [text], open_reply=True)
+            parts = layout.segments(who, [text], add_generation_prompt=True)
             assert ids == [i for part in parts for i in part.ids]
         with torch.no_grad():
             ours = model.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)

@@ -19,7 +19,7 @@ from tests.sft_tiny import PERSONA, digest, examples_of, gpt2, plain_nats, setti
 from train.data.examples import conversation_example
 from train.recipes import sft
 from train.recipes.sft import smaller, train_sft
-from train.run.checkpoints import newest_good
+from train.run.checkpoints import latest_valid
 from train.run.log import read_log
 
 
@@ -175,7 +175,7 @@ def test_numbers_that_are_none_stop_training_and_keep_the_last_good_checkpoint(
         f"{what} is no longer a finite number at step 4, so training stopped; the last good checkpoint is kept; "
         "train anew with a lower --learning-rate."
     )
-    assert newest_good(tmp_path).name == "checkpoint-2"
+    assert latest_valid(tmp_path).name == "checkpoint-2"
     assert not [*tmp_path.glob(".*")]
 
 
@@ -207,7 +207,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_resuming_works(
     out = tmp_path / "out"
     at_step(2, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     trainer, _ = train_sft(copy.deepcopy(chat_model), examples, examples, out, wanted)
-    assert trainer.stopped_by == signal.SIGTERM and newest_good(out).name == "checkpoint-2"
+    assert trainer.stopped_by == signal.SIGTERM and latest_valid(out).name == "checkpoint-2"
     at_step(0, None)
     sizes = sorted({file.stat().st_size for file in out.rglob("*") if file.is_file()})
     assert len(sizes) > 8
@@ -221,7 +221,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_resuming_works(
             told.value
         )
         assert {file: file.read_bytes() for file in (out / "checkpoint-2").rglob("*")} == before
-        assert newest_good(out).name == "checkpoint-2"
+        assert latest_valid(out).name == "checkpoint-2"
         assert not [*out.glob(".checkpoint*"), *out.glob(".best*")], "room for whoever frees some"
     model = copy.deepcopy(chat_model)
     train_sft(model, examples, examples, out, wanted, resume=True)

@@ -22,7 +22,7 @@ from tests.sft_tiny import RUN, STEPS, digest, examples_of, gpt2, settings, trai
 from train import finetune
 from train.recipes import sft
 from train.recipes.sft import add_lora, train_sft
-from train.run.checkpoints import newest_good
+from train.run.checkpoints import latest_valid
 from train.run.log import StopSignals, read_log
 
 EXAMPLE = Path(__file__).parents[2] / "train" / "example_dialogues.json"
@@ -97,7 +97,7 @@ def test_a_signal_saves_and_the_rest_ends_in_the_same_bytes(
     at_step(7, lambda: os.kill(os.getpid(), number))
     trainer, _ = train_sft(stopped, examples, [], tmp_path / "out", wanted)
     assert trainer.stopped_by == number and trainer.state.global_step == 7 < steps
-    assert newest_good(tmp_path / "out").name == "checkpoint-7"
+    assert latest_valid(tmp_path / "out").name == "checkpoint-7"
     assert signal.getsignal(number) is before
     at_step(0, None)
     trainer, _ = train_sft(resumed, examples, [], tmp_path / "out", wanted, resume=True)
@@ -131,10 +131,10 @@ def test_a_damaged_checkpoint_is_passed_over(job, whole, tmp_path):
             (newest / "optimizer.pt").write_bytes(content)
         else:
             (newest / {"file": "scheduler.pt", "manifest": "manifest.json"}[damage]).unlink()
-        assert newest_good(out).name == "checkpoint-9"
+        assert latest_valid(out).name == "checkpoint-9"
         job(out)
         assert (out / "model.safetensors").read_bytes() == whole
-        assert newest_good(out).name == "checkpoint-12"
+        assert latest_valid(out).name == "checkpoint-12"
 
 
 def test_a_finished_run_resumes_to_itself(job, whole, tmp_path):
@@ -201,19 +201,19 @@ def test_early_stopping_remembers_over_a_resume(convai_tokenizer, tmp_path):
         (tmp_path / "best" / "weights.safetensors").read_bytes(),
     )
     assert ended_at < trainer.state.max_steps
-    saved = json.loads((newest_good(tmp_path) / "trainer_state.json").read_text())[
+    saved = json.loads((latest_valid(tmp_path) / "trainer_state.json").read_text())[
         "stateful_callbacks"
     ]["KeepBest"]["attributes"]
     losses = [line["eval_loss"] for line in read_log(tmp_path) if "eval_loss" in line]
     assert saved == {"best": min(losses), "waited": 2}
-    shutil.rmtree(newest_good(tmp_path))
+    shutil.rmtree(latest_valid(tmp_path))
     for _ in range(2):  # from the checkpoint before, then from the last
         resumed = gpt2(convai_tokenizer)
         trainer, _ = train_sft(resumed, examples, examples[:1], tmp_path, wanted, resume=True)
         assert digest(resumed) == digest(plain)
         assert trainer.state.global_step in (ended_at, ended_at + 1)
         assert (tmp_path / "best" / "weights.safetensors").read_bytes() == best
-    assert newest_good(tmp_path).name == f"checkpoint-{ended_at}"
+    assert latest_valid(tmp_path).name == f"checkpoint-{ended_at}"
 
 
 def test_signals_outside_the_main_thread_are_left_alone():

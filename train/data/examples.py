@@ -47,7 +47,7 @@ def conversation_example(
 
     It begins with exactly the ids that the chat would send for the same turns.
     """
-    parts = layout.segments(persona, turns, open_reply=False)
+    parts = layout.segments(persona, turns, add_generation_prompt=False)
     # stands for a partner who says nothing, so nobody learns to say it
     silence = layout.encode(SILENCE)
     ids: list[int] = []

@@ -227,7 +227,7 @@ def rendered_example(checkpoint: Checkpoint, persona: Persona) -> str:
     """One prompt of the checkpoint's layout as text, control tokens shown, up to where the reply begins."""
     turns = ["hello!", "hi, how are you?", "where do you work?"]
     parts = checkpoint.layout.segments(
-        persona._replace(sentences=persona.sentences[:3]), turns, open_reply=True
+        persona._replace(sentences=persona.sentences[:3]), turns, add_generation_prompt=True
     )
     text: Any = checkpoint.tokenizer.decode(
         [i for part in parts for i in part.ids], clean_up_tokenization_spaces=False

@@ -41,9 +41,10 @@ def convai_scores(
     for dialogue in progress(dialogues):
         for history, candidates in dialogue.utterances:
             replies = [[*layout.encode(text), layout.end_id] for text in candidates]
-            room = checkpoint.max_positions - max(map(len, replies))
+            max_prompt_tokens = checkpoint.max_positions - max(map(len, replies))
             scores = scorer.score(
-                build_prompt(layout, Persona("", dialogue.personality), history, room), replies
+                build_prompt(layout, Persona("", dialogue.personality), history, max_prompt_tokens),
+                replies,
             )
             head = scores.head or []  # it is there: see above
             chosen = head.index(max(head))

@@ -62,8 +62,10 @@ def candidate_hits(
         others = [values for other, values in behind.items() if other != number] or [nothing]
         for history, texts in dialogue.utterances:
             replies = [ids[text] for text in texts]
-            room = checkpoint.max_positions - max(map(len, replies))
-            prompt = build_prompt(layout, Persona("", dialogue.personality), history, room)
+            max_prompt_tokens = checkpoint.max_positions - max(map(len, replies))
+            prompt = build_prompt(
+                layout, Persona("", dialogue.personality), history, max_prompt_tokens
+            )
             if heads:
                 values, head = heads.score(prompt, replies)
             else:

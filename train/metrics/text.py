@@ -1,4 +1,4 @@
-"""Scores of replies as plain functions of text; what a model has to compute first is in likelihood.py and talk.py.
+"""Scores of replies as plain functions of text; what a model has to compute first is in likelihood.py and generation_eval.py.
 
 Run: `python -m train.evaluate --model M --data FILE` computes all of them.
 
@@ -53,7 +53,7 @@ def likelihood_scores(nats: Sequence[float], golds: Sequence[str]) -> dict[str, 
 
 
 def is_hit(scores: Sequence[float], candidates: Sequence[str]) -> bool:
-    """Whether the last candidate, the gold one, beats all others. A tie is lost, but a copy of the gold is no rival."""
+    """Whether the last candidate, the gold one, beats all others. A tie is lost, but a copy of the gold is no negative."""
     return all(
         scores[-1] > score
         for score, text in zip(scores[:-1], candidates[:-1], strict=True)

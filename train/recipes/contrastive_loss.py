@@ -33,12 +33,12 @@ UNCONDITIONAL_WEIGHT = 0.05
 
 
 class RankedExample(NamedTuple):
-    """A conversation, where its replies start, for each of them the gold reply and its negatives, and the prompt of nothing."""
+    """A conversation, where its replies start, for each of them the gold reply and its negatives, and the unconditional prompt."""
 
     example: Example
     starts: list[int]
     candidate_sets: list[list[list[int]]]  # ids with their end token, the gold reply first
-    nothing: list[int]
+    unconditional: list[int]  # ids of the prompt of nobody
 
     @property
     def ids(self) -> list[int]:
@@ -52,7 +52,7 @@ class RankedExample(NamedTuple):
         return (
             self.example.ids
             + negatives
-            + self.nothing
+            + self.unconditional
             + [i for reply in self.distinct for i in reply[:-1]]
         )
 
@@ -94,12 +94,12 @@ def replies_of(example: Example) -> tuple[list[int], list[list[int]]]:
 
 def add_negatives(
     examples: Sequence[Example],
-    nothing: list[int],
+    unconditional: list[int],
     count: int,
     seed: int,
     wrong: Mapping[tuple[int, ...], Sequence[Sequence[int]]] | None = None,
 ) -> list[RankedExample]:
-    """Each example with `count` negatives against each of its replies; `nothing`: ids of the prompt of nobody.
+    """Each example with `count` negatives against each of its replies; `unconditional`: ids of the prompt of nobody.
 
     Negatives are the `wrong` candidates that the file gives a reply (train/data/examples.py: wrong_replies), then replies of
     other examples.
@@ -124,7 +124,7 @@ def add_negatives(
             given = list((wrong or {}).get(tuple(reply), ()))[:count]
             drawn = draw.sample(others, count - len(given))
             candidate_sets.append([reply, *map(list, [*given, *drawn])])
-        ranked.append(RankedExample(example, starts, candidate_sets, nothing))
+        ranked.append(RankedExample(example, starts, candidate_sets, unconditional))
     return ranked
 
 
@@ -171,7 +171,7 @@ def collate_ranked(rows: Sequence[Sequence[RankedExample]]) -> dict[str, torch.T
             in_context.append(
                 [gold, *(row.branch(start + at - 1, negative) for negative in candidates[1:])]
             )
-        end = row.trunk(ranked.nothing) + len(ranked.nothing) - 1
+        end = row.trunk(ranked.unconditional) + len(ranked.unconditional) - 1
         alone = {reply: row.branch(end, reply) for reply in ranked.distinct}
         unconditional += [
             [alone[tuple(reply)] for reply in candidates] for candidates in ranked.candidate_sets

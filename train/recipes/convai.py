@@ -46,7 +46,7 @@ from train.recipes.convai_settings import (
     check_target,
     tell_without_effect,
 )
-from train.run.checkpoints import newest_good, write_files_atomically
+from train.run.checkpoints import latest_valid, write_files_atomically
 from train.run.log import Progress
 
 
@@ -195,7 +195,7 @@ def train_convai(
     `evaluate_during_training` is set, or with early stopping. Raises UserError.
     """
     check_args(args or {})
-    source = (newest_good(Path(out), "resume-*") if resume else None) or model_name
+    source = (latest_valid(Path(out), "resume-*") if resume else None) or model_name
     model = ConvAIModel(model_type_of(source), str(source), args, use_cuda)
     return model.fit(
         train, valid if model.args.evaluate_during_training else None, out, callbacks, resume

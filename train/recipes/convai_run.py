@@ -15,7 +15,7 @@ from train.recipes.convai_optimizer import half_precision
 from train.recipes.convai_settings import ConvAIArgs
 from train.recipes.convai_trainer import ConvaiTrainer, autocast
 from train.recipes.trainer import Cost, fewer, price, train_within_memory
-from train.run.checkpoints import keep_newest, mend, newest_good, write_files_atomically
+from train.run.checkpoints import keep_newest, latest_valid, repair, write_files_atomically
 
 
 class Trained(NamedTuple):
@@ -50,10 +50,10 @@ def train_double_heads(
     Raises UserError when the loss or a weight is no number, when the disk is full, or when not one example fits in memory.
     """
     out.mkdir(parents=True, exist_ok=True)
-    mend(out)
+    repair(out)
     if not resume:
         keep_newest(out, "resume-*", 0)  # an earlier run's
-    elif newest_good(out, "resume-*"):
+    elif latest_valid(out, "resume-*"):
         pass
     elif (out / "model.safetensors").exists() and not [*out.glob("resume-*")]:
         print(f"The training in {out} is finished; there is nothing to resume.", file=sys.stderr)
@@ -106,7 +106,7 @@ def count_steps(examples: int, settings: ConvAIArgs) -> int:
 def convai_arguments(
     settings: ConvAIArgs, out: Path, passes: Passes, device: torch.device, report_to: str = "none"
 ) -> TrainingArguments:
-    """Times (convai_trainer.py) says when to validate and to save."""
+    """Times (convai_times.py) says when to validate and to save."""
     arguments = TrainingArguments(
         output_dir=str(out),
         num_train_epochs=settings.num_train_epochs,

@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from persona_bot.errors import UserError
@@ -62,19 +62,19 @@ def train_with_sft(
     base = base_name(options.model or BASE_MODEL)
     done = steps_done(options) if options.resume else 0
     model, tokenizer, layout, settings = load_base(options.model or BASE_MODEL, settings)
-    room = min(
+    max_length = min(
         settings.row_length, getattr(model.config, "max_position_embeddings", settings.row_length)
     )
     spoken = dialogue_examples(
-        layout, train, room, settings.both_sides, random.Random(settings.seed)
+        layout, train, max_length, settings.both_sides, random.Random(settings.seed)
     )
-    checks = dialogue_examples(layout, valid[:CHECKED], room)
+    checks = dialogue_examples(layout, valid[:CHECKED], max_length)
     examples: Sequence[AnyExample] = spoken
     if spoken and settings.negatives:
         examples = with_negatives(layout, spoken, train, settings)
     if not examples:
         raise UserError(
-            f"Not one exchange fits into {room} tokens with its persona; raise --row-length, or shorten the personas."
+            f"Not one exchange fits into {max_length} tokens with its persona; raise --row-length, or shorten the personas."
         )
     rows = pack(examples, settings.row_length)
     tokens, learnt = sum(len(e.ids) for e in examples), sum(e.supervised for e in examples)
@@ -107,9 +107,9 @@ def train_with_sft(
 
 def steps_done(options: argparse.Namespace) -> int:
     """The step of the checkpoint that --resume goes on from. Raises UserError where training has ended."""
-    from train.run.checkpoints import newest_good
+    from train.run.checkpoints import latest_valid
 
-    folder = newest_good(options.out)
+    folder = latest_valid(options.out)
     if folder is None and (options.out / "training.json").exists():
         raise UserError(
             f"{options.out} holds a finished training; go on from it with --model {options.out} and another --out, "
@@ -144,9 +144,9 @@ def with_negatives(
         raise UserError(
             "--negatives needs a base with a chat template; recipe convai has a ranking head for the same end."
         )
-    nothing = unconditional_prompt(layout, settings.row_length).ids
+    unconditional = unconditional_prompt(layout, settings.row_length).ids
     wrong = wrong_replies(layout, dialogues, settings.negatives)
-    return add_negatives(examples, nothing, settings.negatives, settings.seed, wrong)
+    return add_negatives(examples, unconditional, settings.negatives, settings.seed, wrong)
 
 
 def train_with_convai(
@@ -156,7 +156,7 @@ def train_with_convai(
     from train.recipes.convai import ConvAIModel, model_type_of
     from train.recipes.convai_run import count_steps, estimate
     from train.recipes.sft_settings import check_tracker
-    from train.run.checkpoints import is_good, newest_good, write_files_atomically
+    from train.run.checkpoints import is_valid, latest_valid, write_files_atomically
     from train.run.log import Interrupted, Progress, StopOnSignal, StopSignals
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -167,7 +167,7 @@ def train_with_convai(
     check_tracker(report_to)
     settings = {**CONVAI_DEFAULTS, **read_settings(options.set)}
     base = options.model or "gpt2"
-    source = newest_good(options.out, "resume-*") if options.resume else None
+    source = latest_valid(options.out, "resume-*") if options.resume else None
     begun = int(source.name.rpartition("-")[2]) if source else 0
     name = str(source or base)
     model = ConvAIModel(model_type_of(name), name, {**settings, "overwrite_output_dir": True})
@@ -192,8 +192,8 @@ def train_with_convai(
         )
     if not done.finished:
         raise Interrupted(options.out, signals.number)
-    if is_good(best):
-        write_files_atomically(options.out, lambda folder: copy_files(best, folder))
+    if is_valid(best):
+        write_files_atomically(options.out, partial(shutil.copytree, best, dirs_exist_ok=True))
     return {"base_model": base, "layout": "convai", "settings": settings, "steps": done.step}
 
 
@@ -246,8 +246,3 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5_400 else f"{seconds / 3_600:.1f} hours"
-
-
-def copy_files(source: Path, target: Path) -> None:
-    for file in source.iterdir():
-        shutil.copy2(file, target / file.name)

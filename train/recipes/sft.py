@@ -36,7 +36,7 @@ from train.recipes.packed_trainer import (
 from train.recipes.sft_settings import SftSettings
 from train.recipes.trainer import Cost, fewer, price, train_within_memory
 from train.run.best import KeepBest
-from train.run.checkpoints import mend, remove_checkpoints
+from train.run.checkpoints import remove_checkpoints, repair
 from train.run.log import LOG_FILE, Progress, StopOnSignal, StopSignals
 
 # on resume; rows a step may not
@@ -95,7 +95,7 @@ def train_sft(
     Raises UserError when the loss or a weight is no number, when the disk is full, or when even one row does not fit in memory.
     """
     with training_arguments(settings, out, bool(valid)).main_process_first(local=False):
-        mend(out)
+        repair(out)
         if not resume:
             forget(out)
     set_up_attention(model, train, settings, training_arguments(settings, out, False).device)

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer
 from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
 from train.recipes.sft_settings import RENAMED
-from train.run.checkpoints import keep_newest, newest_good, write_folder_atomically
+from train.run.checkpoints import keep_newest, latest_valid, write_folder_atomically
 from train.run.speed import matmul_rate, step_flops
 
 Settings = TypeVar("Settings")
@@ -139,7 +139,7 @@ def train_within_memory(
 
 def find_checkpoint(trainer: WholeTrainer) -> str | None:
     """The newest whole checkpoint; raises UserError when its run had other settings or data, and would not be continued."""
-    folder = newest_good(trainer.out, f"{trainer.prefix}-*")
+    folder = latest_valid(trainer.out, f"{trainer.prefix}-*")
     if folder is None:
         return None
     file = folder / IDENTITY

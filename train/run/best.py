@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from train.run.checkpoints import is_good, write_folder_atomically
+from train.run.checkpoints import is_valid, write_folder_atomically
 
 BEST = "best"
 
@@ -89,7 +89,7 @@ class KeepBest(TrainerCallback, ExportableState):
     @staticmethod
     def restore(model: torch.nn.Module, out: Path) -> None:
         """Puts the best weights into the model, where validation kept some."""
-        if is_good(out / BEST):
+        if is_valid(out / BEST):
             with torch.no_grad():
                 for name, tensor in load_file(out / BEST / "weights.safetensors").items():
                     model.get_parameter(name).copy_(tensor)

@@ -17,7 +17,7 @@ from persona_bot.errors import UserError
 MANIFEST = "manifest.json"
 
 
-def write_folder_atomically(target: Path, write: Callable[[Path], None]) -> None:
+def write_folder_atomically(target: Path, write: Callable[[Path], object]) -> None:
     """Calls `write(folder)` for a temporary sibling of `target` and renames it. Raises UserError when the disk refuses."""
     new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
     try:
@@ -43,7 +43,7 @@ def write_folder_atomically(target: Path, write: Callable[[Path], None]) -> None
         ) from error
 
 
-def write_files_atomically(target: Path, write: Callable[[Path], None]) -> None:
+def write_files_atomically(target: Path, write: Callable[[Path], object]) -> None:
     """The same for files in a folder that keeps other things too: each file is swapped whole, the layout marker last.
 
     The marker holds the sha256 of the weights, so a mixture of two saves is refused when it is loaded.
@@ -64,7 +64,7 @@ def write_files_atomically(target: Path, write: Callable[[Path], None]) -> None:
         ) from error
 
 
-def mend(folder: Path) -> None:
+def repair(folder: Path) -> None:
     """Puts back the folders that a kill left between the two renames of a swap."""
     for old in folder.glob(".*.old"):
         target = folder / old.name.removeprefix(".").removesuffix(".old")
@@ -72,15 +72,15 @@ def mend(folder: Path) -> None:
             os.replace(old, target)
 
 
-def newest_good(folder: Path, pattern: str = "checkpoint-*") -> Path | None:
+def latest_valid(folder: Path, pattern: str = "checkpoint-*") -> Path | None:
     """The checkpoint with the highest step whose files are all there with their recorded sha256; None without one."""
     found = sorted(
         (path for path in folder.glob(pattern) if path.is_dir()), key=_step, reverse=True
     )
-    return next((path for path in found if is_good(path)), None)
+    return next((path for path in found if is_valid(path)), None)
 
 
-def is_good(folder: Path) -> bool:
+def is_valid(folder: Path) -> bool:
     """Whether a folder holds exactly the files of its manifest, unchanged."""
     try:
         sums = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
