@@ -25,7 +25,7 @@ from persona_bot.checkpoints.files import (
     read_layout_file,
     sha256,
 )
-from persona_bot.errors import UserError
+from persona_bot.errors import UserError, exit_on_error
 from train.hub.sources import all_data
 from train.run.checkpoints import MANIFEST, write_folder_atomically
 from train.run.facts import earlier_facts, machine, public_command, write_json
@@ -175,12 +175,9 @@ def weighted(text: str) -> tuple[Path, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given, started = sys.argv[1:] if arguments is None else list(arguments), time.monotonic()
-    try:
+    with exit_on_error():
         folders, shares, out = parse(given)
         average(folders, shares, out, facts_of(folders, given, started))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
     print(f"done: python -m train.evaluate --model {out} --data FILE; python app.py --model {out}")
 
 

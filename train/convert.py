@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from persona_bot.checkpoints.files import read_json
-from persona_bot.errors import UserError
+from persona_bot.errors import UserError, exit_on_error
 
 WEIGHTS = ("pytorch_model*.bin", "adapter_model.bin", "*.pt", "*.pth")
 NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "rng_state", "scaler")
@@ -166,11 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="holds pytorch_model.bin")
     parser.add_argument("--out", type=Path, help="a new folder (default: beside the old files)")
     options = parser.parse_args(arguments)
-    try:
+    with exit_on_error():
         made = convert(options.folder, options.out)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
     print(f"written: {', '.join(map(str, made))}")
     print(f"chat: python app.py --model {options.out or options.folder}")
 

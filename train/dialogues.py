@@ -8,11 +8,10 @@ conversations in one of the usual ways, `personachat`, or USER/DATASET of the Hu
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from persona_bot.errors import UserError
+from persona_bot.errors import UserError, exit_on_error
 from train.data.dialogues import as_entries, as_text
 from train.data.sources import plural, read_source
 
@@ -29,13 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--to", type=Path, metavar="OUT.json", help="write them as Persona-Chat JSON"
     )
     options = parser.parse_args(arguments)
-    try:
+    with exit_on_error():
         dialogues = read_source(options.file, options.split)
         if options.to:
             write(options.to, as_entries(dialogues))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
     replies = sum(len(dialogue.utterances) for dialogue in dialogues)
     counts = f"{plural(len(dialogues), 'dialogue')}, {plural(replies, 'reply')}, no problems."
     print(f"{options.file}: {counts}\nThe first as it was read:\n{as_text(dialogues[0])}")

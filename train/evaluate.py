@@ -7,7 +7,6 @@ beside with `--baselines`, another model with `--against`, with the replies of b
 """
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_bot.checkpoints.load import Checkpoint, load_checkpoint
-from persona_bot.errors import UserError
+from persona_bot.errors import UserError, exit_on_error
 from persona_bot.persona import Persona, find_persona, load_presets
 from persona_bot.replies.local import LocalModel
 from persona_bot.replies.reply import Model
@@ -145,11 +144,8 @@ def write(path: Path, content: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    try:
+    with exit_on_error():
         run(parse(arguments, GROUPS, NEED_NO_FILE))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

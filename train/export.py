@@ -12,7 +12,6 @@ llama.cpp's own converter, which knows every architecture.
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from persona_bot.checkpoints.load import Checkpoint, load_checkpoint
-from persona_bot.errors import UserError
+from persona_bot.errors import UserError, exit_on_error
 from persona_bot.layouts import system_text
 from persona_bot.persona import Persona, find_persona
 from persona_bot.settings import Settings
@@ -212,15 +211,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="of the Modelfile: a preset or a file (default: environmentalist)",
     )
     options = parser.parse_args(arguments)
-    try:
+    with exit_on_error():
         persona = find_persona(options.persona, seed=0)
         checkpoint = load_checkpoint(options.model, device="cpu")
         export_gguf(checkpoint, options.gguf, options.type)
         ollama = options.gguf.with_suffix(".Modelfile")
         ollama.write_text(modelfile(checkpoint, options.gguf, persona), encoding="utf-8")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
     print(f"written: {options.gguf} and {ollama}")
     print(f"chat: ollama create NAME -f {ollama}, or llama-server -m {options.gguf}")
 

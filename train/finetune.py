@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from persona_bot.errors import UserError
+from persona_bot.errors import UserError, exit_on_error
 from train.data.dialogues import Dialogue
 from train.data.sources import training_data
 from train.options import parse
@@ -35,10 +35,8 @@ from train.run.lock import only_training
 
 def main(arguments: list[str] | None = None) -> None:
     try:
-        run(parse(arguments))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 2))  # 130 or 143 where a signal stopped it
+        with exit_on_error():
+            run(parse(arguments))
     except KeyboardInterrupt:
         print(
             "Interrupted; the same command with --resume goes on from the last checkpoint, if there is one.",

@@ -4,12 +4,11 @@ Run: `python -m train.model_card FOLDER [--name USER/NAME]`
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from persona_bot.checkpoints.load import load_checkpoint
-from persona_bot.errors import UserError
+from persona_bot.errors import UserError, exit_on_error
 from train.hub.model_card import model_card
 from train.run.facts import read_facts
 
@@ -21,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", help="USER/NAME on the Hub, where it has one")
     options = parser.parse_args(arguments)
-    try:
+    with exit_on_error():
         facts, report = (
             read_facts(options.folder / "training.json"),
             read_facts(options.folder / "scores.json"),
@@ -34,9 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         card = model_card(
             load_checkpoint(str(options.folder), double_heads=True), facts, report, options.name
         )
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
     (options.folder / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -8,7 +8,6 @@ commit. (huggingface_hub's upload_folder commits in several steps where hf_xet i
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -17,7 +16,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
 from persona_bot.checkpoints.hub import has_hash
-from persona_bot.errors import UserError
+from persona_bot.errors import UserError, exit_on_error
 from persona_bot.persona import read_persona
 from train.hub.access import check_access, create, persist
 from train.hub.folder import UPLOADED, complete, find_files, without_private_paths
@@ -182,7 +181,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    try:
+    with exit_on_error():
         options = parse(arguments)
         address = publish(
             options.folder,
@@ -195,9 +194,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             message=options.message,
             settings=SpaceSettings(options.persona, options.title, options.extra_index),
         )
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
     print(f"Published: {address}")
 
 

@@ -6,14 +6,13 @@ Run: `python -m train.sampled --model M --data everyday.json --limit 250 --out r
 import argparse
 import json
 import random
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from persona_bot import Settings, load_model
-from persona_bot.errors import UserError
+from persona_bot.errors import exit_on_error
 from persona_bot.persona import Persona
 from train.data.dialogues import read_dialogues
 from train.metrics.generation_eval import say, together
@@ -31,11 +30,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     options = parser.parse_args()
-    try:
+    with exit_on_error():
         dialogues = read_dialogues(options.data)[: options.limit]
         model = load_model(options.model)
-    except UserError as error:
-        sys.exit(str(error))
     settings = Settings(temperature=0.9)
 
     def ranked(number: int) -> dict:

@@ -9,10 +9,11 @@ Only safetensors and GGUF are read; pickled weights and code that comes with a c
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 # one short text at a time: threads only cost
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -43,8 +44,6 @@ from persona_bot.prompt import NOBODY
 if TYPE_CHECKING:  # half a second
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 DEFAULT_FOLDER = Path(__file__).parents[2] / "default_model"
 # tokens; Persona-Chat dialogues stay below 600, and a longer prefill only makes a CPU slow
@@ -103,7 +102,8 @@ def find_checkpoint(name: str | None = None, device: str | None = None) -> Sourc
     marker = read_layout_file(folder)
     adapter = read_json(folder / "adapter_config.json")
     base = base_of(folder, adapter) if adapter else folder
-    tokenizer = guard(folder, load_tokenizer, folder, base)
+    with explained(folder):
+        tokenizer = load_tokenizer(folder, base)
     layout = find_layout(tokenizer, marker.get("layout"), marker.get("max_turns"))
     if rows := num_rows(folder if folder == base else base):
         suppress_missing(layout, tokenizer, max(rows, adapter_rows(folder) or 0), folder)
@@ -113,11 +113,11 @@ def find_checkpoint(name: str | None = None, device: str | None = None) -> Sourc
 
 def load_module(source: Source, double_heads: bool = False) -> "PreTrainedModel":
     """The transformers module of a checkpoint, on its device, in evaluation mode."""
-    if source.weights != source.folder:
-        arguments = source.folder, source.base, source.layout, source.dtype
-        model = guard(source.folder, load_prepared, *arguments)
-    else:
-        model = guard(source.folder, load_model, source.base, double_heads, source.dtype)
+    with explained(source.folder):
+        if source.weights != source.folder:
+            model = load_prepared(source.folder, source.base, source.layout, source.dtype)
+        else:
+            model = load_model(source.base, double_heads, source.dtype)
     model.eval().requires_grad_(False)
     return model.to(source.device)  # type: ignore[arg-type]  # a decorator of transformers hides self
 
@@ -205,24 +205,18 @@ def display_name(name: str | None, folder: Path) -> str:
     )
 
 
-def guard(
-    folder: Path,
-    step: Callable[Arguments, Result],
-    *arguments: Arguments.args,
-    **named: Arguments.kwargs,
-) -> Result:
-    """Runs one loading step; whatever the libraries raise becomes one sentence about the folder."""
+@contextmanager
+def explained(
+    name: str | Path, kind: str = "checkpoint", cure: str = "download or train it again"
+) -> Iterator[None]:
+    """Around the loading of a checkpoint: whatever the libraries raise becomes one sentence about it."""
     try:
-        return step(*arguments, **named)
+        yield
     except UserError:
         raise
     except Exception as error:
-        cause = (
-            str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        )
-        raise UserError(
-            f"{folder} cannot be loaded as a checkpoint ({cause}); download or train it again."
-        ) from error
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{name} cannot be loaded as a {kind} ({cause}); {cure}.") from error
 
 
 def quiet_libraries() -> None:

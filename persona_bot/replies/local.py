@@ -13,8 +13,8 @@ import torch
 from persona_bot.checkpoints.files import load_tensors
 from persona_bot.checkpoints.load import (
     Checkpoint,
+    explained,
     find_checkpoint,
-    guard,
     load_module,
     max_positions,
 )
@@ -53,18 +53,18 @@ class LocalModel:
         give_memory_back(512 << 10)
         source = find_checkpoint(name, device)
         backend: Backend
-        if source.device.type == "cpu":
+        is_cpu = source.device.type == "cpu"
+        if is_cpu:
             use_half_the_cores()
-        if source.device.type == "cpu" and (
-            plain := guard(source.folder, load_tensors, source.weights, source.dtype)
-        ):
-            config, tensors = plain
-            limit = max_positions(config)
-            backend = guard(source.folder, fast_llama_backend, config, tensors, limit)
-        else:
-            module = load_module(source)
-            limit = max_positions(module.config)
-            backend = guard(source.folder, backend_for, module, limit)
+        with explained(source.folder):
+            if is_cpu and (plain := load_tensors(source.weights, source.dtype)):
+                config, tensors = plain
+                limit = max_positions(config)
+                backend = fast_llama_backend(config, tensors, limit)
+            else:
+                module = load_module(source)
+                limit = max_positions(module.config)
+                backend = backend_for(module, limit)
         give_memory_back()
         return cls(source.name, source.layout, source.device, limit, backend)
 

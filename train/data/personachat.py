@@ -7,7 +7,6 @@ The dialogues are Zhang et al.'s (2018, Facebook AI Research), under CC BY 4.0 a
 
 import argparse
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import httpx
 import ijson
 from tqdm import tqdm
 
-from persona_bot.errors import UserError
+from persona_bot.errors import UserError, exit_on_error
 from train.data.readers.json_text import entries
 
 PUBLIC_URL = (
@@ -156,11 +155,8 @@ def main() -> None:
         description="Fetch the public Persona-Chat file into a cache folder."
     )
     parser.add_argument("folder", nargs="?", default=None)
-    try:
+    with exit_on_error():
         print(fetch_personachat(parser.parse_args().folder))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

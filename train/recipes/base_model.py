@@ -1,10 +1,9 @@
 """The base that recipe sft starts from, and the folders that it leaves: an adapter, and the model with the adapter merged."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,7 +15,7 @@ from persona_bot.checkpoints.files import (
     save_layout,
     save_tokenizer,
 )
-from persona_bot.checkpoints.load import find_base, load_tokenizer, quiet_libraries
+from persona_bot.checkpoints.load import explained, find_base, load_tokenizer, quiet_libraries
 from persona_bot.checkpoints.prepared import load_prepared
 from persona_bot.errors import UserError
 from persona_bot.layouts import CONVAI_TOKENS, Layout, find_layout
@@ -25,9 +24,6 @@ from train.recipes.sft_settings import SftSettings
 from train.run.checkpoints import write_files_atomically, write_folder_atomically
 
 ADAPTER = "adapter_config.json"
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 
 def load_base(
@@ -42,11 +38,11 @@ def load_base(
     folder = find_base(name)
     check_files(folder)
     adapter = folder if (folder / ADAPTER).exists() else None
-    tokenizer, model = _guard(
-        name, _load, folder, find_base(base_name(name)) if adapter else folder
-    )
-    if adapter:
-        model, settings = _guard(name, _go_on, model, adapter, settings)
+    base = find_base(base_name(name)) if adapter else folder
+    with explained(name, "base model", "download it again, or name another"):
+        tokenizer, model = _load(folder, base)
+        if adapter:
+            model, settings = _go_on(model, adapter, settings)
     if model.config.model_type == "openai-gpt":
         raise UserError(
             "openai-gpt cannot be trained on packed rows; use --recipe convai for it, or gpt2 here."
@@ -110,24 +106,6 @@ def _go_on(model: Any, adapter: Path, settings: SftSettings) -> tuple[Any, SftSe
     return model, replace(
         settings, lora_rank=config.r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout
     )
-
-
-def _guard(
-    name: str,
-    step: Callable[Arguments, Result],
-    *arguments: Arguments.args,
-    **named: Arguments.kwargs,
-) -> Result:
-    """Whatever the libraries raise for a file that they do not understand becomes one sentence."""
-    try:
-        return step(*arguments, **named)
-    except UserError:
-        raise
-    except Exception as error:
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(
-            f"{name} cannot be loaded as a base model ({cause}); download it again, or name another."
-        ) from error
 
 
 def save_trained(

@@ -12,7 +12,7 @@ import transformers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from persona_bot.checkpoints.files import check_files, save_layout, save_tokenizer
-from persona_bot.checkpoints.load import Checkpoint, find_folder
+from persona_bot.checkpoints.load import Checkpoint, explained, find_folder
 from persona_bot.device import pick_device
 from persona_bot.errors import UserError
 from persona_bot.layouts import ConvaiLayout
@@ -111,7 +111,7 @@ class LoadedModel(StockConvAIModel):
         tell_without_effect(settings)
         # the new embeddings and the ranking head begin at random
         torch.manual_seed(settings["manual_seed"] or 0)
-        try:
+        with explained(model_name, f"{model_type} model", "name another checkpoint"):
             super().__init__(
                 model_type,
                 str(folder),
@@ -119,11 +119,6 @@ class LoadedModel(StockConvAIModel):
                 torch.cuda.is_available() if use_cuda is None else use_cuda,
                 cuda_device,
             )
-        except Exception as error:  # of transformers, safetensors, tokenizers
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise UserError(
-                f"{model_name} cannot be loaded as a {model_type} model ({reason}); name another checkpoint."
-            ) from error
         self.name = self.args.model_name = (
             Path(model_name).name if Path(model_name).exists() else model_name
         )
