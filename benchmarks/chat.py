@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.children import in_turn, medians, peak_gb, run
+from benchmarks.children import aligned, in_turn, medians, peak_gb, run
 from benchmarks.peers import PERSONA, TOKENS, TURNS, Answer, ctranslate2, generate, llama_cpp, stock
 
 if TYPE_CHECKING:
@@ -183,19 +183,8 @@ def ratios(median: dict[str, dict]) -> list[list[str]]:
 
 
 def table(report: dict) -> str:
-    """The medians as lines to read, ratios against stock."""
-    lines = [
-        f"{'':14}{'first text':>11}{'tokens/s':>10}{'CPU-s a reply':>15}{'x less':>8}{'peak GB':>9}{'load s':>8}{'of memory speed':>17}"
-    ]
-    base = report["median"].get("stock", {}).get("cpu_s_per_reply")
-    for engine, m in report["median"].items():
-        ratio = f"{base / m['cpu_s_per_reply']:.1f}" if base else ""
-        share = f"{m['bandwidth_share']:.0%}" if "bandwidth_share" in m else ""
-        lines.append(
-            f"{engine:14}{m['first_text_s']:>9.3f} s{m['tokens_per_s']:>10.1f}{m['cpu_s_per_reply']:>15.2f}"
-            f"{ratio:>8}{m['peak_gb']:>9.2f}{m['load_s']:>8.1f}{share:>17}"
-        )
-    return "\n".join(lines)
+    """The medians as lines to read."""
+    return aligned(ratios(report["median"]))
 
 
 if __name__ == "__main__":

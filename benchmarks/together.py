@@ -17,7 +17,7 @@ from contextlib import closing
 from typing import Any
 
 from benchmarks.chat import QUESTIONS, forget, load
-from benchmarks.children import in_turn, medians, run
+from benchmarks.children import aligned, in_turn, medians, run
 from benchmarks.peers import PERSONA, TOKENS, TURNS, prompt_ids
 
 # what asks for all replies and waits for them, telling when each token came; what ends the engine
@@ -143,13 +143,7 @@ def ratios(report: dict[str, dict], alone: dict[str, dict]) -> list[list[str]]:
 
 def table(report: dict[str, dict]) -> str:
     """The medians as lines to read."""
-    lines = [
-        f"{COUNT} at once  {'tokens/s':>12}{'first text':>12}{'the longest':>13}{'CPU-s a reply':>15}"
-    ]
-    for engine, m in report.items():
-        waits = f"{m['first_text_s']:>10.2f} s{m['longest_first_text_s']:>11.2f} s"
-        lines.append(f"{engine:12}{m['tokens_per_s']:>12.0f}{waits}{m['cpu_s_per_reply']:>15.2f}")
-    return "\n".join(lines)
+    return aligned(ratios(report, {}))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ once. Tokens are those of the texts that arrived. A visitor waits for the first 
 
 import argparse
 import json
-import os
 import socket
 import statistics
 import subprocess
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from benchmarks.chat import QUESTIONS
+from benchmarks.children import aligned
 from benchmarks.peers import PERSONA, TURNS
 
 if TYPE_CHECKING:
@@ -167,19 +167,7 @@ def rows(report: dict) -> list[list[str]]:
 
 
 def table(report: dict) -> str:
-    lines = [
-        f"page after {report['page_s']:.1f} s, ready after {report['ready_s']:.1f} s, {report['memory_gb']:.2f} GB, {os.cpu_count()} cores"
-    ]
-    lines.append(
-        f"{'visitors':>8}{'tokens/s':>10}{'x one':>7}{'first text':>12}{'95 %':>8}{'longest':>9}{'replies':>9}{'lost':>6}"
-    )
-    one = report["crowds"][CROWDS[0]]["tokens_per_s"]
-    for count, c in report["crowds"].items():
-        lines.append(
-            f"{count:>8}{c['tokens_per_s']:>10.1f}{c['tokens_per_s'] / one:>7.1f}{c['first_text_s']:>10.2f} s{c['first_text_s_95']:>6.2f} s"
-            f"{c['first_text_s_most']:>7.2f} s{c['replies']:>9}{c['lost']:>6}"
-        )
-    return "\n".join(lines)
+    return aligned(rows(report))
 
 
 if __name__ == "__main__":
