@@ -12,7 +12,7 @@ from persona_bot.prompt import NOBODY, build_prompt
 from tests.sft_tiny import examples_of, gpt2, plain_nats
 from train.recipes import packed_attention
 from train.recipes.contrastive_loss import add_negatives
-from train.recipes.packed_attention import dense_mask, is_served, trees_of
+from train.recipes.packed_attention import dense_mask, is_by_conversation, trees_of
 from train.recipes.packed_trainer import check_model, collate, summed_loss
 
 SHAPE = {
@@ -23,7 +23,7 @@ SHAPE = {
     "num_key_value_heads": 2,
     "head_dim": 8,
 }
-KINDS = {  # configuration, whether its attention is served
+KINDS = {  # configuration, whether its attention can be by conversation
     "qwen3": (Qwen3Config(**SHAPE), True),
     "mistral": (MistralConfig(**SHAPE, sliding_window=None), True),
     "mistral with a window": (MistralConfig(**SHAPE, sliding_window=64), False),
@@ -39,7 +39,7 @@ def examples(chat_tokenizer):
 
 @pytest.fixture(params=["llama", "gpt2", *KINDS])
 def model(request, chat_tokenizer, convai_tokenizer, chat_model):
-    """Small models, not yet served."""
+    """Small models with transformers' own attention."""
     torch.manual_seed(0)
     if request.param == "llama":
         return copy.deepcopy(chat_model)
@@ -51,8 +51,8 @@ def model(request, chat_tokenizer, convai_tokenizer, chat_model):
 
 
 def test_a_row_is_worth_what_its_conversations_are(model, request, convai_tokenizer, examples):
-    served = KINDS.get(request.node.callspec.params["model"], (None, True))[1]
-    if served is None:
+    by_conversation = KINDS.get(request.node.callspec.params["model"], (None, True))[1]
+    if by_conversation is None:
         with pytest.raises(UserError, match="bloom models"):
             check_model(model, examples[0])
         return
@@ -62,7 +62,7 @@ def test_a_row_is_worth_what_its_conversations_are(model, request, convai_tokeni
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}
     nats = sum(plain_nats(model, example) for example in examples).item()
     check_model(model, examples[1])
-    assert is_served(model) is served
+    assert is_by_conversation(model) is by_conversation
     model.zero_grad()
     total, count = summed_loss(model, collate([examples[:3], examples[3:]]))
     total.backward()
@@ -87,7 +87,7 @@ def test_rows_with_negatives_are_the_same_served_and_not(
         total.backward()
         results.append((total.detach(), [p.grad.clone() for p in model.parameters()]))
         check_model(model, examples[0])
-    assert is_served(model)
+    assert is_by_conversation(model)
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-5)
 
 

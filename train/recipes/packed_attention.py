@@ -5,8 +5,8 @@
                                                                               branch hangs, -1 for what is no branch
 
 A branch sees its trunk up to where it hangs, and itself; nothing else is seen across segments. So a row costs the sum of
-its conversations' squares, not its own square. A model is served once `serve` has set it up; without `trees` in a call its
-attention is plain SDPA.
+its conversations' squares, not its own square. A model has it once packed_trainer.check_model
+has set it up; without `trees` in a call it is plain SDPA.
 """
 
 import itertools
@@ -71,7 +71,7 @@ def branch_mask(trunk: int, branches: list[tuple[int, int]], device: torch.devic
 
 
 def dense_mask(trees: list[Tree]) -> torch.Tensor:
-    """(1, 1, T, T), True where a place may look: the same for a model that is not served."""
+    """(1, 1, T, T), True where a place may look: the same for a model with another attention."""
     masks = []
     for tree in trees:
         trunk, branches = tree.masks
@@ -185,7 +185,7 @@ def packed_logits(
 ) -> torch.Tensor:
     """Logits (len(keep), vocabulary): at these positions only, because the vocabulary is the widest layer by far."""
     reads: dict[str, Any] = {name: batch[name] for name in READ if name in batch}
-    if is_served(model):
+    if is_by_conversation(model):
         trees = trees_of(batch["segments"])
         # any mask of four axes, so that none is made
         reads |= {"trees": trees, "attention_mask": torch.ones(1, 1, 1, 1, device=keep.device)}
@@ -194,6 +194,6 @@ def packed_logits(
     return model(**reads, logits_to_keep=keep, use_cache=False).logits[0]
 
 
-def is_served(model: torch.nn.Module) -> bool:
+def is_by_conversation(model: torch.nn.Module) -> bool:
     inner: Any = getattr(model, "module", model)
     return inner.config._attn_implementation == NAME
