@@ -18,7 +18,7 @@ from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from train.data.dialogues import read_dialogues  # noqa: E402
 from train.metrics.convai import convai_scores, macro_f1  # noqa: E402
-from train.recipes import convai_base, convai_trainer  # noqa: E402
+from train.recipes import convai_base, convai_times  # noqa: E402
 from train.recipes.convai import ConvAIModel  # noqa: E402
 from train.recipes.convai_examples import ConvaiExamples, collate, losses  # noqa: E402
 
@@ -133,7 +133,7 @@ def test_trained_weights_are_stocks(bases, tmp_path, monkeypatch, name):
     from simpletransformers.conv_ai import conv_ai_model
 
     monkeypatch.setattr(conv_ai_model, "RandomSampler", torch.utils.data.SequentialSampler)
-    monkeypatch.setattr(convai_trainer, "epoch_order", lambda count, *_: list(range(count)))
+    monkeypatch.setattr(convai_times, "epoch_order", lambda count, *_: list(range(count)))
     file = write(tmp_path, entries(2))
     args = {
         "train_batch_size": 4,
