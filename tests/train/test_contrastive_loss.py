@@ -50,7 +50,7 @@ def examples(layout):
 
 
 @pytest.fixture
-def unconditional(layout) -> list[int]:
+def nobody(layout) -> list[int]:
     return build_prompt(layout, NOBODY, [""], 500).ids
 
 
@@ -63,8 +63,8 @@ def test_replies_are_found_with_their_end_tokens(layout, examples):
         ] == replies
 
 
-def test_negatives_come_from_other_examples_and_are_reproducible(examples, unconditional):
-    ranked = add_negatives(examples, unconditional, 2, seed=3)
+def test_negatives_come_from_other_examples_and_are_reproducible(examples, nobody):
+    ranked = add_negatives(examples, nobody, 2, seed=3)
     for example in ranked:
         own = {tuple(reply) for reply in replies_of(example.example)[1]}
         assert [candidates[0] for candidates in example.candidate_sets] == replies_of(
@@ -74,13 +74,13 @@ def test_negatives_come_from_other_examples_and_are_reproducible(examples, uncon
             negatives = {tuple(reply) for reply in candidates[1:]}
             assert len(negatives) == 2 and not own & negatives
     assert (
-        add_negatives(examples, unconditional, 2, seed=3)
+        add_negatives(examples, nobody, 2, seed=3)
         == ranked
-        != add_negatives(examples, unconditional, 2, seed=4)
+        != add_negatives(examples, nobody, 2, seed=4)
     )
 
 
-def test_wrong_candidates_of_the_file_come_first(layout, examples, unconditional):
+def test_wrong_candidates_of_the_file_come_first(layout, examples, nobody):
     dialogues = [
         Dialogue(
             persona.sentences,
@@ -92,34 +92,32 @@ def test_wrong_candidates_of_the_file_come_first(layout, examples, unconditional
         for persona, turns in CONVERSATIONS[:2]
     ]
     given = [reply_ids(layout, text) for text in ("i have no idea.", "never!")]
-    ranked = add_negatives(examples, unconditional, 3, 0, wrong_replies(layout, dialogues, 3))
+    ranked = add_negatives(examples, nobody, 3, 0, wrong_replies(layout, dialogues, 3))
     for example in ranked[:2]:
         for candidates in example.candidate_sets:
             assert candidates[1:3] == given and len(candidates) == 4
     # a dialogue that gives none draws all of its negatives
     assert all(not any(negative in given for negative in c[1:]) for c in ranked[2].candidate_sets)
-    one = add_negatives(examples, unconditional, 1, 0, wrong_replies(layout, dialogues, 1))
+    one = add_negatives(examples, nobody, 1, 0, wrong_replies(layout, dialogues, 1))
     assert [candidates[1] for example in one[:2] for candidates in example.candidate_sets] == [
         given[0]
     ] * 3
 
 
-def test_too_few_replies_to_draw_from_are_named(examples, unconditional):
+def test_too_few_replies_to_draw_from_are_named(examples, nobody):
     with pytest.raises(UserError, match="--negatives 4 needs more different replies"):
-        add_negatives(examples, unconditional, 4, seed=0)
+        add_negatives(examples, nobody, 4, seed=0)
 
 
-def test_a_row_with_branches_is_worth_what_separate_runs_are(
-    chat_model, layout, examples, unconditional
-):
-    ranked = add_negatives(examples, unconditional, 2, seed=0)
+def test_a_row_with_branches_is_worth_what_separate_runs_are(chat_model, layout, examples, nobody):
+    ranked = add_negatives(examples, nobody, 2, seed=0)
     nats = candidate_sets = 0.0
     for example, (persona, turns) in zip(ranked, CONVERSATIONS, strict=True):
         for k, candidates in zip(range(1, len(turns), 2), example.candidate_sets, strict=True):
             prompt = build_prompt(layout, persona, turns[:k], 500).ids
             in_context, unconditional = (
                 torch.tensor([log_likelihood(chat_model, p, reply) for reply in candidates])
-                for p in (prompt, unconditional)
+                for p in (prompt, nobody)
             )
             nats -= in_context[0].item()
             candidate_sets += (
@@ -141,9 +139,9 @@ def log_likelihood(model, prompt: list[int], reply: list[int]) -> float:
     return -F.cross_entropy(logits, torch.tensor(reply), reduction="sum").item()
 
 
-def test_the_right_reply_is_learnt(chat_model, layout, examples, unconditional, tmp_path):
+def test_the_right_reply_is_learnt(chat_model, layout, examples, nobody, tmp_path):
     model = copy.deepcopy(chat_model)
-    ranked = add_negatives(examples, unconditional, 2, seed=0)
+    ranked = add_negatives(examples, nobody, 2, seed=0)
     before = right_share(model, ranked)
     train_sft(model, ranked, [], tmp_path, settings(epochs=12, negatives=2, negative_weight=5.0))
     assert before < 1.0 == right_share(model.eval(), ranked)

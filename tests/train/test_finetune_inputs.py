@@ -513,7 +513,7 @@ def test_what_earlier_runs_called_otherwise_is_still_taken(tmp_path, old, new):
         (folder / "settings.json").write_text(json.dumps({old: 3}))
 
     write_folder_atomically(tmp_path / "checkpoint-4", write)
-    run = SimpleNamespace(args=SimpleNamespace(output_dir=str(tmp_path)), prefix="checkpoint")
+    run = SimpleNamespace(out=tmp_path, prefix="checkpoint")
     run.identity = {new: 3}
     assert find_checkpoint(run) == str(tmp_path / "checkpoint-4")
     run.identity = {new: 2}
