@@ -39,6 +39,16 @@ def test_no_test_forks_the_test_process_or_waits_without_a_limit():
     assert broken == []
 
 
+def test_no_test_sets_the_clock_of_the_process():
+    """The loop of a server in another thread that looks at it then sleeps until that time has come, perhaps for days."""
+    broken = []
+    for place, name, call in calls_in_tests():
+        what = ".".join(ast.unparse(argument).strip("'") for argument in call.args[:-1])
+        if name.endswith("setattr") and re.search(r"\btime\.(monotonic|time|sleep)$", what):
+            broken.append(f"{place} {what}: set the module's `time`")
+    assert broken == []
+
+
 @pytest.mark.parametrize(
     ("extra", "file"),
     [("", "requirements.txt"), ("train", "train/requirements.txt")]

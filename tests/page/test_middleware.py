@@ -6,6 +6,7 @@ Run: `python -m pytest tests/page/test_middleware.py`
 import json
 import socket
 import uuid
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import httpx
@@ -33,6 +34,13 @@ def client_at(address: str, url: str) -> httpx.Client:
     return httpx.Client(base_url=url, transport=transport, timeout=30)
 
 
+@pytest.fixture(scope="module")
+def http():
+    """One for all calls: making one takes longer than they do."""
+    with httpx.Client(timeout=10) as client:
+        yield client
+
+
 # ---- addresses
 
 
@@ -53,7 +61,7 @@ def installed_routes() -> set[tuple[str, str]]:
     return found
 
 
-def test_only_what_is_listed_is_open(url):
+def test_only_what_is_listed_is_open(http, url):
     installed = installed_routes()
     assert len(installed) > 60 and ("POST", "/gradio_api/upload") in installed
     listed = {(method, path) for method, paths in OPEN.items() for path in paths}
@@ -67,7 +75,7 @@ def test_only_what_is_listed_is_open(url):
     for method, path in sorted(installed - listed - own):
         probe = path.replace("{path:path}", "x").replace("{path_or_url:path}", "x")
         probe = "".join("x" if c in "{}" else c for c in probe)
-        answer = httpx.request(method, url.rstrip("/") + probe, timeout=10)
+        answer = http.request(method, url.rstrip("/") + probe, timeout=10)
         if probe.rstrip("/") == path.rstrip("/") and (method, path.rstrip("/")) in listed:
             continue
         assert answer.status_code in (404, 405), (method, path)
@@ -80,20 +88,20 @@ def test_only_what_is_listed_is_open(url):
     + ["gradio_api/runs", "gradio_api/vibe-code", "gradio_api/mcp", "gradio_api/file=x"]
     + ["gradio_api//upload", "gradio_api/%75pload", "gradio_api/call/../upload", "svelte/x", "svelte/../config"],
 )  # fmt: skip
-def test_closed_addresses_do_not_exist(url, path):
+def test_closed_addresses_do_not_exist(http, url, path):
     for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS", "TRACE"):
-        answer = httpx.request(method, url + path, json={})
+        answer = http.request(method, url + path, json={})
         assert answer.status_code == 404 or (path == "svelte/../config" and method == "GET")
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_refusals_of_every_kind_carry_the_security_headers(url):
+def test_refusals_of_every_kind_carry_the_security_headers(http, url):
     answers = [
-        httpx.get(url + "nothing"),
-        httpx.post(url + "gradio_api/queue/join", content=b"{"),
-        httpx.post(url + "gradio_api/queue/join", json=[]),
-        httpx.post(url + "gradio_api/queue/join", content=b" " * 1_100_000),
-        httpx.get(url + "config", headers={"host": "a/b"}),
+        http.get(url + "nothing"),
+        http.post(url + "gradio_api/queue/join", content=b"{"),
+        http.post(url + "gradio_api/queue/join", json=[]),
+        http.post(url + "gradio_api/queue/join", content=b" " * 1_100_000),
+        http.get(url + "config", headers={"host": "a/b"}),
     ]
     assert [answer.status_code for answer in answers] == [404, 415, 400, 413, 400]
     for answer in answers:
@@ -104,25 +112,25 @@ def test_refusals_of_every_kind_carry_the_security_headers(url):
 @pytest.mark.parametrize(
     "host", ["a/b", "a b", "a:b", "a:1:2", "u@a", "[::1", "a?b", "a#b", "ä".encode(), "a" * 300, ""]
 )
-def test_a_host_header_that_is_no_host_is_refused(url, host):
-    answer = httpx.get(url + "config", headers={"host": host})
+def test_a_host_header_that_is_no_host_is_refused(http, url, host):
+    answer = http.get(url + "config", headers={"host": host})
     assert answer.status_code == 400
     assert answer.json() == {"detail": "The Host header is no name of a server."}
 
 
-def test_what_repeats_the_host_header_is_kept_for_nobody_else(url):
+def test_what_repeats_the_host_header_is_kept_for_nobody_else(http, url):
     for path in ("", "config"):
-        answer = httpx.get(url + path, headers={"host": "other.example:80"})
+        answer = http.get(url + path, headers={"host": "other.example:80"})
         assert answer.status_code == 200 and "private" in answer.headers["cache-control"]
     for host in ("[::1]:7860", "127.0.0.1", "my-space.hf.space"):
-        assert httpx.get(url + "config", headers={"host": host}).status_code == 200
+        assert http.get(url + "config", headers={"host": host}).status_code == 200
 
 
-def test_the_sites_that_may_embed_it_are_an_option(url, monkeypatch):
-    policy = httpx.get(url).headers["content-security-policy"]
+def test_the_sites_that_may_embed_it_are_an_option(http, url, monkeypatch):
+    policy = http.get(url).headers["content-security-policy"]
     assert "frame-ancestors 'self' https://huggingface.co" in policy
     monkeypatch.setattr(middleware, "access", Access(limited=False, embed=("https://a.example",)))
-    policy = httpx.get(url).headers["content-security-policy"]
+    policy = http.get(url).headers["content-security-policy"]
     assert policy.endswith("frame-ancestors 'self' https://a.example")
 
 
@@ -145,9 +153,9 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("path", ["queue/join", "run/predict", "run/x", "call/x", "call/v2/x"])
-def test_malformed_calls_get_a_4xx_with_one_sentence(url, path):
+def test_malformed_calls_get_a_4xx_with_one_sentence(http, url, path):
     for body in MALFORMED:
-        answer = httpx.post(
+        answer = http.post(
             url + "gradio_api/" + path, content=body, headers={"content-type": "application/json"}
         )
         assert 400 <= answer.status_code < 500, (body[:80], answer.text)
@@ -155,7 +163,7 @@ def test_malformed_calls_get_a_4xx_with_one_sentence(url, path):
         assert sentence.endswith(".") and "\n" not in sentence and "Traceback" not in sentence
 
 
-def test_calls_that_fail_inside_are_4xx_and_one_line_in_the_log(url, capfd):
+def test_calls_that_fail_inside_are_4xx_and_one_line_in_the_log(http, url, capfd):
     """Of each kind one line a minute, and never a traceback."""
     faults._told.clear()
     number = function_number("pick")
@@ -167,7 +175,7 @@ def test_calls_that_fail_inside_are_4xx_and_one_line_in_the_log(url, capfd):
             "session_hash": "x",
             "event_data": value,
         }
-        answer = httpx.post(url + "gradio_api/run/predict", json=body)
+        answer = http.post(url + "gradio_api/run/predict", json=body)
         assert answer.status_code == 400 and answer.json()["error"].endswith(".")
     output, errors = capfd.readouterr()
     assert "Traceback" not in output + errors
@@ -175,11 +183,11 @@ def test_calls_that_fail_inside_are_4xx_and_one_line_in_the_log(url, capfd):
 
 
 @pytest.mark.parametrize("path", ["queue/data", "heartbeat/", "run/predict"])
-def test_what_fastapi_finds_wrong_is_one_sentence_too(url, path):
+def test_what_fastapi_finds_wrong_is_one_sentence_too(http, url, path):
     address, kind = url + "gradio_api/" + path, {"content-type": "application/json"}
     for answer in (
-        httpx.get(address),
-        httpx.post(address, content=b'{"data": [1], "persona": 5}', headers=kind),
+        http.get(address),
+        http.post(address, content=b'{"data": [1], "persona": 5}', headers=kind),
     ):
         assert 400 <= answer.status_code < 500 and answer.status_code != 422
         assert isinstance(answer.json()["detail"], str)
@@ -198,21 +206,21 @@ def test_half_characters_break_no_connection(url):
             assert answer.status_code == 200 and "?" in answer.text
 
 
-def test_a_stream_of_nobody_ends_without_a_word_in_the_log(url, capfd):
+def test_a_stream_of_nobody_ends_without_a_word_in_the_log(http, url, capfd):
     faults._told.clear()
-    assert httpx.get(url + "gradio_api/queue/data?session_hash=nobody").status_code == 200
-    assert httpx.get(url + "gradio_api/call/chat/nobody").status_code < 500
+    assert http.get(url + "gradio_api/queue/data?session_hash=nobody").status_code == 200
+    assert http.get(url + "gradio_api/call/chat/nobody").status_code < 500
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-def test_a_connection_that_ends_in_the_middle_of_a_call_does_no_harm(url):
+def test_a_connection_that_ends_in_the_middle_of_a_call_does_no_harm(http, url):
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port)) as cut:
         cut.sendall(
             b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Content-Length: 500\r\n\r\n{"
         )
-    assert httpx.get(url + "healthz").status_code == 200
+    assert http.get(url + "healthz").status_code == 200
 
 
 # ---- shares
@@ -230,7 +238,8 @@ def test_a_client_is_an_address_and_proxies_are_believed_by_number():
 
 def test_a_rate_lets_so_many_through_and_says_how_long_to_wait(monkeypatch):
     now = 0.0
-    monkeypatch.setattr("page.limits.time.monotonic", lambda: now)
+    # not the clock itself: by it the server's loop would sleep until that time has come
+    monkeypatch.setattr("page.limits.time", SimpleNamespace(monotonic=lambda: now))
     rate = Rate(at_once=3, per_second=0.5)
     assert [rate.take("a") for _ in range(4)] == [0, 0, 0, 2]
     assert rate.take("b") == 0
