@@ -63,9 +63,10 @@ def real() -> LocalModel:
 
 @pytest.fixture
 def open_page(browser, page_url):
-    """open_page(model, query="", ignore=(), url=page_url, **context options) -> a page with that model.
+    """open_page(model, query="", ignore=(), url=page_url, requests=None, **context options) -> a page with that model.
 
-    At the end nothing may have gone wrong in it, but for console errors that hold a text of `ignore`.
+    At the end nothing may have gone wrong in it, but for console errors that hold a text of `ignore`. To the list
+    `requests` goes what it asks for, with what it sends.
     """
     contexts, problems = [], []
 
@@ -74,6 +75,7 @@ def open_page(browser, page_url):
         query: str = "",
         ignore: tuple[str, ...] = (),
         url: str = page_url,
+        requests: list[str] | None = None,
         **options,
     ):
         backend.use(model)
@@ -95,6 +97,8 @@ def open_page(browser, page_url):
             "request",
             lambda request: problems.append(request.url) if is_foreign(request.url, url) else None,
         )
+        if requests is not None:
+            page.on("request", lambda asked: requests.append(asked.url + (asked.post_data or "")))
         page.goto(url + query)
         page.get_by_text(model.name).wait_for()
         return page

@@ -71,13 +71,14 @@ def test_a_link_holds_the_chat_and_who_opens_it_can_go_on(open_page, tiny, page_
     assert link.startswith(f"{page_url}#chat=") and len(link) < 2_000
 
     requests: list[str] = []
-    friend = open_page(tiny, **CLIPBOARD)
-    friend.on("request", lambda request: requests.append(request.url + (request.post_data or "")))
-    friend.goto(link)
+    # at once: a page that is left while it loads tells the console of what it no longer gets
+    friend = open_page(tiny, link.removeprefix(page_url), requests=requests, **CLIPBOARD)
     friend.locator(".you").wait_for()
     expect_said(friend, before)
-    assert friend.url == page_url
-    assert not any(link.split("#chat=")[1] in r.split("queue/join")[0] for r in requests)
+    expect(friend).to_have_url(page_url)
+    assert requests and not any(
+        link.split("#chat=")[1] in r.split("queue/join")[0] for r in requests
+    )
     friend.screenshot(path=SCREENSHOTS / "desktop-light-shared.png")
     ask(friend, "and you?")
     wait_for_replies(friend, 2)
