@@ -8,6 +8,7 @@ and share nothing with the process of the tests: no lock, no file, no thread.
 
 import contextlib
 import functools
+import gc
 import multiprocessing
 import os
 import signal
@@ -113,4 +114,5 @@ def _run(job: Callable[..., object], *arguments: object) -> None:
 
     # tqdm's own lock is shared with the server: a child killed while it draws would hold it for ever
     tqdm.set_lock(threading.RLock())
+    gc.freeze()  # see tests/conftest.py
     job(*arguments)

@@ -17,22 +17,26 @@ Run: `python -m pytest` uses them by name. All live for the whole session, so a 
 `tests/data/stock_convai/` is a tiny checkpoint that stock simpletransformers trained; see make_stock_convai.py there.
 """
 
+from __future__ import annotations
+
+import gc
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    GPT2Config,
-    GPT2DoubleHeadsModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    OpenAIGPTTokenizer,
-    PreTrainedTokenizerFast,
-)
 
 from persona_bot.persona import Persona
+
+if TYPE_CHECKING:  # the process that only hands out the tests (pytest-xdist's) does without these
+    from tokenizers import Tokenizer
+    from transformers import (
+        GPT2DoubleHeadsModel,
+        LlamaForCausalLM,
+        OpenAIGPTTokenizer,
+        PreTrainedTokenizerFast,
+    )
 
 WAITING = 3  # places in the queue of the page
 SENTENCES = [  # what the tiny tokenizers learn their few merges from
@@ -50,15 +54,40 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+LONG = """
+train/test_first_try browser/test_browser browser/test_at_home browser/test_kept browser/test_passing_on
+train/test_convai_kills train/test_sft_kills train/test_convai_training train/test_sft_faults train/test_notebook
+"""  # files that take longest, so that no process ends alone with one
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What the imports make stays: without looking for garbage in it they take less, and so does each later gc.collect()."""
+    gc.disable()
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    first = [f"{name}.py" for name in LONG.split()]
+    places = {name: place for place, name in enumerate(first)}
+    here = Path(__file__).parent
+    items.sort(key=lambda item: places.get(item.path.relative_to(here).as_posix(), len(first)))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
+    import torch
+
     torch.set_num_threads(1)  # models this small only lose time on more
 
 
 @pytest.fixture(scope="session")
 def chat_tokenizer() -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=train_bpe(["<|endoftext|>", "<|im_start|>", "<|im_end|>"]),
         bos_token="<|im_start|>",
@@ -71,6 +100,9 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def chat_model(chat_tokenizer) -> LlamaForCausalLM:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(chat_tokenizer),
@@ -95,6 +127,8 @@ def chat_folder(chat_model, chat_tokenizer, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def convai_tokenizer() -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=train_bpe(["<|endoftext|>"]), unk_token="<|endoftext|>"
     )
@@ -104,6 +138,9 @@ def convai_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def convai_model(convai_tokenizer) -> GPT2DoubleHeadsModel:
+    import torch
+    from transformers import GPT2Config, GPT2DoubleHeadsModel
+
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=len(convai_tokenizer),
@@ -125,6 +162,8 @@ def convai_folder(convai_model, convai_tokenizer, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def gpt_tokenizer() -> OpenAIGPTTokenizer:
+    from transformers import OpenAIGPTTokenizer
+
     characters = [chr(code) for code in range(33, 127)]
     vocabulary = ["<unk>", *characters, *(f"{character}</w>" for character in characters)]
     tokenizer = OpenAIGPTTokenizer(
@@ -170,6 +209,8 @@ def page_url() -> str:
 
 def train_bpe(special_tokens: list[str]) -> Tokenizer:
     """A byte-level BPE: the 256 bytes, the given special tokens, and up to 120 merges learnt from SENTENCES."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -24,7 +24,7 @@ def url(model, page_url) -> str:
     return page_url
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(url) -> Client:
     return Client(url, verbose=False, analytics_enabled=False)
 

@@ -7,8 +7,6 @@ import copy
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 
+from persona_bot.__main__ import main
 from persona_bot.checkpoints import hub as download
 from persona_bot.checkpoints.hub import fetch
 from persona_bot.checkpoints.load import load_checkpoint
@@ -326,26 +325,12 @@ def test_remote_code_is_refused(hub, chat_folder):
     assert not marker.exists() and not any("evil.py" in request.path for request in hub.requests)
 
 
-def test_commands_print_one_line_and_exit_2(hub, tmp_path):
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(tmp_path),
-        "HF_HUB_OFFLINE": "0",
-        "HF_TOKEN": "hf_canary",
-    }
-    command = [sys.executable, "-m", "persona_bot", "--model", "user/nothing"]
-    done = subprocess.run(
-        command,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "does not know the token (401)" in done.stderr
-    assert "canary" not in done.stdout + done.stderr
+def test_commands_print_one_line_and_exit_2(hub, monkeypatch, capfd):
+    monkeypatch.setenv("HF_TOKEN", "hf_canary")
+    assert main(["--model", "user/nothing"]) == 2
+    said = capfd.readouterr()
+    assert said.err.count("\n") == 1 and "does not know the token (401)" in said.err
+    assert "canary" not in said.out + said.err
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -368,7 +368,7 @@ def test_no_control_token_comes_from_hostile_text(layout):
     benign = build_prompt(layout, Persona("", ("x",)), ["x", "x", "x"], 10**6)
     frame = [i for i in benign.ids if i in layout.control_ids]
 
-    @settings(max_examples=1_000, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=200, deadline=None, derandomize=True, database=None)
     @given(HOSTILE)
     def check(text):
         prompt = build_prompt(layout, Persona("", (text,)), [text, text, text], 10**6)
@@ -399,7 +399,7 @@ def test_tidy(text, tidied):
     assert tidy(text) == tidied
 
 
-@settings(max_examples=1_000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=400, deadline=None, derandomize=True, database=None)
 @given(st.one_of(HOSTILE, st.lists(st.sampled_from(" 't n'm\t?.,)](s:;D-\n")).map("".join)))
 def test_tidy_twice_is_tidy_once(text):
     assert tidy(tidy(text)) == tidy(text)

@@ -109,7 +109,7 @@ def whole(base, data, tmp_path_factory) -> bytes:
     return (out / "model.safetensors").read_bytes()
 
 
-def test_20_kills_at_random_moments_lose_nothing(base, data, tmp_path, whole):
+def test_kills_at_random_moments_lose_nothing(base, data, tmp_path, whole):
     draw, out, kills = random.Random(0), tmp_path / "out", 0
     assert status_of(slowly, base, data, tmp_path / "first") == 0  # the server is ready now
     started = time.monotonic()
@@ -125,16 +125,16 @@ def test_20_kills_at_random_moments_lose_nothing(base, data, tmp_path, whole):
         if status == 0 or (out / "persona_layout.json").exists():
             assert (out / "model.safetensors").read_bytes() == whole
             shutil.rmtree(out)
-        if kills == 20:
+        if kills == 8:
             break
-    assert kills == 20
+    assert kills == 8
     assert status_of(slowly, base, data, out) == 0
     assert (out / "model.safetensors").read_bytes() == whole
 
 
 def test_kills_at_every_point_of_a_save_lose_nothing(base, data, tmp_path, whole):
     out, kills = tmp_path / "out", 0
-    for moment in [*range(3, 60, 6), *range(60, 200, 17)]:
+    for moment in [*range(3, 60, 9), *range(60, 200, 25)]:
         if moment in (3, 60):
             shutil.rmtree(out, ignore_errors=True)
             train(base, data, out, Watch(13 if moment == 3 else 5))
@@ -143,7 +143,7 @@ def test_kills_at_every_point_of_a_save_lose_nothing(base, data, tmp_path, whole
         kills += status != 0
         if status == 0:
             assert (out / "model.safetensors").read_bytes() == whole
-    assert kills >= 10
+    assert kills >= 7
     assert status_of(killed_in_a_save, base, data, out, -1) == 0
     assert (out / "model.safetensors").read_bytes() == whole
     assert not [

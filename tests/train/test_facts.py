@@ -103,6 +103,7 @@ def test_no_file_that_a_run_leaves_for_others_names_a_private_folder(tmp_path, m
     base, out = make_bases(home)["gpt2"], home / "out"
     monkeypatch.chdir(home)
     given = [f"--data={home}/data/mine.json", "--data", "data/mine.json:3", f"--model={base}"]
+    given += ["--limit", "4"]
     given += ["--out", str(out), "--score-dialogues", "1", f"--valid={home}/data/mine.json:1"]
     if recipe == "convai":
         given += ["--set", "num_train_epochs=1", "--set", f"cache_dir={home}/cache"]

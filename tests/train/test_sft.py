@@ -194,9 +194,9 @@ def llama_logits(weights, config, ids) -> torch.Tensor:
 # ---- learning by heart
 
 
-def test_twenty_dialogues_are_learnt_by_heart_and_said(both, tmp_path):
+def test_ten_dialogues_are_learnt_by_heart_and_said(both, tmp_path):
     model, layout, _ = both
-    jobs = "bake drive sing paint swim teach sail dance cook write draw run knit climb fish read hunt ride farm mend".split()
+    jobs = "bake drive sing paint swim teach sail dance cook write".split()
     chats = [
         [f"do you {job}?", f"yes, i {job} a lot.", f"{job}? since when?", f"since year {k}."]
         for k, job in enumerate(jobs)

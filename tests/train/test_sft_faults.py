@@ -76,7 +76,7 @@ def test_out_of_memory_goes_on_with_smaller_passes_and_the_same_steps(
         many,
         [],
         tmp_path / "small",
-        settings(row_length=one_row, batch_rows=1, accumulate=4),
+        settings(epochs=1, row_length=one_row, batch_rows=1, accumulate=4),
     )
     wrapped = RunsOut(large, one_row, error=error)
     _, used = train_sft(
@@ -84,7 +84,7 @@ def test_out_of_memory_goes_on_with_smaller_passes_and_the_same_steps(
         many,
         [],
         tmp_path / "large",
-        settings(row_length=one_row, batch_rows=4, accumulate=1),
+        settings(epochs=1, row_length=one_row, batch_rows=4, accumulate=1),
     )
     assert wrapped.times == 2, "four rows, then two"
     assert (used.batch_rows, used.accumulate) == (1, 4)

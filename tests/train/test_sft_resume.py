@@ -9,15 +9,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
+import socket
 import threading
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import TrainerCallback
 
 from persona_bot.errors import UserError
+from tests.children import child, ended
 from tests.sft_tiny import RUN, STEPS, digest, examples_of, gpt2, settings, train_and_save
 from train import finetune
 from train.recipes import sft
@@ -33,14 +35,21 @@ def job(convai_tokenizer):
     return functools.partial(train_and_save, convai_tokenizer)
 
 
+@pytest.fixture(scope="module")
+def finished(convai_tokenizer, tmp_path_factory) -> Path:
+    """The folder of an uninterrupted run."""
+    out = tmp_path_factory.mktemp("finished")
+    train_and_save(convai_tokenizer, out, resume=False)
+    steps = [line["step"] for line in read_log(out) if "loss" in line]
+    assert steps == list(range(1, STEPS + 1))
+    return out
+
+
 @pytest.fixture
-def whole(job, tmp_path) -> bytes:
-    """The weights of an uninterrupted run."""
-    job(tmp_path / "whole", resume=False)
-    assert [line["step"] for line in read_log(tmp_path / "whole") if "loss" in line] == list(
-        range(1, STEPS + 1)
-    )
-    return (tmp_path / "whole" / "model.safetensors").read_bytes()
+def whole(finished, tmp_path) -> bytes:
+    """Its weights; a copy of the folder is there to spoil."""
+    shutil.copytree(finished, tmp_path / "whole")
+    return (finished / "model.safetensors").read_bytes()
 
 
 # ---- stopped
@@ -71,8 +80,7 @@ def at_step(monkeypatch):
     return set_up
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("kind", ["gpt2", "lora"])
+@pytest.mark.parametrize("kind, number", [("gpt2", signal.SIGTERM), ("lora", signal.SIGINT)])
 def test_a_signal_saves_and_the_rest_ends_in_the_same_bytes(
     convai_tokenizer, chat_model, chat_tokenizer, tmp_path, at_step, kind, number
 ):
@@ -234,49 +242,34 @@ def test_signals_outside_the_main_thread_are_left_alone():
 # ---- several processes
 
 
+def one_of_two(rank: int, port: int, arguments: list[str], said: Path) -> None:
+    """What `accelerate launch` starts twice, told so by its environment."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    torch.set_num_threads(1)
+    with said.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+        finetune.main(arguments)
+
+
 def test_two_processes_take_the_same_steps_as_one(chat_folder, tmp_path):
-    """As `accelerate launch` starts them; one row each instead of two passes."""
-    given = [
-        "--data",
-        str(EXAMPLE),
-        "--model",
-        str(chat_folder),
-        "--limit",
-        "9",
-        "--epochs",
-        "1",
-        "--lora-rank",
-        "0",
-        "--no-bf16",
-    ]
-    given += ["--learning-rate", "1e-2", "--save-every", "3", "--score-dialogues", "0"]
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "train.finetune",
-        *given,
-    ]
-    environment = {
-        **os.environ,
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    command = [*launch, "--out", str(tmp_path / "two"), "--accumulate", "1"]
-    done = subprocess.run(
-        command,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=EXAMPLE.parent.parent,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("done: python app.py") == 1
+    """One row each instead of two passes."""
+    given = ["--data", str(EXAMPLE), "--model", str(chat_folder), "--limit", "9", "--epochs", "1"]
+    given += ["--lora-rank", "0", "--no-bf16", "--learning-rate", "1e-2", "--save-every", "3"]
+    given += ["--score-dialogues", "0"]
+    shared = [*given, "--out", str(tmp_path / "two"), "--accumulate", "1"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    said = [tmp_path / "first.txt", tmp_path / "second.txt"]
+    with (
+        child(one_of_two, 0, port, shared, said[0]) as first,
+        child(one_of_two, 1, port, shared, said[1]) as second,
+    ):
+        statuses = [ended(first), ended(second)]
+    texts = "".join(file.read_text() for file in said)
+    assert statuses == [0, 0], texts[-3000:]
+    assert texts.count("done: python app.py") == 1
     finetune.main([*given, "--out", str(tmp_path / "one"), "--accumulate", "2"])
     one, two = (read_log(tmp_path / name) for name in ("one", "two"))
     assert [line["step"] for line in two] == [line["step"] for line in one] == [1, 2, 3, 3, 4, 4]
