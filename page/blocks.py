@@ -41,6 +41,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     kept = gr.Textbox(visible=False)  # what the browser brings when the page opens
     parcel = gr.Textbox(visible=False)  # what it takes to the clipboard or the disk
     told = gr.Textbox(visible=False)  # the name that a rewritten persona has
+    pressed = gr.Textbox(visible=False)  # the card that was pressed last
     html(render.SKIP, elem_id="skip")
     html(faces.SYMBOLS, elem_id="symbols")
     with gr.Row(elem_id="top"):
@@ -144,8 +145,12 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     visit.then(None, settings, js="personaStore.arrived", **unseen)
     visit.then(opening.model_arrives, chat, [model_line, status], **soon)
     demo.load(None, js="personaPage.start", **unseen)
-    for card in (cards, random_card):
-        getattr(card, names.PICK)(events.pick, [persona, chat], [*PERSONA, *SHOWN], **at_once)
+    # while one is answered, the last of what is done meanwhile waits; Gradio forgets with what, the script does not
+    last: dict[str, Any] = {"trigger_mode": "always_last"}
+    gr.on(
+        [getattr(card, names.PICK) for card in (cards, random_card)], events.pick, [pressed, persona, chat],
+        [*PERSONA, *SHOWN], js="personaPage.lastPressed", **last, **at_once,
+    )  # fmt: skip
     getattr(own_cards, names.OPEN_PERSONA)(
         events.open_persona, [persona, chat], [*PERSONA, *SHOWN], **soon
     )
@@ -160,11 +165,11 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     ).then(**to_message)
     # not `input`: Gradio leaves it out for the first character after an event has set the box
     persona.change(
-        events.rewrite, [persona, chat], [told, counter, *SHOWN], trigger_mode="always_last", **at_once
+        events.rewrite, [persona, chat], [told, counter, *SHOWN], js="personaPage.textTyped", **last, **at_once
     ).then(None, [name, told], name, js="personaPage.nameTold", **unseen).then(
-        events.rename, [name, chat], SHOWN, **at_once
+        events.rename, [name, chat], SHOWN, js="personaPage.nameTyped", **at_once
     )  # fmt: skip
-    name.change(events.rename, [name, chat], SHOWN, trigger_mode="always_last", **at_once)
+    name.change(events.rename, [name, chat], SHOWN, js="personaPage.nameTyped", **last, **at_once)
     getattr(face_choice, names.FACE)(events.choose_face, chat, SHOWN, **at_once)
     new_chat.click(events.fresh, [persona, chat], SHOWN, **at_once).then(**to_message)
     undo_button.click(

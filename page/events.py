@@ -94,9 +94,9 @@ def with_what_was_good(chat: Conversation, text: str) -> None:
         chat.rewrite(text, PRESETS)
 
 
-def pick(text: str, chat: Conversation, event: gr.EventData) -> list:
+def pick(who: str, text: str, chat: Conversation) -> list:
     """A card was pressed: a new chat with that persona, drawn afresh unless it is a preset."""
-    preset = PRESETS.get(str(event.who))
+    preset = PRESETS.get(who)
     chat.fresh(preset or random_persona(random.randrange(2**32)), text)
     return [*shown_persona(chat.persona), *shown(chat)]
 
@@ -118,15 +118,17 @@ def open_persona(text: str, chat: Conversation, event: gr.EventData) -> list:
     return [*shown_persona(chat.persona), *shown(chat)]
 
 
-def rewrite(text: str, chat: Conversation) -> list:
-    """The persona's text was edited; its new name, if it has another one, is for the browser to put where none is typed."""
-    name = chat.persona.name
-    with_what_was_good(chat, text)
+def rewrite(text: str | None, chat: Conversation) -> list:
+    """The persona's text was edited, unless it is None; its new name, if any, is for the browser to put where none is typed."""
+    name, counter = chat.persona.name, gr.skip()
+    if text is not None:
+        with_what_was_good(chat, text)
+        counter = render.counter(text)
     new_name = None if chat.persona.name == name else shown_persona(chat.persona).name
-    return [new_name, render.counter(text), *shown(chat)]
+    return [new_name, counter, *shown(chat)]
 
 
-def rename(name: str, chat: Conversation) -> Shown:
+def rename(name: str | None, chat: Conversation) -> Shown:
     chat.rename(name=name)
     return shown(chat)
 

@@ -7,11 +7,10 @@ import json
 import os
 import subprocess
 import sys
-import threading
 
 from playwright.sync_api import expect
 
-from page import backend, events
+from page import backend
 from page.events import PRESETS
 from persona_bot.persona import persona_text
 from tests import children
@@ -72,26 +71,6 @@ def check_the_chat(page, shown: list[str]) -> None:
     button(page, "Settings").click()
     expect(page.get_by_label("Temperature").first).to_have_value("1.1")
     expect(number_box(page)).to_have_value("")
-
-
-def test_a_name_that_is_typed_before_the_text_is_answered_stays(open_page, tiny, monkeypatch):
-    """A busy server answers the persona's text after the name was typed, which that answer would have emptied."""
-    page = open_page(tiny)
-    go, shown = threading.Event(), events.shown_persona
-    monkeypatch.setattr(events, "shown_persona", lambda *given: go.wait(60) and shown(*given))
-    persona_box(page).fill(MINE)
-    name = page.get_by_label("Name", exact=True)
-    name.fill("Zoe, map seller")
-    page.get_by_role("heading", name="Zoe, map seller", exact=True).wait_for()
-    go.set()
-    page.get_by_text("2/12 sentences, one a line").wait_for()  # the text's answer
-    ask(page, "hi")
-    wait_for_replies(page, 1)
-    expect(name).to_have_value("Zoe, map seller")
-    expect(page.get_by_role("heading", name="Zoe, map seller", exact=True)).to_be_visible()
-    # and a text that makes somebody else of it takes the name along, as before
-    persona_box(page).fill(persona_text(PRESETS["soldier"]))
-    expect(name).to_have_value(PRESETS["soldier"].name)
 
 
 def test_a_reload_the_back_button_and_a_new_tab_keep_everything(open_page, tiny, page_url):

@@ -166,7 +166,7 @@ def test_malformed_calls_get_a_4xx_with_one_sentence(http, url, path):
 def test_calls_that_fail_inside_are_4xx_and_one_line_in_the_log(http, url, capfd):
     """Of each kind one line a minute, and never a traceback."""
     faults._told.clear()
-    number = function_number("pick")
+    number = function_number("choose_face")
     inputs = len(demo.fns[number].inputs)
     for value in range(50):
         body = {

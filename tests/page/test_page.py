@@ -92,7 +92,7 @@ def test_edits_with_forged_numbers(url, number):
 
 @pytest.mark.parametrize("who", ["soldier", "random", "nobody", "../soldier", "", None, 5, ["x"]])
 def test_any_pick_leads_to_a_persona(url, who):
-    _, text, *_ = Visitor(url).call("pick", PERSONA, None, event_data={"who": who})
+    _, text, *_ = Visitor(url).call("pick", who, PERSONA, None)
     assert (text == persona_text(PRESETS["soldier"])) == (who == "soldier")
     assert len(text.splitlines()) >= 4
 

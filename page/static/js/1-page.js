@@ -3,13 +3,15 @@
 window.personaPage = {
 	sending: null, // the message that the server has not taken yet
 	draft: null, // what stood in the message box before an earlier message was edited
-	nameTyped: false, // since the persona's text was
+	pressed: "", // the card that was pressed last
+	byHand: { text: null, name: null }, // what somebody typed last as the persona's text, and since then as its name
 
 	clicks(element, trigger) {
 		element.addEventListener("click", (event) => {
 			const button = event.target.closest("button[data-event]");
 			if (!button) return;
 			button.closest("[popover]")?.hidePopover();
+			if (button.dataset.who) personaPage.pressed = button.dataset.who;
 			trigger(button.dataset.event, { ...button.dataset });
 		});
 		// A button that is drawn anew keeps the focus; when it is gone, the message box has it.
@@ -61,15 +63,30 @@ window.personaPage = {
 		if (window.self !== window.top) document.documentElement.style.setProperty("--talk-height", height);
 		personaPage.box().addEventListener("input", () => personaStore.draft());
 		personaPage.focusMessage();
-		document.addEventListener("input", ({ target }) => {
-			if (target.closest("#persona-text")) personaPage.nameTyped = false;
-			if (target.closest("#persona-name")) personaPage.nameTyped = true;
-		});
+		const typed = ({ target }) => {
+			if (target.closest("#persona-text")) personaPage.byHand = { text: target.value, name: null };
+			if (target.closest("#persona-name")) personaPage.byHand.name = target.value;
+		};
+		document.addEventListener("input", typed, true); // before Gradio tells of it
+	},
+
+	lastPressed(_pressed, ...others) {
+		return [personaPage.pressed, ...others];
+	},
+
+	// Gradio reports what an answer wrote into a box as a change, too. The server knows that; by the time it would hear of it,
+	// another card may have been pressed, and the new persona would get the former one's words.
+	textTyped(text, ...others) {
+		return [text === personaPage.byHand.text ? text : null, ...others];
+	},
+
+	nameTyped(name, ...others) {
+		return [name === personaPage.byHand.name ? name : null, ...others];
 	},
 
 	// A rewritten persona has another name, but one that was typed before the answer came stays.
 	nameTold(now, told) {
-		return told === null || personaPage.nameTyped ? now : told;
+		return told === null || now === personaPage.byHand.name ? now : told;
 	},
 
 	box() {

@@ -1,0 +1,81 @@
+"""Who is picked, and what they are called, when a hand is quicker than the server.
+
+Run: `python -m pytest tests/browser/test_picking.py`
+"""
+
+import threading
+
+from playwright.sync_api import expect
+
+from page import events
+from page.conversation import Conversation
+from page.events import PRESETS
+from persona_bot.persona import persona_text
+from tests.browser.driving import ask, button, persona_box, wait_for_replies
+
+MINE = "my name is zoe and i sell maps.\ni love rain."
+
+
+def held(monkeypatch) -> threading.Event:
+    """Answers that show a persona anew wait for the event."""
+    go, shown = threading.Event(), events.shown_persona
+    monkeypatch.setattr(events, "shown_persona", lambda *given: go.wait(60) and shown(*given))
+    return go
+
+
+def name_box(page):
+    return page.get_by_label("Name", exact=True)
+
+
+def test_the_last_of_two_cards_that_are_pressed_quickly_is_spoken_to(open_page, tiny, monkeypatch):
+    page = open_page(tiny)
+    go = held(monkeypatch)
+    for who in ("soldier", "vampire", "astronaut"):
+        page.locator(f"#cards [data-who={who}]").click()
+    go.set()
+    ruth = PRESETS["astronaut"]
+    expect(name_box(page)).to_have_value(ruth.name)
+    expect(persona_box(page)).to_have_value(persona_text(ruth))
+    page.get_by_role("heading", name="Say hello to Ruth").wait_for()
+    expect(page.locator("#cards [aria-pressed=true]")).to_have_attribute("data-who", "astronaut")
+    ask(page, "hi")
+    wait_for_replies(page, 1)
+    expect(page.locator(".them .by")).to_have_text(["Ruth", "Ruth"])
+    expect(page.locator("#own-cards .card")).to_have_count(0)
+
+
+def test_what_an_answer_writes_into_the_boxes_comes_back_as_nobodys_words(
+    open_page, tiny, monkeypatch
+):
+    """Else the card that was pressed first gives its name to the second one's persona."""
+    heard: list[object] = []
+    monkeypatch.setattr(Conversation, "rename", lambda chat, **given: heard.append(given["name"]))
+    monkeypatch.setattr(Conversation, "rewrite", lambda chat, text, presets: heard.append(text))
+    page = open_page(tiny)
+    button(page, "Tom, soldier").click()
+    page.get_by_role("heading", name="Say hello to Tom").wait_for()
+    name_box(page).press("End")
+    name_box(page).type("!")
+    tom = PRESETS["soldier"].name
+    expect(name_box(page)).to_have_value(f"{tom}!")
+    persona_box(page).fill(MINE)
+    page.get_by_text("2/12 sentences, one a line").wait_for()
+    assert [text for text in heard if text is not None] == [f"{tom}!", MINE]
+
+
+def test_a_name_that_is_typed_before_the_text_is_answered_stays(open_page, tiny, monkeypatch):
+    """A busy server answers the persona's text after the name was typed, which that answer would have emptied."""
+    page = open_page(tiny)
+    go = held(monkeypatch)
+    persona_box(page).fill(MINE)
+    name_box(page).fill("Zoe, map seller")
+    page.get_by_role("heading", name="Zoe, map seller", exact=True).wait_for()
+    go.set()
+    page.get_by_text("2/12 sentences, one a line").wait_for()  # the text's answer
+    ask(page, "hi")
+    wait_for_replies(page, 1)
+    expect(name_box(page)).to_have_value("Zoe, map seller")
+    expect(page.get_by_role("heading", name="Zoe, map seller", exact=True)).to_be_visible()
+    # and a text that makes somebody else of it takes the name along, as before
+    persona_box(page).fill(persona_text(PRESETS["soldier"]))
+    expect(name_box(page)).to_have_value(PRESETS["soldier"].name)
