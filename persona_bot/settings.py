@@ -112,7 +112,7 @@ class Settings:
         2**32 - 1,
         slider=False,
         label="Seed",
-        help="A whole number makes the reply repeatable; empty is random.",
+        help="A whole number makes the reply repeatable while nobody else is answered; empty is random.",
     )
     deadline: float = setting(
         60.0,
