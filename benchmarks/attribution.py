@@ -1,21 +1,27 @@
 """How often the sentences that are marked under a reply are the right ones, and what it costs to find them.
 
-Run: `python -m benchmarks.attribution`, with `--model` for another than the default one.
+Run: `python -m benchmarks.attribution`, with `--model` for another than the default one, `--data FILE` for real dialogues.
 
 Asks the questions of train/metrics/recall_probes.json, each about one sentence of a persona of three; of the right answers,
-in how many is that sentence among the marked ones? And says what needs no persona to all presets: how many of the replies
-are marked although they share no word with it? And what does marking cost, with these personas and with one of twelve sentences?
+in how many is that sentence among the marked ones? And says what needs no persona to all presets, and answers turns of
+`--data`: how many of the replies are marked although they share no word with the persona? Both for each
+threshold. A few of those replies use a sentence in other words; what is marked is printed, to be judged by a reader.
+And what does marking cost, with these personas and with one of twelve sentences?
 """
 
 import argparse
 import json
+import random
 import re
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from persona_bot import Settings, load_model
 from persona_bot.persona import Persona, load_presets
-from persona_bot.replies.attribution import used_sentences, words
+from persona_bot.prompt import SILENCE
+from persona_bot.replies.attribution import WITHOUT_WORD, over_threshold, sentence_losses, words
+from train.data.dialogues import read_dialogues
 
 PROBES = Path(__file__).parent.parent / "train" / "metrics" / "recall_probes.json"
 SMALL_TALK = (
@@ -24,62 +30,95 @@ SMALL_TALK = (
     "sorry, i was away", "what a day", "i have to go now", "see you later", "good night",
 )  # fmt: skip
 QUESTIONS = ("what do you do all day?", "do you have any pets?", "what can you not stand?")
+THRESHOLDS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)
+MOST_TURNS = 7  # of a real dialogue, so that a page's memory holds them
+
+
+class Answer(NamedTuple):
+    persona: Persona
+    said: str
+    reply: str
+    losses: list[float]
+
+    def marked(self, threshold: float = WITHOUT_WORD) -> list[int]:
+        return [k for k, _ in over_threshold(self.persona, self.reply, self.losses, threshold)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", help="Hub repository or folder; else the default model")
-    model = load_model(parser.parse_args().model)
+    parser.add_argument("--data", help="a file of dialogues whose turns are answered, too")
+    parser.add_argument("--replies", type=int, default=400, help="of --data (default: 400)")
+    options = parser.parse_args()
+    model = load_model(options.model)
     clock = {"reply": 0.0, "marking": 0.0}
     presets = list(load_presets().values())
 
-    def ask(persona: Persona, question: str, seed: int) -> tuple[str, list[int]]:
-        """The reply, and the numbers of the sentences that are marked."""
+    def ask(persona: Persona, turns: list[str], seed: int) -> Answer:
         started = time.perf_counter()
-        reply = "".join(model.reply(persona, [question], Settings(seed=seed)))
+        reply = "".join(model.reply(persona, turns, Settings(seed=seed)))
         clock["reply"] += time.perf_counter() - started
         started = time.perf_counter()
-        used = used_sentences(model, persona, [question], reply)
+        losses = sentence_losses(model, persona, turns, reply)
         clock["marking"] += time.perf_counter() - started
-        return reply, [number for number, _ in used]
+        return Answer(persona, turns[-1], reply, losses)
 
     def tell_the_cost(of: str) -> None:
-        print(
-            f"{of}: marking takes {clock['marking'] / clock['reply']:.2f} of the time of the replies"
-        )
+        share = clock["marking"] / clock["reply"]
+        print(f"{of}: marking takes {share:.2f} of the time of the replies")
         clock.update(reply=0.0, marking=0.0)
 
-    right = found = marks = 0
+    right: list[tuple[Answer, set[int]]] = []
     for seed, probe in enumerate(json.loads(PROBES.read_text(encoding="utf-8"))):
-        persona = Persona("", tuple(probe["persona"]))
-        reply, marked = ask(persona, probe["question"], seed)
-        if holds(reply, probe["accept"]):
-            about = [k for k, s in enumerate(persona.sentences) if holds(s, probe["accept"])]
-            right, marks = right + 1, marks + len(marked)
-            found += bool(set(about) & set(marked))
-            if not set(about) & set(marked):
-                print(f"not marked: {probe['question']} - {reply}")
-    print(
-        f"{right} right answers; the right sentence is marked in {found / right:.1%}, {marks / right:.2f} marks each"
-    )
-
+        answer = ask(Persona("", tuple(probe["persona"])), [probe["question"]], seed)
+        if holds(answer.reply, probe["accept"]):
+            about = {k for k, s in enumerate(answer.persona.sentences) if holds(s, probe["accept"])}
+            right.append((answer, about))
+            if not about & set(answer.marked()):
+                print(f"not marked: {answer.said} - {answer.reply}")
     tell_the_cost("personas of three sentences")
 
-    idle = wrong = 0
-    for seed, persona in enumerate(presets):
-        for message in SMALL_TALK:
-            reply, marked = ask(persona, message, seed)
-            if not words(reply) & words(" ".join(persona.sentences)):
-                idle, wrong = idle + 1, wrong + bool(marked)
-                if marked:
-                    print(f"marked: {message} - {reply} - {persona.sentences[marked[0]]}")
-    print(f"{idle} replies that share no word with the persona; {wrong / idle:.1%} marked")
+    answers = [
+        ask(persona, [message], seed)
+        for seed, persona in enumerate(presets)
+        for message in SMALL_TALK
+    ]
     tell_the_cost("presets")
+    if options.data:
+        turns = real_turns(options.data, options.replies)
+        answers += [ask(persona, said, seed) for seed, (persona, said) in enumerate(turns)]
+        tell_the_cost("real dialogues")
+    idle = [one for one in answers if not words(one.reply) & words(" ".join(one.persona.sentences))]
+    for one in idle:
+        for number in one.marked():
+            print(f"marked: {one.said} - {one.reply} - {one.persona.sentences[number]}")
+
+    print(f"{len(right)} right answers, {len(idle)} replies that share no word with their persona")
+    print("threshold  right sentence marked  marks each  marked though no word is shared")
+    for threshold in THRESHOLDS:
+        found = sum(bool(about & set(one.marked(threshold))) for one, about in right)
+        marks = sum(len(one.marked(threshold)) for one, _ in right)
+        wrong = sum(bool(one.marked(threshold)) for one in idle)
+        print(
+            f"{threshold:9.1f}  {found / len(right):21.1%}  {marks / len(right):10.2f}  {wrong:3} ({wrong / len(idle):.1%})"
+            + ("  <- in use" if threshold == WITHOUT_WORD else "")
+        )
 
     for seed, (one, other) in enumerate(zip(presets, presets[1:], strict=False)):
         for question in QUESTIONS:
-            ask(Persona("", (one.sentences + other.sentences)[:12]), question, seed)
+            ask(Persona("", (one.sentences + other.sentences)[:12]), [question], seed)
     tell_the_cost("personas of twelve sentences")
+
+
+def real_turns(file: str, count: int) -> list[tuple[Persona, list[str]]]:
+    """Places of real dialogues where the persona speaks next; the same ones each time."""
+    found = []
+    for dialogue in read_dialogues(file):
+        for utterance in dialogue.utterances:
+            turns = [turn for turn in utterance.history if turn != SILENCE][-MOST_TURNS:]
+            if len(turns) % 2:  # the partner's first
+                found.append((Persona("", tuple(dialogue.personality)), turns))
+    return random.Random(0).sample(found, min(count, len(found)))
 
 
 def holds(text: str, accept: list[str]) -> bool:

@@ -22,19 +22,21 @@ from persona_bot.replies.reply import Model
 if TYPE_CHECKING:
     from persona_bot.replies.local import LocalModel
 
-if TYPE_CHECKING:
-    pass
-
 # nats that a reply must lose without a sentence that it used: one that shares a word with it, and one that shares none
-WITH_WORD = 0.5
+WITH_WORD = 0.4
 WITHOUT_WORD = 3.0
 # sentences that are looked at, so that it never costs more than the reply: in one pass, and where each is a pass of its own
 AT_ONCE = 8
 IN_TURN = 2
-# words that say nothing about anybody
+# words that say nothing about anybody, the ends of contractions among them
 COMMON = frozenset(
-    "a an the i am is are my me you your it and to of in on at do have like love was what how about".split()
+    "a about again all also always am an and any are as at be been but by can cannot could d did do does don even ever "
+    "every everything for from get go good great had has have he her here his how i if in is it its just know like ll lot "
+    "lots love m make many me more most much my never nice no not now of oh old on once one only or our re really s she so "
+    "some something still t that the their them then there they thing things think this to too us ve very was way we well "
+    "were what when where which who will with would year years yes you your".split()
 )
+ENDING = re.compile(r"(?<=..)(ing|ed|ers?|es|e|s)$")
 ELSEWHERE = "Which sentences a reply used cannot be told where the model runs on another machine."
 
 
@@ -45,11 +47,18 @@ def used_sentences(
 
     Raises UserError where only a server could tell.
     """
-    losses, said = sentence_losses(model, persona, turns, reply), words(reply)
+    return over_threshold(persona, reply, sentence_losses(model, persona, turns, reply))
+
+
+def over_threshold(
+    persona: Persona, reply: str, losses: Sequence[float], without_word: float = WITHOUT_WORD
+) -> list[tuple[int, float]]:
+    """Those of the sentences' losses that count, the largest first, with the sentences' numbers."""
+    said = words(reply)
     used = [
         (number, loss)
         for number, (sentence, loss) in enumerate(zip(persona.sentences, losses, strict=False))
-        if loss > (WITH_WORD if words(sentence) & said else WITHOUT_WORD)
+        if loss > (WITH_WORD if words(sentence) & said else without_word)
     ]
     return sorted(used, key=lambda one: -one[1])
 
@@ -82,8 +91,8 @@ def sentence_losses(
 
 
 def words(text: str) -> set[str]:
-    """The words of a text that say something."""
-    return set(re.findall(r"\w+", text.lower())) - COMMON
+    """The words of a text that say something, without their endings: write, writing and writers are one."""
+    return {ENDING.sub("", word) for word in set(re.findall(r"\w+", text.lower())) - COMMON}
 
 
 def span(layout: Layout, persona: Persona, number: int, turns: Sequence[str]) -> tuple[int, int]:
