@@ -96,8 +96,7 @@ def with_what_was_good(chat: Conversation, text: str) -> None:
 
 def pick(who: str, text: str, chat: Conversation) -> list:
     """A card was pressed: a new chat with that persona, drawn afresh unless it is a preset."""
-    preset = PRESETS.get(who)
-    chat.fresh(preset or random_persona(random.randrange(2**32)), text)
+    chat.fresh(PRESETS.get(who) or random_persona(random.randrange(2**32)), text)
     return [*shown_persona(chat.persona), *shown(chat)]
 
 
@@ -120,7 +119,8 @@ def open_persona(text: str, chat: Conversation, event: gr.EventData) -> list:
 
 def rewrite(text: str | None, chat: Conversation) -> list:
     """The persona's text was edited, unless it is None; its new name, if any, is for the browser to put where none is typed."""
-    name, counter = chat.persona.name, gr.skip()
+    name = chat.persona.name
+    counter: Any = gr.skip()
     if text is not None:
         with_what_was_good(chat, text)
         counter = render.counter(text)
@@ -167,8 +167,7 @@ def retry(text: str, chat: Conversation) -> Shown:
 def show(chat: Conversation, event: gr.EventData) -> Shown:
     """Moves to another reply of the last exchange."""
     with toast():
-        step = {"1": 1, "-1": -1}.get(str(event.step))
-        chat.show(_number(event.number), step)
+        chat.show(_number(event.number), {"1": 1, "-1": -1}.get(str(event.step)))
     return shown(chat)
 
 
