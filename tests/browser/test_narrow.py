@@ -1,0 +1,70 @@
+"""320 pixels, and a desktop's window at 200 %: nothing is cut off, nothing scrolls sideways, everything can be hit.
+
+Run: `python -m pytest tests/browser/test_narrow.py`
+"""
+
+import pytest
+
+from tests.browser.conftest import SCREENSHOTS
+from tests.browser.driving import ask, button, persona_box, retry, wait_for_replies
+
+STATES = {
+    "empty": lambda page: None,
+    "chat": lambda page: make_a_chat(page),
+    "chats": lambda page: button(page, "Chats").click(),
+    "share": lambda page: go_on(page, "Share"),
+    "talk": lambda page: go_on(page, "Let them talk"),
+    "faces": lambda page: go_on(page, "Change the face"),
+    "persona": lambda page: (page.keyboard.press("Escape"), persona_box(page).fill("w" * 201)),
+    "settings": lambda page: (button(page, "Settings").click(), page.get_by_label("Seed").focus()),
+}
+# what cannot be seen whole in its window: beside the window, or cut off by what it stands in (but for rows that scroll)
+CUT_OFF = """() => [...document.querySelectorAll("button, input, textarea, p, h1, h2, h3, label, li, b, small")]
+    .filter(e => e.checkVisibility() && !e.closest(".unseen, .skip, #cast, #symbols") && !e.closest("[aria-hidden=true]"))
+    .flatMap(e => {
+        const box = e.getBoundingClientRect();
+        if (!box.width || !box.height) return [];
+        const name = `${e.tagName} ${e.getAttribute("aria-label") || e.textContent.trim().slice(0, 40) || e.className}`;
+        const wrong = [];
+        if (box.left < -0.5 || box.right > innerWidth + 0.5) wrong.push(`${name}: ${box.left} to ${box.right}`);
+        if (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === "hidden" && getComputedStyle(e).textOverflow !== "ellipsis")
+            wrong.push(`${name}: ${e.scrollWidth} wide in ${e.clientWidth}`);
+        if (e.matches("button, input:not([type=range])") && (box.width < 24 || box.height < 24))
+            wrong.push(`${name}: ${box.width} x ${box.height}`);
+        return wrong;
+    })"""
+
+# buttons under the message box that the line beside them covers
+COVERED = """() => {
+    const line = document.querySelector("#status p").getBoundingClientRect();
+    return [...document.querySelectorAll("#after button")].map(e => [e.textContent, e.getBoundingClientRect()])
+        .filter(([, box]) => box.left < line.right && line.left < box.right && box.top < line.bottom && line.top < box.bottom)
+        .map(([name]) => name.trim());
+}"""
+
+
+def make_a_chat(page) -> None:
+    ask(page, "w" * 60 + " and a question?")
+    wait_for_replies(page, 1)
+    retry(page, 2)
+
+
+def go_on(page, name: str) -> None:
+    page.keyboard.press("Escape")
+    button(page, name).click()
+
+
+@pytest.mark.parametrize("size", [(320, 640), (640, 400)], ids=["320 pixels", "200 percent"])
+def test_nothing_is_cut_off_and_nothing_scrolls_sideways(open_page, tiny, size):
+    width, height = size
+    page = open_page(tiny, viewport={"width": width, "height": height})
+    found = []
+    for name, reach in STATES.items():
+        reach(page)
+        page.screenshot(path=SCREENSHOTS / f"{width}-{name}.png")
+        if (wide := page.evaluate("document.documentElement.scrollWidth")) > width:
+            found.append((name, f"{wide} wide"))
+        found += [(name, what) for what in page.evaluate(CUT_OFF)]
+    assert page.evaluate(COVERED) == []
+    assert page.locator("#persona").bounding_box()["height"] > 300  # all of it, below the talk
+    assert not found, "\n".join(map(str, found))
