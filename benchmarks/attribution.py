@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from persona_bot import Settings, load_model
+from persona_bot.layouts import SILENCE
 from persona_bot.persona import Persona, load_presets
-from persona_bot.prompt import SILENCE
 from persona_bot.replies.attribution import WITHOUT_WORD, over_threshold, sentence_losses, words
 from train.data.dialogues import read_dialogues
 
@@ -104,9 +104,9 @@ def main() -> None:
             + ("  <- in use" if threshold == WITHOUT_WORD else "")
         )
 
-    for seed, (one, other) in enumerate(zip(presets, presets[1:], strict=False)):
+    for seed, (persona, other) in enumerate(zip(presets, presets[1:], strict=False)):
         for question in QUESTIONS:
-            ask(Persona("", (one.sentences + other.sentences)[:12]), [question], seed)
+            ask(Persona("", (persona.sentences + other.sentences)[:12]), [question], seed)
     tell_the_cost("personas of twelve sentences")
 
 
