@@ -37,12 +37,13 @@ def main() -> None:
 def soak(model: str | None, minutes: float, visitors: int) -> dict[str, object]:
     """What came of it; memory grows from the end of the first WARM_UP seconds under this load."""
     with opened(model, "--unlimited") as target:
+        loaded = target.memory_mb()
         with target.client() as client:
             reply(client)  # the first one warms the model up
+        memory = {"loaded": loaded, "start": target.memory_mb()}
         counts = dict.fromkeys(KINDS, 0) | {"failed": 0}
         resting, began = target.descriptors_and_threads(), time.monotonic()
         end = began + 60 * minutes
-        memory = {"start": target.memory_mb()}
         crowd = [
             threading.Thread(target=visit, args=(target, seed, end, counts), daemon=True)
             for seed in range(visitors)
@@ -58,6 +59,11 @@ def soak(model: str | None, minutes: float, visitors: int) -> dict[str, object]:
         for one in crowd:
             one.join(120)
         time.sleep(AFTER)
+        with (
+            target.client() as client
+        ):  # whoever takes one of the pool's threads ends those that were idle for 10 s
+            client.get("/healthz").raise_for_status()
+        time.sleep(1)
         memory["after"] = target.memory_mb()
         return {
             **counts, "visitors": sum(counts.values()), "minutes": minutes,
