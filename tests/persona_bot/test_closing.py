@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from persona_bot import prompt
+from persona_bot import text
 from persona_bot.replies.remote import Endpoint
 from persona_bot.settings import Settings
 from tests.endpoint_peer import Peer, event
@@ -36,7 +36,7 @@ def model(request, chat_model, chat_tokenizer):
 
 def locks_of(model) -> list:
     """Every lock of the program that a reply of this model could meet."""
-    owners, locks = [model], [prompt.ENCODING]
+    owners, locks = [model], [text.ENCODING]
     for owner in owners:
         for value in getattr(owner, "__dict__", {}).values():
             if hasattr(value, "acquire") and hasattr(value, "release"):
