@@ -10,6 +10,8 @@ Several processes may start, prepare and read at once: what was used within the 
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -26,6 +28,7 @@ from persona_bot.checkpoints.files import (
     load_model,
     merge_adapter,
     save_layout,
+    sha256,
 )
 from persona_bot.errors import UserError
 from persona_bot.layouts import Layout
@@ -36,22 +39,49 @@ if TYPE_CHECKING:
 PREPARED = Path(HF_HOME) / "persona-bot"
 KEPT = 3  # each is as large as the model
 IN_USE = 3600.0  # seconds
+LARGE = 64 << 20  # bytes of weights from which on a process of its own is worth its start
+PATIENCE = 900.0  # seconds that it may take
+PREPARE = "import sys; from persona_bot.checkpoints.load import load_checkpoint; load_checkpoint(sys.argv[1], 'cpu')"
 
 
 def prepared_folder(folder: Path, base: Path) -> Path:
     """Where a GGUF made dense, or this adapter merged, is kept; `folder` itself where it can be read as it is."""
     if not (folder / "adapter_config.json").exists() and not gguf_file(base):
         return folder
-    parts = {
-        *base.glob("*.gguf"),
-        *base.glob("*.safetensors"),
-        *folder.glob("adapter_model.safetensors"),
-    }
-    stamp = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in parts)
+    stamp: list[tuple] = sorted(
+        (p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weight_files(base)
+    )
+    # by content: every checkout of the same adapter shares one copy
+    stamp += [sha256(p) for p in folder.glob("adapter_model.safetensors")]
     name = hashlib.sha256(repr((stamp, transformers.__version__)).encode()).hexdigest()[:16]
     with suppress(OSError):  # not there yet, or read-only
         os.utime(PREPARED / name)  # in use: see `keep`
     return PREPARED / name
+
+
+def weight_files(base: Path) -> list[Path]:
+    return [*base.glob("*.gguf"), *base.glob("*.safetensors")]
+
+
+def prepare_apart(folder: Path, base: Path) -> None:
+    """Lets another process make what is not there yet, so that what merging takes (peft, float32 weights: 200 MB) goes with it.
+
+    Where that fails nothing is there, and `load_prepared` makes it here or says why it cannot.
+    """
+    ready = prepared_folder(folder, base)
+    if ready.exists() or sum(p.stat().st_size for p in weight_files(base)) < LARGE:
+        return
+    root = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            [sys.executable, "-c", PREPARE, str(folder)],
+            env={**os.environ, "PYTHONPATH": paths},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=PATIENCE,
+        )
 
 
 def load_prepared(

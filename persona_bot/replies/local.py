@@ -18,6 +18,7 @@ from persona_bot.checkpoints.load import (
     load_module,
     max_positions,
 )
+from persona_bot.checkpoints.prepared import prepare_apart
 from persona_bot.device import give_memory_back, use_half_the_cores
 from persona_bot.engine.backend import Backend, backend_for, fast_llama_backend
 from persona_bot.engine.sampler import Sampler
@@ -57,6 +58,8 @@ class LocalModel:
         if is_cpu:
             use_half_the_cores()
         with explained(source.folder):
+            if source.weights != source.folder:
+                prepare_apart(source.folder, source.base)
             if is_cpu and (plain := load_tensors(source.weights, source.dtype)):
                 config, tensors = plain
                 limit = max_positions(config)
