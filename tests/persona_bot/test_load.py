@@ -178,6 +178,39 @@ def test_prepared_weights_that_another_process_may_read_stay(adapter_folder, hou
     assert len(list(prepared.PREPARED.iterdir())) == left
 
 
+@pytest.fixture
+def merges_apart(tmp_path, monkeypatch):
+    """A first start of this small model prepares as that of a large one does."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr(prepared, "PREPARED", tmp_path / "persona-bot")
+    monkeypatch.setattr(prepared, "LARGE", 0)
+
+
+def test_a_first_start_merges_in_another_process(adapter_folder, merges_apart, monkeypatch):
+    monkeypatch.setattr(prepared, "merge_adapter", lambda *_: pytest.fail("merged here"))
+    load_model(str(adapter_folder), "cpu")
+    (folder,) = prepared.PREPARED.iterdir()
+    check_files(folder)
+
+
+def test_where_no_process_can_be_started_the_adapter_is_merged_here(
+    adapter_folder, merges_apart, monkeypatch
+):
+    monkeypatch.setattr(sys, "executable", "/nowhere")
+    load_model(str(adapter_folder), "cpu")
+    assert len(list(prepared.PREPARED.iterdir())) == 1
+
+
+def test_checkouts_of_one_adapter_share_what_is_prepared(adapter_folder, chat_folder, tmp_path):
+    copy = shutil.copytree(adapter_folder, tmp_path / "copy")
+    os.utime(copy / "adapter_model.safetensors", (1, 1))
+    mine, theirs = (prepared.prepared_folder(f, chat_folder) for f in (adapter_folder, copy))
+    assert mine == theirs
+    weights = copy / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert prepared.prepared_folder(copy, chat_folder) != mine
+
+
 def test_a_start_says_that_its_prepared_weights_are_in_use(adapter_folder):
     load_checkpoint(str(adapter_folder), "cpu")
     (folder,) = prepared.PREPARED.iterdir()
