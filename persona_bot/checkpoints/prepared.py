@@ -48,11 +48,10 @@ def prepared_folder(folder: Path, base: Path) -> Path:
     """Where a GGUF made dense, or this adapter merged, is kept; `folder` itself where it can be read as it is."""
     if not (folder / "adapter_config.json").exists() and not gguf_file(base):
         return folder
-    stamp: list[tuple] = sorted(
-        (p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weight_files(base)
-    )
+    bases = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weight_files(base))
     # by content: every checkout of the same adapter shares one copy
-    stamp += [sha256(p) for p in folder.glob("adapter_model.safetensors")]
+    adapter = [sha256(p) for p in folder.glob("adapter_model.safetensors")]
+    stamp = bases, adapter
     name = hashlib.sha256(repr((stamp, transformers.__version__)).encode()).hexdigest()[:16]
     with suppress(OSError):  # not there yet, or read-only
         os.utime(PREPARED / name)  # in use: see `keep`
