@@ -29,7 +29,7 @@ terminal: $(VENV)/chat.done
 
 test: $(VENV)/test.done
 	@sh tests/browser/find_chromium.sh
-	$(LIMIT) $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
+	$(LIMIT) $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -r fER $(ARGS)
 
 lint: $(VENV)/test.done
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy

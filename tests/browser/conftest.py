@@ -47,7 +47,13 @@ def browser():
 
 @pytest.fixture(scope="session")
 def tiny(chat_model, chat_tokenizer) -> LocalModel:
-    return replace(batched_model(chat_model, chat_tokenizer), name="a tiny model")
+    """A model that writes what a browser shows as it is: no control characters, no halves of letters."""
+    model = replace(batched_model(chat_model, chat_tokenizer), name="a tiny model")
+    words = {i: chat_tokenizer.decode([i]) for i in chat_tokenizer.get_vocab().values()}
+    model.layout.control_ids |= {
+        i for i, word in words.items() if not word.isprintable() or "\ufffd" in word
+    } - model.layout.stop_ids
+    return model
 
 
 @pytest.fixture(scope="session")
