@@ -18,9 +18,8 @@ from persona_bot.settings import Settings
 
 PRESETS = load_presets()
 FIRST = next(iter(PRESETS.values()))
-FRAME_SECONDS = 0.05  # a growing reply is redrawn at most this often ..
-# .. while at most so many are written; drawing costs Gradio as much as the words cost the model
-CROWD = 4
+FRAME_SECONDS = 0.05  # a growing reply is redrawn at most this often if CROWD or fewer are written:
+CROWD = 4  # drawing costs Gradio as much as the words cost the model
 
 
 class Shown(NamedTuple):
