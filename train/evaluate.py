@@ -18,12 +18,14 @@ from persona_bot.errors import UserError, exit_on_error
 from persona_bot.persona import Persona, find_persona, load_presets
 from persona_bot.replies.local import LocalModel
 from persona_bot.replies.reply import Model
-from train.data.dialogues import Dialogue, read_dialogues
+from train.data.dialogues import Dialogue
+from train.data.sources import plural, read_source
 from train.metrics import text
 from train.metrics.evaluate_options import EvalOptions, open_outputs, parse
 from train.metrics.groups import AS_SERVED, GROUPS, NEED_NO_FILE, EvalConfig, Work, bar
 from train.metrics.table import compared_table, plain_table
 from train.metrics.transcripts import EVERYDAY, QUESTIONS, VISITS, side_by_side, transcripts
+from train.run.facts import source_name
 
 
 def evaluate(
@@ -79,7 +81,7 @@ def evaluate_folder(folder: Path | str, dialogues: Sequence[Dialogue]) -> dict:
 
 def run(options: EvalOptions) -> None:
     """Loads, scores, prints and writes what the command line asks for."""
-    dialogues = read_dialogues(options.data, options.split) if options.data else []
+    dialogues = read_source(options.data, options.split) if options.data else []
     open_outputs(options)
     personas = asked_personas(options)
     checkpoint = load_checkpoint(options.model, options.device, double_heads=True)
@@ -114,10 +116,10 @@ def score(
     dialogues: Sequence[Dialogue],
 ) -> None:
     """Scores, prints the table and writes the JSON."""
-    data = Path(options.data).name if options.data else None
+    data = source_name(options.data) if options.data else None
     report = evaluate(checkpoint, dialogues, options.config, data, options.replies_out)
-    about = "no file" if not data else f"{report['dialogues']:,} dialogues"
-    print(f"{report['model']} on {about}, {report['replies']:,} replies")
+    about = "no file" if not data else plural(report["dialogues"], "dialogue")
+    print(f"{report['model']} on {about}, {plural(report['replies'], 'reply')}")
     if other:
         against = evaluate(other, dialogues, options.config, data)
         print(f"against {options.against}")

@@ -2,7 +2,8 @@
 
 Run: `python -m train.publish outputs/mine user/mine [--space user/mine-chat --persona me.txt --title "Me, at sea"]`
 
-Any folder that the chat loads will do; what it lacks, layout file and card, is written. An upload that breaks off is tried
+Any folder that the chat loads will do; what it lacks, layout file and card, is written. A LoRA adapter goes into adapter/
+beside the model that holds it merged. An upload that breaks off is tried
 again after looking at what the Hub already has, so that running the command twice, or a lost answer, never makes a second
 commit. (huggingface_hub's upload_folder commits in several steps where hf_xet is installed, and visitors would pull half.)
 """
@@ -19,7 +20,14 @@ from persona_bot.checkpoints.hub import has_hash
 from persona_bot.errors import UserError, exit_on_error
 from persona_bot.persona import read_persona
 from train.hub.access import check_access, create, persist
-from train.hub.folder import UPLOADED, complete, find_files, without_private_paths
+from train.hub.folder import (
+    ADAPTER,
+    UPLOADED,
+    adapter_files,
+    complete,
+    find_files,
+    without_private_paths,
+)
 from train.hub.space import SpaceSettings, space_files
 
 
@@ -37,16 +45,17 @@ def publish(
 ) -> str:
     """Uploads a checkpoint folder (and the app to a Space) and returns the address to open; UserError says what to do.
 
-    `adapter`: its adapter/ alone, which vLLM puts on the base; `revision`: a branch; `tag`: names the commit afterwards.
+    `adapter`: its adapter/ alone, at the top of the repository; `revision`: a branch; `tag`: names the commit afterwards.
     """
     folder = Path(folder)
     if adapter:
-        folder = folder / "adapter"
+        folder = folder / ADAPTER
         if not (folder / "adapter_config.json").is_file():
             raise UserError(
                 f"{folder.parent} has no adapter/; train with recipe sft and --lora-rank, or leave --adapter out."
             )
     find_files(folder)
+    beside = adapter_files(folder)
     settings = settings or SpaceSettings()
     if settings.persona:
         read_persona(settings.persona)  # fails before anything is sent
@@ -58,7 +67,7 @@ def publish(
     if revision:
         persist(lambda: HfApi().create_branch(repo_id, branch=revision, exist_ok=True), repo_id)
     with tempfile.TemporaryDirectory() as copies:
-        files = without_private_paths(find_files(folder), Path(copies))
+        files = without_private_paths(find_files(folder) | beside, Path(copies))
         message = message or f"Publish {folder.resolve().name}"
         upload(repo_id, "model", files, message, revision)
     if tag:
@@ -101,7 +110,7 @@ def changes(files: dict[str, Path], siblings: list) -> list:
     left = [
         name
         for name in remote
-        if name not in files and (name.split("/")[0] in folders or _is_ours(name))
+        if name not in files and (name.split("/")[0] in {*folders, ADAPTER} or _is_ours(name))
     ]
     additions = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=files[name]) for name in differ
@@ -153,7 +162,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--private", action="store_true", help="only you (and your organisation) can see it"
     )
     parser.add_argument(
-        "--adapter", action="store_true", help="the LoRA adapter alone, for vLLM's --lora-modules"
+        "--adapter", action="store_true", help="the LoRA adapter alone, and not the model with it"
     )
     parser.add_argument("--revision", metavar="BRANCH", help="a branch, made if it is new")
     parser.add_argument("--tag", help="a name for this version, as in user/name@v1")
@@ -167,16 +176,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     group.add_argument("--title", help="what the Space is called (default: Persona bot)")
     group.add_argument(
-        "--extra-index",
-        metavar="URL",
-        help="one more package index for the Space, such as PyTorch's own with builds for CPUs, which are 4 GB smaller",
+        "--gpu",
+        action="store_true",
+        help="the Space will have a GPU or ZeroGPU: torch with CUDA (default: for CPUs, 4 GB smaller)",
     )
     options = parser.parse_args(arguments)
-    for flag in ("persona", "title", "extra_index"):
+    for flag in ("persona", "title", "gpu"):
         if getattr(options, flag) and not options.space:
-            raise UserError(
-                f"--{flag.replace('_', '-')} needs --space USER/NAME, which it is about."
-            )
+            raise UserError(f"--{flag} needs --space USER/NAME, which it is about.")
     return options
 
 
@@ -192,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             revision=options.revision,
             tag=options.tag,
             message=options.message,
-            settings=SpaceSettings(options.persona, options.title, options.extra_index),
+            settings=SpaceSettings(options.persona, options.title, options.gpu),
         )
     print(f"Published: {address}")
 

@@ -27,9 +27,10 @@ for name in sys.argv[1:]:
     except UserError as error:
         print("TOLD", name, error)
 """
+EVALUATE = "-m train.evaluate --data user/chats --only nats --device cpu".split()
 
 
-def test_data_sets_of_the_hub_are_read_or_refused_in_one_sentence(tmp_path):
+def test_data_sets_of_the_hub_are_read_or_refused_in_one_sentence(tmp_path, chat_folder):
     plain = lines({"messages": MESSAGES["messages"][1:]})
     repos = {
         "user/chats": {
@@ -59,6 +60,12 @@ def test_data_sets_of_the_hub_are_read_or_refused_in_one_sentence(tmp_path):
             [sys.executable, "-c", SCRIPT, *repos, "user/none"],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=230,
         )  # fmt: skip
+        scored = subprocess.run(
+            [sys.executable, *EVALUATE, "--model", str(chat_folder)],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=230,
+        )  # fmt: skip
+    assert scored.returncode == 0, scored.stderr[-2_000:]
+    assert "on 1 dialogue, 2 replies" in scored.stdout  # its validation part
     assert done.returncode == 0, done.stderr[-2_000:]
     said = [line for line in done.stdout.splitlines() if line.startswith(("GOT", "TOLD"))]
     assert said[0] == "GOT user/chats 2 1 ['i keep bees.', 'i am afraid of heights.']"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import snapshot_download
 
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.errors import UserError
@@ -80,6 +81,35 @@ def test_the_adapter_alone_with_the_facts_of_the_folder_around_it(
     )
     shutil.rmtree(folder)
     assert "has no adapter/" in refusal(lambda: publish(trained, "user/mine", adapter=True))
+
+
+def test_the_adapter_travels_beside_the_model(hub, trained, chat_model, tmp_path):
+    hub.put("user/base", {f.name: f.read_bytes() for f in trained.iterdir()})
+    folder = adapter(chat_model, trained, trained / "adapter", base="user/base")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(
+        json.dumps(config | {"some_path": "/home/alice/mine"})
+    )
+    publish(trained, "user/mine")
+    files = hub.head("user/mine").files
+    assert {"model.safetensors", "adapter/adapter_config.json"} <= set(files)
+    assert b"alice" not in files["adapter/adapter_config.json"].data
+    # what `hf download --include "adapter/*"` leaves is an adapter that loads, as vLLM wants it
+    pulled = snapshot_download("user/mine", allow_patterns="adapter/*", local_dir=tmp_path / "mine")
+    assert load_checkpoint(f"{pulled}/adapter", "cpu").layout.name == "chat"
+    assert load_checkpoint("user/mine", "cpu").layout.name == "chat"  # the merged model, as before
+    publish(trained, "user/mine")
+    assert len(commits(hub)) == 2
+    shutil.rmtree(folder)  # the next model was trained whole: the adapter of the last one goes
+    publish(trained, "user/mine")
+    assert not [name for name in hub.head("user/mine").files if name.startswith("adapter/")]
+
+
+def test_an_adapter_on_a_base_of_this_machine_stays_here(hub, trained, chat_model, capsys):
+    adapter(chat_model, trained, trained / "adapter", base=str(trained))
+    publish(trained, "user/mine")
+    assert not [name for name in hub.head("user/mine").files if name.startswith("adapter/")]
+    assert "adapter stays here: it names a base that exists on this" in capsys.readouterr().out
 
 
 def test_a_folder_that_does_not_load_is_refused_before_anything_is_made(hub, trained):
@@ -168,11 +198,13 @@ def test_presets_that_git_does_not_track_travel_too(clone):
     }
 
 
-def test_a_package_index_for_the_space(hub, trained, clone):
-    settings = SpaceSettings(extra_index="https://index.example/cpu")
-    publish(trained, "user/mine", space="user/chat", settings=settings)
+@pytest.mark.parametrize(
+    "gpu, first", [(False, f"--extra-index-url {space.CPU_TORCH}\n"), (True, "")]
+)
+def test_a_space_installs_the_torch_of_its_hardware(hub, trained, clone, gpu, first):
+    publish(trained, "user/mine", space="user/chat", settings=SpaceSettings(gpu=gpu))
     text = hub.head("user/chat", "space").files["requirements.txt"].data.decode()
-    assert text == "--extra-index-url https://index.example/cpu\nrequirements.txt"
+    assert text == f"{first}requirements.txt"
 
 
 def test_the_command_hands_everything_on(hub, trained, clone, tmp_path, capsys):
@@ -181,6 +213,7 @@ def test_the_command_hands_everything_on(hub, trained, clone, tmp_path, capsys):
     main([*given, "--space", "user/chat", "--persona", str(tmp_path / "me.txt"), "--title", "Me"])
     assert capsys.readouterr().out.endswith(f"Published: {hub.url}/spaces/user/chat\n")
     assert hub.repos["model", "user/mine"].tags["v1"].title == "Hi"
+    assert b"whl/cpu" in hub.head("user/chat", "space").files["requirements.txt"].data
     assert "persona_presets/0-me.txt" in hub.head("user/chat", "space").files
     with pytest.raises(UserError, match="^--title needs --space USER/NAME"):
         parse([str(trained), "user/mine", "--title", "Me"])

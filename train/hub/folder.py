@@ -25,6 +25,7 @@ UPLOADED = (
     *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model"),
     *("README.md", "scores.json", "training.json", "loss.png", "log.jsonl"),
 )
+ADAPTER = "adapter"  # the LoRA alone, in the folder that holds it merged
 NEVER = (
     *(f"*{ending}" for ending in PICKLED),
     "optimizer*",
@@ -62,6 +63,20 @@ def find_files(folder: Path) -> dict[str, Path]:
     _check(folder, files)
     chosen = [n for n in files if any(fnmatch(n, pattern) for pattern in UPLOADED)]
     return {name: files[name] for name in chosen}
+
+
+def adapter_files(folder: Path) -> dict[str, Path]:
+    """What lies in `adapter/` of a trained folder, by its name on the Hub; {} without one.
+
+    One whose base only this machine has stays here, and a line says so: it would be of no use to anybody.
+    """
+    config = folder / ADAPTER / "adapter_config.json"
+    if not config.is_file():
+        return {}
+    if not _base_is_public(config):
+        print(f"{config.parent} stays here: it names a base that exists on this machine only.")
+        return {}
+    return {f"{ADAPTER}/{name}": path for name, path in find_files(config.parent).items()}
 
 
 def complete(folder: Path, repo_id: str) -> None:
@@ -102,12 +117,14 @@ def known_facts(folder: Path) -> dict:
 def without_private_paths(files: dict[str, Path], copies: Path) -> dict[str, Path]:
     """The files, those that name folders of this machine replaced by copies in `copies` that do not."""
     cleaned = dict(files)
-    for name in files.keys() & {*OURS, *CONFIGS}:
-        content = read_facts(files[name])
-        public = public_facts(content) if name in OURS else _without_paths(content)
+    for name, path in files.items():
+        if path.name not in (*OURS, *CONFIGS):
+            continue
+        content = read_facts(path)
+        public = public_facts(content) if path.name in OURS else _without_paths(content)
         if public != content:
-            write_json(copies / name, public)
-            cleaned[name] = copies / name
+            cleaned[name] = copies / name.replace("/", "-")
+            write_json(cleaned[name], public)
     return cleaned
 
 
@@ -131,18 +148,21 @@ def _check(folder: Path, files: dict[str, Path]) -> None:
             raise UserError(
                 f"{folder / name} is damaged or was swapped: its sha256 is not the recorded one; train it again."
             )
-    if "adapter_config.json" in files:
-        base = str(_read_json(files["adapter_config.json"]).get("base_model_name_or_path"))
-        try:
-            validate_repo_id(base)
-            is_here = Path(base).exists()
-        except errors.HFValidationError:
-            is_here = True
-        if is_here:
-            cure = "publish the base first and name it there as user/name"
-            raise UserError(
-                f"{folder}/adapter_config.json names a base that exists on this machine only; {cure}."
-            )
+    if "adapter_config.json" in files and not _base_is_public(files["adapter_config.json"]):
+        cure = "publish the base first and name it there as user/name"
+        raise UserError(
+            f"{folder}/adapter_config.json names a base that exists on this machine only; {cure}."
+        )
+
+
+def _base_is_public(config: Path) -> bool:
+    """Whether an adapter's base is a name on the Hub and no folder."""
+    base = str(_read_json(config).get("base_model_name_or_path"))
+    try:
+        validate_repo_id(base)
+    except errors.HFValidationError:
+        return False
+    return not Path(base).exists()
 
 
 def _read_json(path: Path) -> dict:

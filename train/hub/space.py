@@ -11,13 +11,15 @@ ROOT = Path(__file__).parents[2]
 PRESETS = "persona_presets"
 APP = ("app.py", "requirements.txt", "constraints.txt", "page", "persona_bot", PRESETS)
 
+CPU_TORCH = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index; pip prefers its 2.x+cpu
+
 
 class SpaceSettings(NamedTuple):
     """What makes a Space one's own."""
 
     persona: Path | None = None  # a persona file that comes first in the cast
     title: str | None = None
-    extra_index: str | None = None  # a package index that pip looks into as well
+    gpu: bool = False  # torch with CUDA; else PyTorch's build for CPUs, which is 4 GB smaller
 
 
 def space_files(
@@ -32,12 +34,10 @@ def space_files(
     if settings.persona:
         # the page's cast begins with what begins with 0-
         files[f"{PRESETS}/0-{settings.persona.stem}.txt"] = settings.persona
-    if settings.extra_index:
+    if not settings.gpu:
         requirements = folder / "requirements.txt"
         text = files["requirements.txt"].read_text(encoding="utf-8")
-        requirements.write_text(
-            f"--extra-index-url {settings.extra_index}\n{text}", encoding="utf-8"
-        )
+        requirements.write_text(f"--extra-index-url {CPU_TORCH}\n{text}", encoding="utf-8")
         files["requirements.txt"] = requirements
     return files
 

@@ -57,7 +57,11 @@ def arguments_of(groups: Collection[str]) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", help="Hub repository[@revision] or folder (default: the default model)")
     add("--against", metavar="MODEL", help="score this one too, in the same table")
-    add("--data", help="dialogues; --transcripts and some groups of scores do without")
+    add(
+        "--data",
+        metavar="FILE[:COUNT]",
+        help="a file of dialogues, `personachat`, or USER/DATASET of the Hub; --transcripts and some groups do without",
+    )
     add("--split", default="valid", help="which part of a file that has parts (default: valid)")
     add("--limit", type=int, help="only the first so many dialogues")
     add("--only", default=",".join(groups), help="some of %(default)s (default: all)")
