@@ -36,7 +36,9 @@ if former not in (None, backend) and former.ready.is_set():
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, middleware.close)
+    # not KeyboardInterrupt: raised in a destructor it would be lost
+    for told in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(told, middleware.close)
     try:
         let_in()
         if loading is None:
@@ -54,9 +56,7 @@ def main() -> None:
         middleware.wait_for_the_end()
     except UserError as error:
         print(error, file=sys.stderr)
-        leave(2)
-    except KeyboardInterrupt:
-        leave(0)
+        leave()
 
 
 def let_in() -> None:
@@ -81,13 +81,13 @@ def settle() -> None:
     gc.enable()
 
 
-def leave(code: int) -> None:
-    """Ends the process; at once while the model still loads, because torch aborts when Python goes before its threads."""
+def leave() -> None:
+    """Ends with status 2; at once while the model still loads, because torch aborts when Python goes before its threads."""
     sys.stdout.flush()
     sys.stderr.flush()
     if loading and not loading.done():
-        os._exit(code)
-    sys.exit(code)
+        os._exit(2)
+    sys.exit(2)
 
 
 if __name__ == "__main__" and not RELOADING:

@@ -30,7 +30,7 @@ DRAIN_SECONDS = 8.0  # how long running replies may go on after SIGTERM
 LOST = "The server had to make room and let go of this chat; reload the page, and your browser brings it back."
 UNKNOWN_NAME = "The page is not known under this name; who runs it adds the name with --public."
 
-draining = threading.Event()  # set at SIGTERM: running replies go on, new ones are refused
+draining = threading.Event()  # set at SIGTERM or Ctrl-C: running replies go on, new ones are refused
 
 # uvicorn would believe X-Forwarded-For of anything on this machine
 os.environ["FORWARDED_ALLOW_IPS"] = ""
@@ -201,14 +201,15 @@ def health(request: Request | None) -> JSONResponse:
 
 
 def close(*_: object) -> None:
-    """What SIGTERM does: new work is refused and `wait_for_the_end` returns; while the model still loads, all ends at once."""
-    draining.set()
-    if not backend.ready.is_set():
+    """What SIGTERM and Ctrl-C do: new work is refused and `wait_for_the_end` returns. All ends at once when told twice, or
+    while the model still loads."""
+    if draining.is_set() or not backend.ready.is_set():
         os._exit(0)  # not sys.exit: torch aborts when Python goes before a thread that loads
+    draining.set()
 
 
 def wait_for_the_end() -> None:
-    """Blocks until SIGTERM, then until running replies are complete or DRAIN_SECONDS have passed; those left are stopped."""
+    """Blocks until one of them, then until running replies are complete or DRAIN_SECONDS have passed; those left are stopped."""
     while not draining.wait(TIDY_SECONDS):
         backend.tidy()
     end = time.monotonic() + DRAIN_SECONDS
