@@ -128,7 +128,9 @@ def test_from_the_example_file_to_a_reply_of_the_page(
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    assert set(head.files) == uploaded
+    layout = {"chat_template.jinja", "persona_layout.json", "tokenizer.json"}
+    beside = {"adapter_config.json", "adapter_model.safetensors", "tokenizer_config.json"} | layout
+    assert set(head.files) == uploaded | {f"adapter/{name}" for name in beside}
     card = head.files["README.md"].data.decode()
     assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in card
     assert str(tmp_path) not in card
