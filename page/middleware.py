@@ -30,9 +30,7 @@ DRAIN_SECONDS = 8.0  # how long running replies may go on after SIGTERM
 LOST = "The server had to make room and let go of this chat; reload the page, and your browser brings it back."
 UNKNOWN_NAME = "The page is not known under this name; who runs it adds the name with --public."
 
-draining = (
-    threading.Event()
-)  # set at SIGTERM or Ctrl-C: running replies go on, new ones are refused
+draining = threading.Event()  # set by `close`: running replies go on, new ones are refused
 
 # uvicorn would believe X-Forwarded-For of anything on this machine
 os.environ["FORWARDED_ALLOW_IPS"] = ""

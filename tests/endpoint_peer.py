@@ -5,7 +5,13 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
+from persona_bot.errors import UserError
+from persona_bot.persona import Persona
+
 DONE = b"data: [DONE]\n\n"
+BAKER = Persona("Baker", ("i am a baker .",))
 
 
 class Peer(ThreadingHTTPServer):
@@ -73,3 +79,11 @@ def event(text=None, finish=None, **more) -> bytes:
     return (
         b"data: " + json.dumps({"choices": [choice], **more}, ensure_ascii=False).encode() + b"\n\n"
     )
+
+
+def failure_of(reply) -> str:
+    """The sentence with which a reply to "hi there" ends; it repeats nothing of that."""
+    with pytest.raises(UserError) as caught:
+        list(reply)
+    assert "hi there" not in str(caught.value)
+    return str(caught.value)

@@ -13,6 +13,7 @@ from train.data.examples import IGNORED, Example, conversation_example
 from train.recipes.base_model import save_trained
 from train.recipes.sft import train_sft
 from train.recipes.sft_settings import SftSettings
+from train.run.log import read_log
 
 PERSONA = Persona("", ("i keep bees.",))
 CHATS = [
@@ -60,6 +61,14 @@ def train_and_save(tokenizer, out: Path, resume: bool = True) -> None:
     trainer, _ = train_sft(model, examples, examples[:2], out, RUN, resume)
     assert trainer.stopped_by is None
     save_trained(model, tokenizer, find_layout(tokenizer, max_turns=500), "gpt2", out)
+
+
+def train_uninterrupted(tokenizer, out: Path) -> Path:
+    """`out` after a run that took every step of RUN once."""
+    train_and_save(tokenizer, out, resume=False)
+    steps = [line["step"] for line in read_log(out) if "loss" in line]
+    assert steps == list(range(1, STEPS + 1))
+    return out
 
 
 def digest(model) -> str:

@@ -49,6 +49,18 @@ def test_no_test_sets_the_clock_of_the_process():
     assert broken == []
 
 
+def test_the_files_that_docstrings_and_texts_say_to_run_are_there():
+    files = [f for kind in ("*.py", "*.md", "*.sh") for f in ROOT.rglob(kind)]
+    files = [f for f in files if not {".venv", ".git"} & set(f.relative_to(ROOT).parts)]
+    named = {
+        (f.relative_to(ROOT), path)
+        for f in files
+        for path in re.findall(r"pytest (tests/\w[\w/.]*\w)", f.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 50
+    assert [pair for pair in sorted(named) if not (ROOT / pair[1]).exists()] == []
+
+
 @pytest.mark.parametrize(
     ("extra", "file"),
     [("", "requirements.txt"), ("train", "train/requirements.txt")]

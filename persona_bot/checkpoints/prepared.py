@@ -62,12 +62,11 @@ def weight_files(base: Path) -> list[Path]:
     return [*base.glob("*.gguf"), *base.glob("*.safetensors")]
 
 
-def prepare_apart(folder: Path, base: Path) -> None:
-    """Lets another process make what is not there yet, so that what merging takes (peft, float32 weights: 200 MB) goes with it.
+def prepare_apart(folder: Path, base: Path, ready: Path) -> None:
+    """Lets another process make what is not at `ready` yet, so that what merging takes (peft, float32 weights: 200 MB) goes with it.
 
     Where that fails nothing is there, and `load_prepared` makes it here or says why it cannot.
     """
-    ready = prepared_folder(folder, base)
     if ready.exists() or sum(p.stat().st_size for p in weight_files(base)) < LARGE:
         return
     root = str(Path(__file__).parents[2])

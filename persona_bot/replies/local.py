@@ -59,7 +59,7 @@ class LocalModel:
             use_half_the_cores()
         with explained(source.folder):
             if source.weights != source.folder:
-                prepare_apart(source.folder, source.base)
+                prepare_apart(source.folder, source.base, source.weights)
             if is_cpu and (plain := load_tensors(source.weights, source.dtype)):
                 config, tensors = plain
                 limit = max_positions(config)

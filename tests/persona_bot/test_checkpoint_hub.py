@@ -1,6 +1,6 @@
 """Loading from the Hub: every answer it can give, from a real server on 127.0.0.1 to the real client, becomes a model or one sentence.
 
-Run: python -m pytest tests/test_checkpoint_hub.py; servers that fail are in test_checkpoint_hub_faults.py
+Run: python -m pytest tests/persona_bot/test_checkpoint_hub.py; servers that fail are in test_checkpoint_hub_faults.py
 """
 
 import copy

@@ -1,6 +1,6 @@
 """Loading from a Hub that fails: each kind of answer, while listing and while downloading, with a cached copy and without.
 
-Run: python -m pytest tests/test_checkpoint_hub_faults.py
+Run: python -m pytest tests/persona_bot/test_checkpoint_hub_faults.py
 """
 # ruff: noqa: F811 (the fixture of test_checkpoint_hub.py)
 

@@ -1,4 +1,4 @@
-"""Reuse between turns gives what a cold run gives, and computes only what is new. Run: python -m pytest tests/test_prefix_cache.py"""
+"""Reuse between turns gives what a cold run gives, and computes only what is new. Run: python -m pytest tests/persona_bot/test_prefix_cache.py"""
 
 import copy
 from dataclasses import replace

@@ -1,39 +1,21 @@
-"""A model behind HTTP: against a server of the test's own that streams what it is told to, and against `transformers serve`.
+"""A model behind HTTP: how a reply streams from a server of the test's own, which says what it is told to.
 
 Run: `python -m pytest tests/persona_bot/test_remote.py`
 """
 
-import io
 import json
-import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import httpx
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-import persona_bot.replies.remote
-import persona_bot.replies.request
-from page import backend, middleware
-from persona_bot.__main__ import main
-from persona_bot.checkpoints.load import load_checkpoint
-from persona_bot.errors import UserError
 from persona_bot.persona import Persona
-from persona_bot.replies.local import LocalModel
-from persona_bot.replies.openai_protocol import base_address, messages
+from persona_bot.replies.openai_protocol import messages
 from persona_bot.replies.remote import Endpoint
 from persona_bot.settings import Settings
-from tests.children import program
-from tests.conftest import save
-from tests.endpoint_peer import DONE, Peer, event
+from tests.endpoint_peer import BAKER, DONE, event, failure_of
 
-BAKER = Persona("Baker", ("i am a baker .",))
 REFUSED_FIELDS = {
     "stream_options",
     "chat_template_kwargs",
@@ -44,28 +26,8 @@ REFUSED_FIELDS = {
 }
 
 
-@pytest.fixture
-def peer():
-    peer = Peer()
-    yield peer
-    peer.shutdown()
-    peer.server_close()
-
-
-@pytest.fixture
-def no_pauses(monkeypatch):
-    monkeypatch.setattr(persona_bot.replies.request, "PAUSES", (0.0, 0.0))
-
-
 def ask(peer, turns=("hi there",), **settings):
     return Endpoint(peer.url).reply(BAKER, turns, Settings(**settings))
-
-
-def failure_of(reply) -> str:
-    with pytest.raises(UserError) as caught:
-        list(reply)
-    assert "hi there" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_a_reply_arrives_in_pieces_with_the_counters_of_the_local_one(peer):
@@ -302,222 +264,4 @@ def test_nothing_typed_becomes_a_control_token():
         sent[1]["content"].endswith(" <3 ?")
         and sent[2]["content"] == "a < b [ok]"
         and sent[3]["content"] == ""
-    )
-
-
-@pytest.mark.parametrize(
-    "written, read",
-    [
-        ("http://h:8000", "http://h:8000/v1"),
-        (" http://h:8000/ ", "http://h:8000/v1"),
-        ("http://h:8000/v1", "http://h:8000/v1"),
-        ("https://h/v1/", "https://h/v1"),
-        ("https://h/v1/chat/completions", "https://h/v1"),
-        ("https://h/models/mine", "https://h/models/mine/v1"),
-        ("https://h/v1beta/openai/", "https://h/v1beta/openai"),
-    ],
-)
-def test_addresses_are_written_in_many_ways(written, read):
-    assert str(base_address(written)) == read
-
-
-@pytest.mark.parametrize(
-    "written",
-    [
-        "localhost:8000",
-        "ftp://h",
-        "http://",
-        "",
-        "http://h:99999999",
-        "http://u:secret@",
-        "http://h/?a=1",
-    ],
-)
-def test_what_is_no_address_is_told_without_repeating_it(written):
-    with pytest.raises(UserError, match="no address of a server") as caught:
-        base_address(written)
-    assert "secret" not in str(caught.value)
-
-
-def test_the_token_goes_to_the_server_and_nowhere_else(peer, monkeypatch, capfd):
-    monkeypatch.setenv("MODEL_ENDPOINT_TOKEN", " s3cret\n")
-    peer.models = 401
-    assert "s3cret" not in Endpoint(peer.url).problem and peer.tokens == ["Bearer s3cret"]
-    monkeypatch.setenv("MODEL_ENDPOINT_TOKEN", "s3\ncret")
-    with pytest.raises(UserError, match="MODEL_ENDPOINT_TOKEN"):
-        Endpoint(peer.url)
-    assert "cret" not in "".join(capfd.readouterr())
-
-
-@pytest.mark.parametrize(
-    "name, shown", [("a/b", "a/b"), ("/models/x.gguf", "x.gguf"), ("C:\\models\\x.gguf", "x.gguf")]
-)
-def test_the_model_is_shown_by_its_name(peer, name, shown):
-    peer.models = {"data": [{"id": name}]}
-    assert Endpoint(peer.url).name == shown
-
-
-@pytest.mark.parametrize("models", [{"data": []}, {}, 404])
-def test_a_server_without_a_list_of_models_needs_a_name(peer, models):
-    peer.models = models
-    assert "--model" in Endpoint(peer.url).problem
-    named = Endpoint(peer.url, "mine")
-    assert (named.problem, named.name) == (None, "mine")
-
-
-def test_a_server_that_is_down_at_start_is_found_later(peer, monkeypatch, no_pauses):
-    monkeypatch.setattr(persona_bot.replies.remote, "ASK_AGAIN", 0.05)
-    peer.models = 503
-    endpoint = Endpoint(peer.url)
-    monkeypatch.setattr(backend, "model", endpoint)
-    monkeypatch.setattr(backend, "ready", threading.Event())
-    assert backend.state() == "loading"
-    backend.use(endpoint)
-    assert (backend.state(), middleware.health(None).status_code, backend.model.device_label) == (
-        "unreachable",
-        503,
-        "another machine",
-    )
-    with pytest.raises(UserError, match="failed .503."):
-        list(backend.write(BAKER, ["hi"], Settings(), threading.Event()))
-    peer.models = {"data": [{"id": "tiny/baker"}]}
-    peer.script = [[event("bread"), event("", "stop"), DONE]]
-    assert [
-        progress.text
-        for progress in backend.write(BAKER, ["hi"], Settings(), threading.Event())
-        if progress.text
-    ] == ["bread", "bread"]
-    assert (backend.state(), middleware.health(None).status_code, endpoint.name) == (
-        "ready",
-        200,
-        "tiny/baker",
-    )
-    assert backend.context_usage(BAKER, ["hi"]) == (0, 0)
-
-
-def test_nobody_listens(no_pauses):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    assert "cannot be reached" in Endpoint(address).problem
-    endpoint = Endpoint(address, "mine")
-    assert "cannot be reached" in failure_of(endpoint.reply(BAKER, ["hi"]))
-
-
-def test_the_terminal_speaks_through_an_endpoint(peer, monkeypatch, capsys):
-    peer.script = [[event("i bake."), event("", "stop"), DONE]]
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello\n")))
-    assert main(["--endpoint", peer.url, "--persona", "soldier", "--seed", "5"]) == 0
-    output = capsys.readouterr()
-    assert output.out == "🪖 i bake.\n" and "tiny/baker on another machine, seed 5." in output.err
-    assert peer.bodies[0][1]["seed"] == 5
-    assert main(["--endpoint", "localhost:8000"]) == 2
-
-
-def test_the_page_opens_at_once_and_answers_through_the_endpoint(peer):
-    peer.script = [[event("i bake"), event(" bread."), event("", "stop"), DONE]]
-    command = [sys.executable, "app.py", "--endpoint", peer.url, "--host", "127.0.0.1"]
-    root = Path(__file__).parents[2]
-    with program(command, cwd=root, stdout=subprocess.PIPE, text=True) as app:
-        address = app.stdout.readline().strip().rstrip("/")
-        assert app.stdout.readline() == "Ready: tiny/baker on another machine.\n"
-        assert httpx.get(f"{address}/healthz").json() == {"status": "ready"}
-        call = {"data": [["i am a baker."], ["hi!"], 0.7, 0.9, 0, 6, 60, 1.1, None, 1]}
-        name = httpx.post(f"{address}/gradio_api/call/chat", json=call).json()["event_id"]
-        lines = httpx.get(f"{address}/gradio_api/call/chat/{name}", timeout=30).text
-        assert 'data: ["i bake bread."]' in lines
-        app.terminate()
-        assert app.wait(20) == 0
-
-
-@pytest.fixture(scope="module")
-def talker(chat_model, chat_tokenizer, tmp_path_factory) -> Path:
-    """A folder with a tiny chat model whose likeliest tokens are plain letters, so that it never ends by itself."""
-    torch.manual_seed(0)
-    talker = LlamaForCausalLM(
-        LlamaConfig(**{**chat_model.config.to_dict(), "tie_word_embeddings": False})
-    ).eval()
-    letters = torch.tensor(
-        [
-            chat_tokenizer.decode([i]).isalpha() and chat_tokenizer.decode([i]).isascii()
-            for i in range(len(chat_tokenizer))
-        ]
-    )
-    talker.lm_head.weight.data[~letters] = 0  # their logit; that of the likeliest letter is above
-    return save(talker, chat_tokenizer, tmp_path_factory.mktemp("talker"))
-
-
-@pytest.fixture(scope="module")
-def served(talker, tmp_path_factory):
-    """The address of `transformers serve` with that model."""
-    pytest.importorskip("openai", reason="transformers serve needs it")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [
-        Path(sys.executable).parent / "transformers",
-        "serve",
-        talker,
-        "--port",
-        str(port),
-        "--device",
-        "cpu",
-        "--dtype",
-        "float32",
-    ]
-    log = tmp_path_factory.mktemp("serve") / "log"
-    with (
-        log.open("w") as output,
-        program(command, stdout=output, stderr=subprocess.STDOUT) as process,
-    ):
-        until = time.monotonic() + 120
-        while not listens(port):
-            assert process.poll() is None and time.monotonic() < until, log.read_text()[-2_000:]
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as knock:
-        return knock.connect_ex(("127.0.0.1", port)) == 0
-
-
-def test_transformers_serve_says_what_the_local_checkpoint_says(served, talker, environmentalist):
-    turns = [
-        "",
-        "hello, how are you today?",
-        "i am fine, thank you !",
-        "i love the sea.",
-        "what do you do for a living?",
-    ]
-    greedy = Settings(
-        temperature=0, min_tokens=0, repetition_penalty=1, no_repeat_ngram=0, max_tokens=60
-    )
-    local = LocalModel.plain(load_checkpoint(str(talker), "cpu")).reply(
-        environmentalist, turns, greedy
-    )
-    while local.num_tokens < 40:  # later the local one is drawn to the end of its sentence
-        next(iter(local))
-    remote = Endpoint(served, str(talker)).reply(environmentalist, turns, greedy)
-    pieces = list(remote)
-    assert len(local.text) > 40 and remote.text.startswith(local.text)
-    assert (remote.finish_reason, remote.num_tokens, remote.prompt_tokens) == (
-        "length",
-        60,
-        local.prompt_tokens,
-    )
-    assert len(pieces) > 10 and remote.first_text_seconds < remote.seconds
-
-
-def test_transformers_serve_stops_where_the_reader_does(served, talker):
-    endpoint, stop = Endpoint(served, str(talker)), threading.Event()
-    reply = endpoint.reply(BAKER, ["hi"], Settings(max_tokens=200), stop)
-    next(filter(None, reply))
-    stop.set()
-    assert ([p for p in reply if p], reply.finish_reason, 0 < reply.num_tokens < 200) == (
-        [],
-        "cancelled",
-        True,
-    )
-    assert (endpoint.shape.fields, endpoint.problem) == ("basic", None)
-    assert "does not accept the request (400)" in failure_of(
-        Endpoint(served, "no/such").reply(BAKER, ["hi"])
     )

@@ -1,4 +1,4 @@
-"""The stream of a reply: exact text, limits, stop, deadline, errors, seeds. Run: python -m pytest tests/test_generation.py"""
+"""The stream of a reply: exact text, limits, stop, deadline, errors, seeds. Run: python -m pytest tests/persona_bot/test_reply.py"""
 
 import copy
 import random

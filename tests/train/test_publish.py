@@ -1,6 +1,6 @@
 """Publishing: the real client uploads to a real server on 127.0.0.1, then the page pulls what is there.
 
-Run: python -m pytest tests/test_publish.py; what goes wrong is in test_publish_faults.py
+Run: python -m pytest tests/train/test_publish.py; what goes wrong is in test_publish_faults.py
 """
 
 import copy

@@ -1,6 +1,6 @@
 """What publishing refuses before a request is sent, and what it does when the Hub fails in every way a Hub can.
 
-Run: python -m pytest tests/test_publish_faults.py
+Run: python -m pytest tests/train/test_publish_faults.py
 """
 # ruff: noqa: F811 (fixtures of test_publish.py)
 

@@ -20,7 +20,15 @@ from transformers import TrainerCallback
 
 from persona_bot.errors import UserError
 from tests.children import child, ended
-from tests.sft_tiny import RUN, STEPS, digest, examples_of, gpt2, settings, train_and_save
+from tests.sft_tiny import (
+    RUN,
+    digest,
+    examples_of,
+    gpt2,
+    settings,
+    train_and_save,
+    train_uninterrupted,
+)
 from train import finetune
 from train.recipes import sft
 from train.recipes.sft import add_lora, train_sft
@@ -38,11 +46,7 @@ def job(convai_tokenizer):
 @pytest.fixture(scope="module")
 def finished(convai_tokenizer, tmp_path_factory) -> Path:
     """The folder of an uninterrupted run."""
-    out = tmp_path_factory.mktemp("finished")
-    train_and_save(convai_tokenizer, out, resume=False)
-    steps = [line["step"] for line in read_log(out) if "loss" in line]
-    assert steps == list(range(1, STEPS + 1))
-    return out
+    return train_uninterrupted(convai_tokenizer, tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture
