@@ -52,9 +52,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        from benchmarks.training_runs import measure
+        import torch
 
-        print(json.dumps(measure(options.child, options.folder, not options.no_bf16)))
+        from benchmarks.training_runs import measure
+        from persona_bot.device import best_dtype
+
+        bf16 = not options.no_bf16 and best_dtype(torch.device("cpu")) == torch.bfloat16
+        print(json.dumps(measure(options.child, options.folder, bf16)))
         return
     with tempfile.TemporaryDirectory() as folder:
         prepare(

@@ -8,6 +8,7 @@ import inspect
 import os
 import resource
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from persona_bot.errors import UserError
 from persona_bot.layouts import find_layout
 from tests.sft_tiny import PERSONA, digest, examples_of, gpt2, plain_nats, settings
 from train.data.examples import conversation_example
-from train.recipes import sft
+from train.recipes import sft, sft_settings
 from train.recipes.sft import smaller, train_sft
 from train.run.checkpoints import latest_valid
 from train.run.log import read_log
@@ -31,6 +32,30 @@ def llama(chat_model) -> LlamaForCausalLM:
 @pytest.fixture
 def examples(chat_tokenizer):
     return examples_of(chat_tokenizer)
+
+
+# ---- number format
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "stays"),
+    [
+        ("cpu", torch.bfloat16, True),
+        ("cpu", torch.float32, False),
+        ("cuda", torch.float16, False),
+        ("mps", torch.float16, True),
+    ],
+)
+def test_bfloat16_only_where_the_hardware_multiplies_it(monkeypatch, capsys, device, dtype, stays):
+    monkeypatch.setattr(sft_settings, "pick_device", lambda: torch.device(device))
+    monkeypatch.setattr(sft_settings, "best_dtype", lambda device: dtype)
+    asked = sft_settings.SftSettings(epochs=2)
+    assert sft_settings.usable(asked) == replace(asked, bf16=stays)
+    kind = {"cpu": "CPU", "cuda": "GPU"}.get(device)
+    line = f"This {kind} does not multiply bfloat16: training in float32.\n"
+    assert capsys.readouterr().err == ("" if stays else line)
+    off = replace(asked, bf16=False)
+    assert sft_settings.usable(off) == off and capsys.readouterr().err == ""
 
 
 # ---- memory
