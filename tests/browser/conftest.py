@@ -31,7 +31,10 @@ def missing(what: str) -> None:
 
 @pytest.fixture(scope="session")
 def browser():
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    names = (
+        os.environ.get("CHROMIUM"),
+        *"chromium-headless-shell chromium chromium-browser google-chrome".split(),
+    )
     program = next((path for name in names if name and (path := shutil.which(name))), None)
     if program is None:
         missing(
