@@ -64,6 +64,14 @@ class Settings:
     top_k: int = setting(
         0, 0, 1000, unit="words", label="Top-k", help="Draw from so many words at most; 0 is off."
     )
+    guidance_scale: float = setting(
+        1.5,
+        1,
+        3,
+        step=0.1,
+        label="Guidance",
+        help="Above 1 favours what the persona and the chat make likelier over what is said anyhow; 1 is off.",
+    )
     min_tokens: int = setting(
         3,  # more makes short answers go on with anything
         0,

@@ -7,18 +7,19 @@ A backend knows neither texts nor layouts.
 """
 
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from persona_bot.engine.batching import Engine, Request
+from persona_bot.engine.batching import Engine
 from persona_bot.engine.faults import told_in_one_sentence
 from persona_bot.engine.int8_linear import has_fast_int8
 from persona_bot.engine.llama import FastLlama, can_run
 from persona_bot.engine.passes import Part
 from persona_bot.engine.prefix_cache import GPU_BYTES, MAX_BYTES, PrefixCache
+from persona_bot.engine.request import Request
 from persona_bot.engine.sampler import Sampler
 from persona_bot.prompt import Prompt
 
@@ -44,10 +45,11 @@ class Backend(Protocol):
         """Whether visitors share passes; else they come one after the other."""
 
     def generate(
-        self, prompt: Prompt, sampler: Sampler, keep: bool = True
+        self, prompt: Prompt, sampler: Sampler, keep: bool = True, nothing: Prompt | None = None
     ) -> Generator[int | None, None, None]:
         """The tokens as they are drawn, the end token too; None while others come first.
 
+        `nothing`: the prompt behind which a reply is as likely as it is anyhow, for a sampler that is guided.
         What was read and written is kept for the next turn unless `keep` is False. Closing it never waits for anything:
         the garbage collector may do it, in any thread, whatever locks that thread holds.
         """
@@ -101,14 +103,34 @@ class BatchedBackend:
         self._scoring = threading.Lock()  # one visitor's drafts at a time, for the memory they take
 
     def generate(
-        self, prompt: Prompt, sampler: Sampler | Reader, keep: bool = True
+        self,
+        prompt: Prompt,
+        sampler: Sampler | Reader,
+        keep: bool = True,
+        nothing: Prompt | None = None,
     ) -> Generator[int | None, None, None]:
         with told_in_one_sentence():
+            guide = None
+            if nothing:
+                guide = self._request(nothing, sampler)
+                if len(guide.new) > 1:  # once, for all replies to come
+                    self.prefill(nothing)
+                    guide = self._request(nothing, sampler)
             self.engine.reap_finished()  # so that the turn before has given back what it read
-            cache, num_cached = self.prefixes.take(prompt.ids, self.model.new_cache)
             give_back = self.prefixes.give_back if keep else None
-            request = Request(prompt.ids, num_cached, cache, sampler, give_back, prompt.token_types)
-            yield from self.engine.tokens(request)
+            yield from self.engine.tokens(self._request(prompt, sampler, give_back, guide))
+
+    def _request(
+        self,
+        prompt: Prompt,
+        sampler: Sampler | Reader,
+        give_back: Callable | None = None,
+        guide: Request | None = None,
+    ) -> Request:
+        """A reply to the prompt, behind what is known of it."""
+        cache, num_cached = self.prefixes.take(prompt.ids, self.model.new_cache)
+        ids, types = prompt.ids, prompt.token_types
+        return Request(ids, num_cached, cache, sampler, give_back, types, guide)
 
     def prefill(self, prompt: Prompt) -> None:
         for _ in self.generate(prompt, Reader()):

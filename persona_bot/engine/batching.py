@@ -10,85 +10,26 @@ fetch its tokens holds up nobody, since the passes go on with its reply; who lea
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from persona_bot.device import is_out_of_memory
 from persona_bot.engine.device_sampler import draw
-from persona_bot.engine.kv_cache import KVCache
-from persona_bot.engine.passes import Part
 from persona_bot.engine.prefix_cache import WORTH, common_length
-from persona_bot.engine.sampler import Sampler
+from persona_bot.engine.request import Request
+from persona_bot.engine.sampler import Sampler, guided
 
 if TYPE_CHECKING:
-    from persona_bot.engine.backend import Reader
     from persona_bot.engine.llama import FastLlama
     from persona_bot.engine.shared_model import SharedModel
 
 MAX_BATCH = 32  # replies in a pass of a CPU, which gains nothing beyond
 MAX_BATCH_TOKENS = 256  # of a pass: a long prompt takes several, in which the others get theirs
 RECOVERY = 60.0  # seconds after the memory ran out until twice as many replies are tried again
-
-
-class Request:
-    """A reply in the making: what its cache holds, what comes next, and the tokens drawn so far."""
-
-    def __init__(
-        self,
-        prompt: Sequence[int],
-        num_cached: int,
-        cache: KVCache,
-        sampler: "Sampler | Reader",
-        give_back: Callable | None = None,
-        token_types: Sequence[int] | None = None,
-    ):
-        """`cache` holds the first `num_cached` ids of the prompt; `give_back(ids, cache)` gets it after the reply, with all its ids.
-
-        `token_types` are the prompt's, where the layout has them; what is written has the last of them."""
-        self.cached, self.new = list(prompt[:num_cached]), list(prompt[num_cached:])
-        self.new_types = list(token_types[num_cached:]) if token_types else None
-        self.cache, self.sampler, self.give_back = cache, sampler, give_back
-        self.reply: list[int] = []
-        self.num_fetched = 0  # how many of them the visitor has
-        self.error: Exception | None = None
-        self.left = False  # the visitor has
-
-    @property
-    def goes_on(self) -> bool:
-        return self.error is None and not self.left and not self.sampler.is_last(self.reply)
-
-    @property
-    def has_news(self) -> bool:
-        return self.num_fetched < len(self.reply) or self.error is not None
-
-    def part(self, count: int) -> Part:
-        """The first `count` new ids, for a pass."""
-        return Part(self.new[:count], self.cache, self.new_types and self.new_types[:count])
-
-    def take_over(self, other: "Request", count: int) -> None:
-        """The first `count` ids, which `other` has read, count as read."""
-        self.cache.take_over(other.cache, count)
-        self.advance(count - len(self.cached))
-
-    def advance(self, count: int) -> bool:
-        """After a pass over the first `count` new ids: whether those were all, so that a token is to be drawn."""
-        self.cached += self.new[:count]
-        self.new = self.new[count:]
-        if self.new:
-            self.new_types = self.new_types and self.new_types[count:]
-        return not self.new
-
-    def add(self, token: int | Exception) -> None:
-        """The token that was drawn, or why none could be."""
-        if isinstance(token, Exception):
-            self.error = token
-            return
-        self.reply.append(token)
-        self.new = [token]
-        self.new_types = self.new_types and self.new_types[-1:]
 
 
 class Engine:
@@ -114,8 +55,9 @@ class Engine:
 
     def tokens(self, request: Request) -> Iterator[int]:
         """The reply's tokens as they are drawn; raises what went wrong for this one. Closing it takes the reply out of the batch."""
-        longest = len(request.cached) + len(request.new) + request.sampler.settings.max_tokens
-        self.model.slots.allocate(request.cache, longest)
+        for each in filter(None, (request, request.guide)):
+            longest = len(each.cached) + len(each.new) + request.sampler.settings.max_tokens
+            self.model.slots.allocate(each.cache, longest)
         with self._changed:
             self._members.append(request)
             self._queue.append(request)
@@ -137,6 +79,8 @@ class Engine:
             self._queue = [request for request in self._queue if request not in gone]
         for request in gone:
             self.model.slots.release(request.cache)
+            if request.guide:
+                self.model.slots.release(request.guide.cache)
             if request.give_back:
                 request.give_back(request.cached, request.cache)
 
@@ -195,8 +139,13 @@ class Engine:
 
     def _run(self, batch: list[tuple[Request, int]]) -> None:
         """One pass. Where it fails, half the batch at a time is tried, so that one who cannot be served costs no other."""
+        with_guide = [
+            (k, r, r.guide) for k, (r, count) in enumerate(batch) if r.guide and r.draws(count)
+        ]
+        parts = [request.part(count) for request, count in batch]
+        parts += [guide.part(len(guide.new)) for _, _, guide in with_guide]
         try:
-            logits = self.model.forward([request.part(count) for request, count in batch])
+            logits = self.model.forward(parts)
             self.passes += 1
         except Exception as error:
             if len(batch) == 1:
@@ -207,6 +156,11 @@ class Engine:
             self._run(batch[: len(batch) // 2])
             self._run(batch[len(batch) // 2 :])
             return
+        with torch.inference_mode():  # as the logits were made
+            for anyhow, (row, request, guide) in zip(logits[len(batch) :], with_guide, strict=True):
+                guide.advance(len(guide.new))
+                scale = request.sampler.settings.guidance_scale
+                logits[row] = guided(logits[row], anyhow, scale)
         rows = [row for row, (request, count) in enumerate(batch) if request.advance(count)]
         drawing = [batch[row][0] for row in rows]
         for request, token in zip(drawing, sample_all(logits, rows, drawing), strict=True):

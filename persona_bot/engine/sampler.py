@@ -12,6 +12,9 @@ from persona_bot.settings import FINISH_WITHIN, Settings
 
 # from FINISH_WITHIN on a reply is drawn towards the end of its sentence: so much is added to the logits of . ! ? for each token over
 END_BIAS = 0.5
+MAX_GUIDED = (
+    6.0  # nats that a token may be likelier or less likely behind the prompt, as guidance counts it
+)
 MIN_PROB = 1e-5  # the tokens above nearly always hold the likeliest 90 %
 NO_NUMBER = "The model computed no valid number for the next word; its weights may be damaged, so load another checkpoint."
 
@@ -138,3 +141,14 @@ def within(ids: list[int], scores: np.ndarray) -> list[int]:
 def penalized(scores: np.ndarray, penalty: float) -> np.ndarray:
     """The logits of what was said already, made less likely (CTRL, Keskar et al. 2019, section 4.1)."""
     return np.where(scores < 0, scores * penalty, scores / penalty)
+
+
+def guided(logits: torch.Tensor, anyhow: torch.Tensor, scale: float) -> torch.Tensor:
+    """The logits (vocabulary,) of a guided draw, from those behind the prompt and those behind nothing.
+
+    Classifier-free guidance: what the conversation makes likelier is made likelier still (Sanchez et al. 2023, "Stay on topic
+    with classifier-free guidance"), by MAX_GUIDED nats times `scale` - 1 at most, so that what hardly anybody says stays away.
+    """
+    given = logits.log_softmax(-1)
+    gain = (given - anyhow.log_softmax(-1)).clamp_(-MAX_GUIDED, MAX_GUIDED)
+    return given + (scale - 1) * gain.nan_to_num_(0)  # where both are -inf

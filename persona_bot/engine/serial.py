@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from persona_bot.engine.faults import told_in_one_sentence
 from persona_bot.engine.gate import TOLERANCE, far_apart, precise, trial
 from persona_bot.engine.likelihood import LikelihoodScorer, types_with
-from persona_bot.engine.sampler import Sampler
+from persona_bot.engine.sampler import Sampler, guided
 from persona_bot.prompt import Prompt
 
 MAX_READINGS = 4  # states of recent replies that are kept
@@ -141,7 +141,7 @@ class SerialBackend:
         self._lock = threading.Lock()
 
     def generate(
-        self, prompt: Prompt, sampler: Sampler, keep: bool = True
+        self, prompt: Prompt, sampler: Sampler, keep: bool = True, nothing: Prompt | None = None
     ) -> Generator[int | None, None, None]:
         place = Place()
         with self._lock:
@@ -151,7 +151,7 @@ class SerialBackend:
                 yield None
                 time.sleep(TICK)
             with told_in_one_sentence():
-                yield from self._tokens(prompt, sampler, keep)
+                yield from self._tokens(prompt, sampler, keep, nothing)
         finally:
             place.left = True
 
@@ -160,12 +160,17 @@ class SerialBackend:
             self._line = [other for other in self._line if not other.left]
             return place in self._line[: self.at_once]
 
-    def _tokens(self, prompt: Prompt, sampler: Sampler, keep: bool) -> Generator[int, None, None]:
-        reading = self._take(prompt.ids)
+    def _tokens(
+        self, prompt: Prompt, sampler: Sampler, keep: bool, nothing: Prompt | None
+    ) -> Generator[int, None, None]:
+        reading, guide = self._take(prompt.ids), self.serial.begin()
         ids: list[int] = []
         try:
             while not sampler.is_last(ids):
                 logits = reading.logits(prompt.ids + ids, types_with(prompt, ids))
+                if nothing:
+                    anyhow = guide.logits(nothing.ids + ids, types_with(nothing, ids))
+                    logits = guided(logits, anyhow, sampler.settings.guidance_scale)
                 ids.append(sampler.sample(logits, ids))
                 yield ids[-1]
         finally:

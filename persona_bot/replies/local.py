@@ -132,7 +132,10 @@ class LocalModel:
         sampler = Sampler(self.layout, settings, history)
         pieces, ids, started = Pieces(), [], time.monotonic()
         reason, rest = "length", ""
-        with closing(self.backend.generate(prompt, sampler, keep)) as tokens:
+        nothing = None
+        if settings.guidance_scale != 1:
+            nothing = unconditional_prompt(self.layout, self.context_length - settings.max_tokens)
+        with closing(self.backend.generate(prompt, sampler, keep, nothing)) as tokens:
             for token in tokens:
                 if stop.is_set():
                     reason = "cancelled"

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from persona_bot.engine import gate
-from persona_bot.engine.batching import Engine, Request
+from persona_bot.engine.batching import Engine
 from persona_bot.engine.gate import share
 from persona_bot.engine.int8_linear import Int8Linear, has_fast_int8
 from persona_bot.engine.prefix_cache import PrefixCache
+from persona_bot.engine.request import Request
 from persona_bot.engine.serial import SerialModel
 from persona_bot.engine.shared_model import SharedModel, use_our_attention
 from tests.tiny_models import POSITIONS, REFUSED, SHARED, STATEFUL, VOCABULARY, build

@@ -94,7 +94,8 @@ def test_the_prompt_is_read_once_and_known_at_the_next_turn(
     # what any chat of this model begins with is known
     model.backend.prefill(unconditional_prompt(model.layout, 512))
     read.clear()
-    list(model.reply(environmentalist, TURNS, SETTINGS))
+    settings = replace(SETTINGS, guidance_scale=1)
+    list(model.reply(environmentalist, TURNS, settings))
     prompt = build_prompt(model.layout, environmentalist, TURNS, 500).ids
     new = len(prompt) - common_length(prompt, nothing)
     if kind == "serial":  # what is kept can be gone on with, but not cut; scores are read apart

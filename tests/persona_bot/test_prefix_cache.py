@@ -128,7 +128,8 @@ def test_a_conversation_that_goes_on_takes_one_place(model, environmentalist):
     places = len(model.backend.prefixes.entries())
     converse(model, environmentalist, QUESTIONS[:1], warm=True)
     model.backend.engine.reap_finished()
-    assert places == len(model.backend.prefixes.entries()) == 1
+    # the conversation, and what every reply is held against
+    assert places == len(model.backend.prefixes.entries()) == 2
 
 
 def test_a_failed_pass_leaves_nothing_behind(model, environmentalist):

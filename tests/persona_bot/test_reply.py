@@ -101,9 +101,8 @@ def test_pieces_joined_are_the_reply(kind, request, environmentalist):
 
 def test_characters_of_several_bytes_are_never_cut(chat, environmentalist):
     say(chat, ["é 🙂 日本 ok", chat.layout.end_id])
-    reply = chat.reply(
-        environmentalist, TURNS, Settings(temperature=0, repetition_penalty=1, no_repeat_ngram=0)
-    )
+    settings = Settings(temperature=0, guidance_scale=1, repetition_penalty=1, no_repeat_ngram=0)
+    reply = chat.reply(environmentalist, TURNS, settings)
     pieces = list(reply)
     assert "".join(pieces) == reply.text == "é 🙂 日本 ok"
     assert "\ufffd" not in "".join(pieces)
@@ -130,7 +129,9 @@ def test_near_the_limit_a_reply_ends_with_its_sentence(chat, environmentalist):
     words = chat.layout.encode("so and so")[0:1] * 30
     dot = chat.layout.encode(".")[0]
     say(chat, [*words, dot, *words])
-    settings = Settings(temperature=0, max_tokens=40, repetition_penalty=1, no_repeat_ngram=0)
+    settings = Settings(
+        temperature=0, guidance_scale=1, max_tokens=40, repetition_penalty=1, no_repeat_ngram=0
+    )
     reply = chat.reply(environmentalist, TURNS, settings)
     assert list(reply)[-1] == "."
     assert (reply.num_tokens, reply.finish_reason) == (31, "length")
@@ -138,7 +139,9 @@ def test_near_the_limit_a_reply_ends_with_its_sentence(chat, environmentalist):
 
 def test_a_sentence_without_end_is_cut_with_an_ellipsis(chat, environmentalist):
     say(chat, chat.layout.encode("so")[0:1] * 50)
-    settings = Settings(temperature=0, max_tokens=24, repetition_penalty=1, no_repeat_ngram=0)
+    settings = Settings(
+        temperature=0, guidance_scale=1, max_tokens=24, repetition_penalty=1, no_repeat_ngram=0
+    )
     reply = chat.reply(environmentalist, TURNS, settings)
     assert "".join(reply) == reply.text and reply.text.endswith("…")
     assert (reply.num_tokens, reply.finish_reason) == (24, "length")

@@ -5,7 +5,8 @@ Run: `python -m pytest tests/persona_bot/test_shared_beginnings.py`
 
 import pytest
 
-from persona_bot.engine.batching import MAX_BATCH_TOKENS, Engine, Request
+from persona_bot.engine.batching import MAX_BATCH_TOKENS, Engine
+from persona_bot.engine.request import Request
 from persona_bot.engine.sampler import Sampler
 from persona_bot.settings import Settings
 from tests.models import batched_model

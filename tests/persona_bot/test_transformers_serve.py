@@ -83,7 +83,12 @@ def test_transformers_serve_says_what_the_local_checkpoint_says(served, talker, 
         "what do you do for a living?",
     ]
     greedy = Settings(
-        temperature=0, min_tokens=0, repetition_penalty=1, no_repeat_ngram=0, max_tokens=60
+        temperature=0,
+        guidance_scale=1,
+        min_tokens=0,
+        repetition_penalty=1,
+        no_repeat_ngram=0,
+        max_tokens=60,
     )
     local = LocalModel.plain(load_checkpoint(str(talker), "cpu")).reply(
         environmentalist, turns, greedy

@@ -227,7 +227,12 @@ def test_a_folder_of_stock_loads_here_and_answers_the_same(kind, bases, tmp_path
         True,
     )
     settings = Settings(
-        temperature=0, min_tokens=1, max_tokens=28, repetition_penalty=1, no_repeat_ngram=0
+        temperature=0,
+        guidance_scale=1,
+        min_tokens=1,
+        max_tokens=28,
+        repetition_penalty=1,
+        no_repeat_ngram=0,
     )
     page = "".join(
         LocalModel.plain(checkpoint).reply(

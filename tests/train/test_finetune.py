@@ -153,7 +153,12 @@ def test_from_the_example_file_to_a_reply_of_the_page(
     ].tolist()
 
     greedy = Settings(
-        temperature=0, repetition_penalty=1, no_repeat_ngram=0, min_tokens=12, max_tokens=28
+        temperature=0,
+        guidance_scale=1,
+        repetition_penalty=1,
+        no_repeat_ngram=0,
+        min_tokens=12,
+        max_tokens=28,
     )
     mine = "".join(LocalModel.plain(pulled).reply(PERSONA, ["where do you work?"], greedy))
     assert mine.split()[:5] == tokenizer.decode(written).split()[:5]

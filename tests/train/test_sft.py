@@ -214,7 +214,9 @@ def test_ten_dialogues_are_learnt_by_heart_and_said(both, tmp_path):
     checkpoint = Checkpoint(
         model.eval(), layout.tokenizer, layout, "tiny", torch.device("cpu"), 256
     )
-    greedy = Settings(temperature=0, repetition_penalty=1, no_repeat_ngram=0, min_tokens=0)
+    greedy = Settings(
+        temperature=0, guidance_scale=1, repetition_penalty=1, no_repeat_ngram=0, min_tokens=0
+    )
     pairs = zip(personas, chats, strict=True)
     replies = [
         ["".join(LocalModel.plain(checkpoint).reply(persona, turns[:k], greedy)) for k in (1, 3)]

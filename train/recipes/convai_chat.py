@@ -36,6 +36,7 @@ def answer(
         # room to end the sentence instead of breaking off
         max_tokens=args.max_length + FINISH_WITHIN,
         repetition_penalty=1.0,
+        guidance_scale=1.0,
         no_repeat_ngram=0,
     )
     return "".join(LocalModel.plain(checkpoint).reply(persona, [*began, *turns], settings))
