@@ -12,9 +12,8 @@ from persona_bot.settings import FINISH_WITHIN, Settings
 
 # from FINISH_WITHIN on a reply is drawn towards the end of its sentence: so much is added to the logits of . ! ? for each token over
 END_BIAS = 0.5
-MAX_GUIDED = (
-    6.0  # nats that a token may be likelier or less likely behind the prompt, as guidance counts it
-)
+PLAUSIBLE = 0.1  # of the likeliest token's probability, from which on a token is guided
+OUT_OF_REACH = 30.0  # nats
 MIN_PROB = 1e-5  # the tokens above nearly always hold the likeliest 90 %
 NO_NUMBER = "The model computed no valid number for the next word; its weights may be damaged, so load another checkpoint."
 
@@ -147,8 +146,10 @@ def guided(logits: torch.Tensor, anyhow: torch.Tensor, scale: float) -> torch.Te
     """The logits (vocabulary,) of a guided draw, from those behind the prompt and those behind nothing.
 
     Classifier-free guidance: what the conversation makes likelier is made likelier still (Sanchez et al. 2023, "Stay on topic
-    with classifier-free guidance"), by MAX_GUIDED nats times `scale` - 1 at most, so that what hardly anybody says stays away.
+    with classifier-free guidance"), among the PLAUSIBLE tokens (Li et al. 2023, "Contrastive decoding"): else what
+    hardly anybody says would come up, names and numbers misspelt among it. The others come only where none of those may.
     """
     given = logits.log_softmax(-1)
-    gain = (given - anyhow.log_softmax(-1)).clamp_(-MAX_GUIDED, MAX_GUIDED)
-    return given + (scale - 1) * gain.nan_to_num_(0)  # where both are -inf
+    chances = given.exp()
+    more = given + (scale - 1) * (given - anyhow.log_softmax(-1))
+    return torch.where(chances >= PLAUSIBLE * chances.max(), more, given - OUT_OF_REACH)

@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 import torch
 
-from persona_bot.engine.sampler import MAX_GUIDED, NO_NUMBER, Sampler, guided
+from persona_bot.engine.sampler import NO_NUMBER, PLAUSIBLE, Sampler, guided
 from persona_bot.errors import UserError
 from persona_bot.prompt import build_prompt, unconditional_prompt
 from persona_bot.replies.local import LocalModel
@@ -35,11 +35,6 @@ def model(request, decided, chat_tokenizer) -> LocalModel:
     return (batched_model if request.param == "batched" else plain_model)(decided, chat_tokenizer)
 
 
-@pytest.fixture
-def sampler(model) -> Sampler:
-    return Sampler(model.layout, Settings(guidance_scale=1.5, **GREEDY), [])
-
-
 def greedy(model: LocalModel, scale: float, persona) -> list[int]:
     prompt = build_prompt(model.layout, persona, TURNS, 400)
     sampler = Sampler(model.layout, Settings(guidance_scale=scale, **GREEDY), [])
@@ -48,8 +43,11 @@ def greedy(model: LocalModel, scale: float, persona) -> list[int]:
 
 
 def test_the_tokens_are_those_of_transformers_with_a_negative_prompt(
-    model, decided, environmentalist
+    model, decided, environmentalist, monkeypatch
 ):
+    monkeypatch.setattr(
+        "persona_bot.engine.sampler.PLAUSIBLE", 0.0
+    )  # transformers guides every token
     prompt = torch.tensor([build_prompt(model.layout, environmentalist, TURNS, 400).ids])
     nothing = torch.tensor([unconditional_prompt(model.layout, 400).ids])
     banned = sorted(model.layout.control_ids | model.layout.stop_ids)
@@ -69,14 +67,20 @@ def test_the_tokens_are_those_of_transformers_with_a_negative_prompt(
     assert len(set(map(tuple, written.values()))) == 3
 
 
-def test_a_gain_is_bounded_and_what_cannot_be_stays_so(sampler):
-    given = torch.tensor([0.0, -1.0, -20.0, -torch.inf, -torch.inf])
-    alone = torch.tensor([-1.0, -1.0, -60.0, -torch.inf, 0.0])
-    gain = given.log_softmax(-1) - alone.log_softmax(-1)
-    more = guided(given, alone, 1.5) - given.log_softmax(-1)
-    assert more[:2].tolist() == pytest.approx((0.5 * gain[:2]).tolist())
-    assert more[2].item() == pytest.approx(0.5 * MAX_GUIDED) and gain[2] > MAX_GUIDED
-    assert guided(given, alone, 1.5)[3:].tolist() == [-torch.inf, -torch.inf]
+def test_only_plausible_tokens_are_guided_and_others_come_where_none_of_those_may(model):
+    chances = torch.tensor([0.6, 0.3, 0.05, 0.05, 0.0])
+    alone = torch.tensor([0.8, 0.1, 1e-6, 0.099999, 0.0]).log()
+    given = chances.log()
+    more = guided(given, alone, 1.5)
+    assert (more[:2] - given[:2]).tolist() == pytest.approx(
+        (0.5 * (given - alone)[:2]).tolist(), abs=1e-5
+    )
+    assert PLAUSIBLE * 0.6 > 0.05 and more.argmax() == 1  # the second gains, the third may not
+    assert sorted(more[:4].tolist()) == more[[2, 3, 0, 1]].tolist() and more[4] == -torch.inf
+    settings = Settings(temperature=1, top_p=1, guidance_scale=1.5, min_tokens=0)
+    sampler = Sampler(model.layout, settings, [])
+    sampler.suppressed_ids, sampler.stop_ids = [0, 1, 3], []
+    assert sampler.sample(more, []) == 2
     with pytest.raises(UserError, match=NO_NUMBER):
         sampler.sample(guided(torch.full((5,), torch.nan), alone, 1.5), [])
 
