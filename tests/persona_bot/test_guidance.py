@@ -69,7 +69,7 @@ def test_the_tokens_are_those_of_transformers_with_a_negative_prompt(
 
 def test_only_plausible_tokens_are_guided_and_others_come_where_none_of_those_may(model):
     chances = torch.tensor([0.6, 0.3, 0.05, 0.05, 0.0])
-    alone = torch.tensor([0.8, 0.1, 1e-6, 0.099999, 0.0]).log()
+    alone = torch.tensor([0.8, 0.05, 1e-6, 0.149999, 0.0]).log()
     given = chances.log()
     more = guided(given, alone, 1.5)
     assert (more[:2] - given[:2]).tolist() == pytest.approx(
