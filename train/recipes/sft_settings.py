@@ -3,7 +3,6 @@
 `train.finetune` makes a flag of each field, and training.json holds their values.
 """
 
-import sys
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 
@@ -125,10 +124,8 @@ def usable(settings: SftSettings) -> SftSettings:
     device = pick_device()
     if not settings.bf16 or device.type == "mps" or best_dtype(device) == torch.bfloat16:
         return settings
-    print(
-        f"This {'GPU' if device.type == 'cuda' else 'CPU'} does not multiply bfloat16: training in float32.",
-        file=sys.stderr,
-    )
+    kind = "GPU" if device.type == "cuda" else "CPU"
+    print(f"This {kind} does not multiply bfloat16: training in float32.", flush=True)
     return replace(settings, bf16=False)
 
 
