@@ -67,5 +67,7 @@ def test_every_cell_runs(chat_folder, tmp_path):
         assert "\\x89PNG" in done.stdout
         assert done.stdout.rstrip().endswith(f"Published: {hub.url}/spaces/user/bot-chat")
         assert "model.safetensors" in hub.head("user/bot").files
+        scored = hub.head("user/bot").files["README.md"].data.decode()
+        assert "hits@1, likelihood over nothing" in scored and "Not scored yet" not in scored
         card = hub.head("user/bot-chat", "space").files["README.md"].data.decode()
         assert "title: My persona bot" in card and TOKEN not in done.stdout + done.stderr
