@@ -156,11 +156,14 @@ class Engine:
             self._run(batch[: len(batch) // 2])
             self._run(batch[len(batch) // 2 :])
             return
-        with torch.inference_mode():  # as the logits were made
-            for anyhow, (row, request, guide) in zip(logits[len(batch) :], with_guide, strict=True):
+        if with_guide:
+            scales = [request.sampler.settings.guidance_scale for _, request, _ in with_guide]
+            rows = [row for row, _, _ in with_guide]
+            with torch.inference_mode():  # as the logits were made
+                column = torch.tensor(scales, device=logits.device)[:, None]
+                logits[rows] = guided(logits[rows], logits[len(batch) :], column)
+            for _, _, guide in with_guide:
                 guide.advance(len(guide.new))
-                scale = request.sampler.settings.guidance_scale
-                logits[row] = guided(logits[row], anyhow, scale)
         rows = [row for row, (request, count) in enumerate(batch) if request.advance(count)]
         drawing = [batch[row][0] for row in rows]
         for request, token in zip(drawing, sample_all(logits, rows, drawing), strict=True):

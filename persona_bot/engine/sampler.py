@@ -142,8 +142,8 @@ def penalized(scores: np.ndarray, penalty: float) -> np.ndarray:
     return np.where(scores < 0, scores * penalty, scores / penalty)
 
 
-def guided(logits: torch.Tensor, anyhow: torch.Tensor, scale: float) -> torch.Tensor:
-    """The logits (vocabulary,) of a guided draw, from those behind the prompt and those behind nothing.
+def guided(logits: torch.Tensor, anyhow: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
+    """The logits (.., vocabulary) of guided draws, from those behind the prompt and those behind nothing.
 
     Classifier-free guidance: what the conversation makes likelier is made likelier still (Sanchez et al. 2023, "Stay on topic
     with classifier-free guidance"), among the PLAUSIBLE tokens (Li et al. 2023, "Contrastive decoding"): else what
@@ -152,4 +152,6 @@ def guided(logits: torch.Tensor, anyhow: torch.Tensor, scale: float) -> torch.Te
     given = logits.log_softmax(-1)
     chances = given.exp()
     more = given + (scale - 1) * (given - anyhow.log_softmax(-1))
-    return torch.where(chances >= PLAUSIBLE * chances.max(), more, given - OUT_OF_REACH)
+    return torch.where(
+        chances >= PLAUSIBLE * chances.amax(-1, keepdim=True), more, given - OUT_OF_REACH
+    )
