@@ -73,7 +73,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
                 growing = html("", elem_id="growing", js_on_load="personaPage.follow(element)")
                 because = html("", elem_id="why", js_on_load="personaWhy.watch(element)")
             talking = html("", elem_id="talking", js_on_load="personaDuet.watch(element, trigger)")
-            with gr.Row(elem_id="editing", visible=False) as editing:
+            with gr.Row(elem_id="editing"):  # its style hides it: what is mounted when needed comes after the first Escape
                 html("<p>Your next message replaces the marked one and all that follows.</p>")
                 keep = quiet_button("Cancel", elem_id="keep")
             with gr.Row(elem_id="composer"):
@@ -128,7 +128,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     SHOWN = list(
         Shown(
             cards=cards, header=header, transcript=transcript, growing=growing, status=status, send=send_button,
-            stop=stop_button, retry=retry_button, undo=undo_button, editing=editing, own_face=own_face, record=record, duet=talking,
+            stop=stop_button, retry=retry_button, undo=undo_button, own_face=own_face, record=record, duet=talking,
             why=because,
         )
     )  # fmt: skip

@@ -34,7 +34,6 @@ class Shown(NamedTuple):
     stop: Any
     retry: Any
     undo: Any
-    editing: Any
     own_face: Any
     record: Any
     duet: Any
@@ -72,7 +71,6 @@ def shown(chat: Conversation) -> Shown:
         stop=gr.update(visible=writing),
         retry=gr.update(interactive=something and not writing),
         undo=gr.update(interactive=(something or bool(chat.before)) and not writing),
-        editing=gr.update(visible=chat.editing is not None),
         own_face=cast.own_face(chat.persona),
         record=render.record(browser_store.chat_to_json(chat)),
         duet=duet_view.state(chat),

@@ -133,6 +133,14 @@ def wait_for_place(page, place: str) -> None:
     )
 
 
+ESCAPE_AT_ONCE = """() => new MutationObserver((_, observer) => {
+    if (!document.querySelector("[data-editing]")) return;
+    observer.disconnect();
+    window.escaped = true;
+    document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
+}).observe(document.body, { childList: true, subtree: true })"""
+
+
 def test_keys_and_focus(open_page, tiny):
     page = open_page(tiny)
     in_box = "() => document.activeElement.matches('#composer textarea')"
@@ -142,6 +150,11 @@ def test_keys_and_focus(open_page, tiny):
     button(page, "Retry").press("Enter")
     page.wait_for_function(in_box)
     wait_for_replies(page, 1)
+    page.evaluate(ESCAPE_AT_ONCE)
+    page.keyboard.press("ArrowUp")
+    page.wait_for_function("window.escaped")
+    page.locator("[data-editing]").wait_for(state="detached")
+    expect(box(page)).to_have_value("")
     page.keyboard.press("ArrowUp")
     expect(box(page)).to_have_value("Where do you work?")
     page.keyboard.press("Escape")
