@@ -85,7 +85,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
                     max_lines=5,
                 )
                 send_button = gr.Button("Send", variant="primary", elem_id="send")
-                stop_button = gr.Button("Stop", elem_id="stop", visible=False)
+                stop_button = gr.Button("Stop", elem_id="stop")  # Send's place while somebody writes, by its style
             with gr.Row(elem_id="after"):
                 retry_button = quiet_button("Retry", interactive=False)
                 undo_button = quiet_button("Undo", interactive=False)
@@ -127,8 +127,8 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
 
     SHOWN = list(
         Shown(
-            cards=cards, header=header, transcript=transcript, growing=growing, status=status, send=send_button,
-            stop=stop_button, retry=retry_button, undo=undo_button, own_face=own_face, record=record, duet=talking,
+            cards=cards, header=header, transcript=transcript, growing=growing, status=status,
+            retry=retry_button, undo=undo_button, own_face=own_face, record=record, duet=talking,
             why=because,
         )
     )  # fmt: skip

@@ -30,8 +30,6 @@ class Shown(NamedTuple):
     transcript: Any
     growing: Any
     status: Any
-    send: Any
-    stop: Any
     retry: Any
     undo: Any
     own_face: Any
@@ -67,8 +65,6 @@ def shown(chat: Conversation) -> Shown:
         transcript=render.transcript(chat),
         growing=render.growing(chat),
         status=render.status(chat, *usage),
-        send=gr.update(visible=not writing),
-        stop=gr.update(visible=writing),
         retry=gr.update(interactive=something and not writing),
         undo=gr.update(interactive=(something or bool(chat.before)) and not writing),
         own_face=cast.own_face(chat.persona),
