@@ -5,8 +5,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
-# whatever hangs, `make test` ends within 15 minutes (where the system has a `timeout`)
-LIMIT := $(if $(shell command -v timeout),timeout --kill-after=20 900,)
+# whatever hangs, `make test` ends within 20 minutes (where the system has a `timeout`)
+LIMIT := $(if $(shell command -v timeout),timeout --kill-after=20 1200,)
 
 .PHONY: help chat terminal test lint train-setup bench attack soak clean
 
