@@ -54,9 +54,10 @@ def test_what_an_answer_writes_into_the_boxes_comes_back_as_nobodys_words(
     page = open_page(tiny)
     button(page, "Tom, soldier").click()
     page.get_by_role("heading", name="Say hello to Tom").wait_for()
+    tom = PRESETS["soldier"].name
+    expect(name_box(page)).to_have_value(tom)
     name_box(page).press("End")
     name_box(page).type("!")
-    tom = PRESETS["soldier"].name
     expect(name_box(page)).to_have_value(f"{tom}!")
     persona_box(page).fill(MINE)
     page.get_by_text("2/12 sentences, one a line").wait_for()
