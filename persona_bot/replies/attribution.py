@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # nats that a reply must lose without a sentence that it used: one that shares a word with it, and one that shares none
 WITH_WORD = 0.4
-WITHOUT_WORD = 3.0
+WITHOUT_WORD = 4.0
 # sentences that are looked at, so that it never costs more than the reply: in one pass, and where each is a pass of its own
 AT_ONCE = 8
 IN_TURN = 2

@@ -65,11 +65,11 @@ def test_both_backends_say_how_much_a_reply_loses(model, chat_model, chat_tokeni
 
 
 def test_a_shared_word_needs_less_and_the_most_important_comes_first(monkeypatch):
-    monkeypatch.setattr(attribution, "sentence_losses", lambda *_: [2.9, 0.6, 0.4])
+    monkeypatch.setattr(attribution, "sentence_losses", lambda *_: [3.9, 0.6, 0.4])
     assert used_sentences(None, ANN, TURNS, "no, i hate cars.") == [(1, 0.6)]
-    monkeypatch.setattr(attribution, "sentence_losses", lambda *_: [3.1, 0.6, 7.0])
-    assert used_sentences(None, ANN, TURNS, "no, i hate it.") == [(2, 7.0), (0, 3.1), (1, 0.6)]
-    assert used_sentences(None, ANN, TURNS, "i do.") == [(2, 7.0), (0, 3.1)]  # no word that counts
+    monkeypatch.setattr(attribution, "sentence_losses", lambda *_: [4.1, 0.6, 7.0])
+    assert used_sentences(None, ANN, TURNS, "no, i hate it.") == [(2, 7.0), (0, 4.1), (1, 0.6)]
+    assert used_sentences(None, ANN, TURNS, "i do.") == [(2, 7.0), (0, 4.1)]  # no word that counts
 
 
 @pytest.mark.parametrize(("shared", "most"), [(True, 8), (False, 2)])
