@@ -77,7 +77,9 @@ def test_gradio_reloads_the_page_and_keeps_the_model(chat_folder, free_port, tmp
         end = time.monotonic() + 60
         while "Changes detected" not in told.read_text():
             assert time.monotonic() < end, told.read_text()
-            os.utime(product / "app.py")  # what changes before the watcher's first look is no change
+            os.utime(
+                product / "app.py"
+            )  # what changes before the watcher's first look is no change
             time.sleep(2)
         wait_until_ready(url)
         assert "personaPage" in httpx.get(url).text
