@@ -73,9 +73,8 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
                 growing = html("", elem_id="growing", js_on_load="personaPage.follow(element)")
                 because = html("", elem_id="why", js_on_load="personaWhy.watch(element)")
             talking = html("", elem_id="talking", js_on_load="personaDuet.watch(element, trigger)")
-            with gr.Row(
-                elem_id="editing"
-            ):  # its style hides it: what is mounted when needed comes after the first Escape
+            # hidden by its style, as Stop is: what Gradio mounts when it is needed comes after the first Escape
+            with gr.Row(elem_id="editing"):
                 html("<p>Your next message replaces the marked one and all that follows.</p>")
                 keep = quiet_button("Cancel", elem_id="keep")
             with gr.Row(elem_id="composer"):
@@ -87,9 +86,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
                     max_lines=5,
                 )
                 send_button = gr.Button("Send", variant="primary", elem_id="send")
-                stop_button = gr.Button(
-                    "Stop", elem_id="stop"
-                )  # Send's place while somebody writes, by its style
+                stop_button = gr.Button("Stop", elem_id="stop")  # in Send's place while one writes
             with gr.Row(elem_id="after"):
                 retry_button = quiet_button("Retry", interactive=False)
                 undo_button = quiet_button("Undo", interactive=False)

@@ -77,9 +77,8 @@ def test_gradio_reloads_the_page_and_keeps_the_model(chat_folder, free_port, tmp
         end = time.monotonic() + 60
         while "Changes detected" not in told.read_text():
             assert time.monotonic() < end, told.read_text()
-            os.utime(
-                product / "app.py"
-            )  # what changes before the watcher's first look is no change
+            # again and again: what changes before the watcher's first look is no change
+            os.utime(product / "app.py")
             time.sleep(2)
         wait_until_ready(url)
         assert "personaPage" in httpx.get(url).text
@@ -87,7 +86,7 @@ def test_gradio_reloads_the_page_and_keeps_the_model(chat_folder, free_port, tmp
 
 
 def copy_without_environment(folder: Path) -> Path:
-    """What the page is made of: Gradio's watcher looks at every file below, in `.venv` too, which takes it a minute on a busy machine."""
+    """The page's own files: Gradio's watcher looks at all below, `.venv` included, for a minute on a busy machine."""
     for name in ("page", "persona_bot", "persona_presets"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "app.py", folder)

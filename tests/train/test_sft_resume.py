@@ -4,6 +4,7 @@ Run: `python -m pytest tests/train/test_sft_resume.py` (kills: test_sft_kills.py
 """
 
 import copy
+import faulthandler
 import functools
 import json
 import os
@@ -19,7 +20,7 @@ import torch
 from transformers import TrainerCallback
 
 from persona_bot.errors import UserError
-from tests.children import child, ended
+from tests.children import LIMIT, child
 from tests.sft_tiny import (
     RUN,
     digest,
@@ -254,7 +255,9 @@ def one_of_two(rank: int, port: int, arguments: list[str], said: Path) -> None:
     os.environ |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     torch.set_num_threads(1)
     with said.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+        faulthandler.dump_traceback_later(LIMIT - 20, file=file)  # if it hangs, where
         finetune.main(arguments)
+        faulthandler.cancel_dump_traceback_later()
 
 
 # once in some twenty runs of all tests the second process hung at its end, inside or after gloo's; why is not known
@@ -272,7 +275,9 @@ def test_two_processes_take_the_same_steps_as_one(chat_folder, tmp_path):
         child(one_of_two, 0, port, shared, said[0]) as first,
         child(one_of_two, 1, port, shared, said[1]) as second,
     ):
-        statuses = [ended(first), ended(second)]
+        for process in (first, second):
+            process.join(LIMIT)
+        statuses = [process.exitcode for process in (first, second)]  # None: it hangs
     texts = "".join(file.read_text() for file in said)
     assert statuses == [0, 0], texts[-3000:]
     assert texts.count("done: python app.py") == 1
