@@ -103,7 +103,7 @@ class Settings:
         10,
         unit="tokens",
         label="No run of words twice",
-        help="Of so many tokens, in the whole chat; numbers may come again; 0 is off.",
+        help="Of so many tokens, in the whole chat; numbers, and what a question asks for, may come again; 0 is off.",
     )
     best_of: int = setting(
         1,

@@ -73,3 +73,15 @@ def untidy_tail(text: str) -> int:
     while face := HALF_A_FACE.search(text, 0, end):
         end = face.start()
     return end
+
+
+_ASKED = re.compile(
+    r"(\w+, )?(who|what|whats|what's|when|where|wheres|where's|which|why|how|hows|how's|do|does|did|are|is|was|were|am|can|could"
+    r"|will|would|should|have|has)\b"
+)
+
+
+def asks(turn: str) -> bool:
+    """Whether a turn asks for something by name; "why?" and "and you?" ask for whatever comes next."""
+    asked = turn.rstrip(" \"')!.").endswith(("?", "\uff1f")) or _ASKED.match(turn.lower().lstrip())
+    return bool(asked) and len(turn.split()) > 2

@@ -34,7 +34,7 @@ from persona_bot.prompt import (
 from persona_bot.replies.best_of import write_best
 from persona_bot.replies.reply import Pieces, Reply, ends_a_sentence
 from persona_bot.settings import Settings
-from persona_bot.text import settled
+from persona_bot.text import asks, settled
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,10 @@ class LocalModel:
         settings, stop = settings or Settings(), stop or threading.Event()
         max_prompt_tokens = self.context_length - settings.max_tokens
         prompt = build_prompt(self.layout, persona, turns, max_prompt_tokens)
-        # the persona's earlier replies, each with its end token
+        # a question that comes again is answered as before, and else "in a cabin" would become "in a cave"
+        earlier = [] if asks(turns[-1]) else turns[1::2]
         history = [
-            i for turn in turns[1::2] for i in [*self.layout.encode(f" {turn}"), self.layout.end_id]
+            i for turn in earlier for i in [*self.layout.encode(f" {turn}"), self.layout.end_id]
         ]
         write = partial(write_best, self) if settings.best_of > 1 else self.write
         pieces = partial(write, prompt, settings, stop, history)
@@ -128,7 +129,7 @@ class LocalModel:
         reply: Reply,
         keep: bool = True,
     ) -> Iterator[str]:
-        """The pieces of one reply; `history`: ids of the persona's earlier replies, for what may not be repeated."""
+        """The pieces of one reply; `history`: ids of the persona's earlier replies, each with its end token, for what may not be repeated."""
         sampler = Sampler(self.layout, settings, history)
         pieces, ids, started = Pieces(), [], time.monotonic()
         reason, rest = "length", ""

@@ -162,6 +162,27 @@ def test_no_run_of_tokens_twice(chat, environmentalist):
         assert len(pairs) == len(set(pairs))
 
 
+@pytest.mark.parametrize(
+    "turn, again",
+    [
+        ("so how are you today?", True),
+        ("how are you doing", True),
+        ("Where do you live ?", True),
+        ("really?", False),
+        ("and you?", False),
+        ("i feel well today", False),
+        ("somehow i am fine.", False),
+    ],
+)
+def test_a_question_may_be_answered_as_before(chat, environmentalist, turn, again):
+    """Else "in a small wooden cabin" would become "in a small wooden cave"."""
+    told = "i am fine, thank you!"
+    say(chat, [told, chat.layout.end_id])
+    plain = Settings(temperature=0, guidance_scale=1, repetition_penalty=1)
+    reply = chat.reply(environmentalist, ["hello", told, turn], plain)
+    assert ("".join(reply) == told) is again
+
+
 def test_stop_ends_it_at_the_next_token(chat, environmentalist):
     stop = threading.Event()
     reply = chat.reply(environmentalist, TURNS, Settings(min_tokens=50, seed=0), stop)

@@ -443,6 +443,7 @@ def test_every_score_of_a_checkpoint_with_a_ranking_head_is_a_number(double, few
         "word_f1",
         "repetition",
         "recall_probes",
+        "recall_probes_told",
         "contradiction_questions",
         "contradiction_yes_or_no",
         "everyday_messages",
@@ -585,6 +586,22 @@ def test_a_folder_is_scored_without_hits_when_nothing_can_be_ranked(chat, chat_f
     report = evaluate_folder(chat_folder, [alone])
     assert report["generated"] == 1 and report["scores"]["repetition"] == 0.5
     assert not any("hits" in name for name in report["scores"])
+
+
+def test_probes_are_asked_again_after_the_persona_has_told_everything(monkeypatch):
+    heard = []
+
+    def say(model, persona, turns, settings, seed):
+        heard.append((persona.sentences, tuple(turns), seed))
+        return "in a cabin"
+
+    probe = generation_eval.Probe(("i live in a cabin.", "i sing."), "where?", ("cabin",), ())
+    monkeypatch.setattr(generation_eval, "say", say)
+    monkeypatch.setattr(generation_eval, "together", lambda _, f, items, bar: [f(i) for i in items])
+    answers = generation_eval.ask_probes(None, [probe], 2, SHORT, 7, told=True)
+    turns = ("hi", "i live in a cabin.", "tell me about you", "i sing.", "where?")
+    assert heard == [(probe.persona, turns, 7), (probe.persona, turns, 8)]
+    assert [a.right for a in answers] == [True, True]
 
 
 def test_probes_need_no_file():

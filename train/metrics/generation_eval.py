@@ -22,6 +22,7 @@ from train.metrics.text import probe_passes
 PROBES = Path(__file__).parent / "recall_probes.json"
 # seconds a reply may take; the app's own deadline would make scores depend on the machine
 NO_HURRY = 600.0
+TELL = ("hi", "tell me about you", "tell me more", "what else?", "go on")
 Progress = Callable[[Iterable], Iterable]
 
 
@@ -139,12 +140,16 @@ def ask_probes(
     settings: Settings,
     seed: int,
     progress: Progress = iter,
+    told: bool = False,
 ) -> list[Answer]:
-    """The answers to every probe, each asked `times` times with another seed."""
+    """The answers to every probe, each asked `times` times with another seed; `told`: behind a chat in which the
+    persona has said each of its sentences."""
 
     def answer(k: int) -> Answer:
         probe = probes[k % len(probes)]
-        text = say(model, Persona("", probe.persona), [probe.question], settings, seed + k)
+        before = [turn for pair in zip(TELL, probe.persona, strict=False) for turn in pair]
+        turns = [*(before if told else ()), probe.question]
+        text = say(model, Persona("", probe.persona), turns, settings, seed + k)
         return Answer(probe, text, probe_passes(text, probe.accept, probe.refuse))
 
     return together(model, answer, range(times * len(probes)), progress)

@@ -6,7 +6,7 @@ swap            the same with another dialogue's persona, less the first: what k
 hits            hits@1 of the file's candidates by likelihood and, where there is one, by the ranking head
 replies         what sampled replies are like beside the gold ones
 selfchat        how often a speaker repeats itself when two personas of the file talk
-probes          questions that the persona answers (recall_probes.json)
+probes          questions that the persona answers (recall_probes.json), at once and after it has told everything
 contradictions  questions that are easily answered against the persona (contradiction_questions.json)
 everyday        what visitors type most (everyday_messages.json), and how often an answer ends by asking back
 greetings       whether a greeting tells of the persona, and whether one can tell who said it
@@ -15,6 +15,7 @@ convai          simpletransformers' own two numbers, for checkpoints with a rank
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -133,21 +134,19 @@ def selfchat(work: Work) -> Scored:
 
 
 def probes(work: Work) -> Scored:
-    config = work.config
-    answers = generation_eval.ask_probes(
-        work.model,
-        generation_eval.read_probes(),
-        config.probe_times,
-        config.settings,
-        config.seed,
-        bar("recall probes"),
-    )
+    config, asked = work.config, generation_eval.read_probes()
+    ask = partial(generation_eval.ask_probes, work.model, asked)
+    answers = ask(config.probe_times, config.settings, config.seed, bar("recall probes"))
+    again = ask(1, config.settings, config.seed, bar("recall probes, told before"), told=True)
     wrong = [
         {"persona": " ".join(a.probe.persona), "question": a.probe.question, "answer": a.text}
         for a in answers
         if not a.right
     ]
-    scores = {"recall_probes": text.mean(answer.right for answer in answers)}
+    scores = {
+        "recall_probes": text.mean(answer.right for answer in answers),
+        "recall_probes_told": text.mean(answer.right for answer in again),
+    }
     return Scored(scores, {"wrong_answers": wrong})
 
 

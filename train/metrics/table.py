@@ -82,6 +82,10 @@ METRICS = {
     "recall_probes": MetricInfo(
         "recall probes", note="share of questions about the persona answered right"
     ),
+    "recall_probes_told": MetricInfo(
+        "recall probes, told before",
+        note="the same, once each, after the persona has said all its sentences in the chat",
+    ),
     "contradiction_questions": MetricInfo(
         "contradiction questions",
         note="share of 126 questions about the persona answered without contradicting it",
