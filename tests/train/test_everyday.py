@@ -14,7 +14,7 @@ from persona_bot.persona import load_presets
 from train.data.dialogues import read_dialogues
 from train.data.everyday import Maker, make_dialogues
 from train.data.everyday_contradictions import AGREES, DENIES, contradictions
-from train.data.everyday_speaker import Known
+from train.data.everyday_speaker import Known, Speaker
 from train.data.everyday_templates import read_facts, read_messages, read_voices
 from train.data.held_out import held_out_sentences
 from train.data.line_questions import fact_of
@@ -25,6 +25,7 @@ from train.metrics.text import distinct_2, words
 DIALOGUES = make_dialogues(600, seed=4)
 REPLIES = [u["candidates"][-1] for d in DIALOGUES for u in d["utterances"]]
 SLOTS = {"line", "another", "who", "one", "doing", "doing2", "where", "more", "why", "name", "pet"}
+SLOTS |= {"animal"}
 
 
 def test_every_slot_of_every_template_can_be_filled():
@@ -165,11 +166,43 @@ def test_a_true_sentence_that_is_beside_the_point_is_a_wrong_answer():
         ("my favorite tree is the oak.", "what is your favorite tree?", "the oak."),
         ("i have two ferrets.", "do you have two ferrets?", "i do, two ferrets."),
         ("i cannot whistle.", "can you whistle?", "no, i can't whistle."),
+        ("i own an old dog named tuck.", "what is your old dog called?", "tuck."),
     ],
 )
 def test_a_sentence_that_people_wrote_is_asked_by_its_grammar(line, question, answer):
     blocks = [b for b in fact_of(line).blocks if question in b.questions]
     assert len(blocks) == 1 and answer in blocks[0].answers
+
+
+def test_a_sentence_that_people_wrote_has_reasons():
+    assert fact_of("i work for a tea company.").why
+    assert "something happened when i was small." in fact_of("i am afraid of owls.").why
+    assert fact_of("the moon owes me money.").why == ()
+
+
+def test_the_animal_is_called_by_its_name_and_not_by_its_owners():
+    """ "do you have pets?" "yes, a dog named rex." "what is it called?" "rex." """
+    asked = set(read_messages()["itsname"].texts)
+    replies = {
+        turn["candidates"][-1]
+        for dialogue in make_dialogues(300, 3, [["i am called olga.", "i have a dog named rex."]])
+        if "i am called olga." in dialogue["personality"]
+        for turn in dialogue["utterances"]
+        if turn["history"][-1] in asked
+    }
+    assert len(replies) > 5
+    assert all("rex" in reply and "olga" not in reply for reply in replies)
+
+
+@pytest.mark.parametrize(
+    "line, message", [("we met in church.", "kidless"), ("my boys play chess.", "spouseless")]
+)
+def test_what_a_persona_does_not_tell_can_be_asked(line, message):
+    known = [Known(fact_of(line), line, {})]
+    speaker = Speaker(random.Random(1), known, None)
+    able = {name for name in ("petless", "kidless", "spouseless") if speaker.can(name)}
+    assert message in able and "petless" in able
+    assert ("kidless" in able) is ("boys" not in line)
 
 
 def test_a_sentence_that_no_rule_reads_is_a_fact_without_questions():

@@ -18,7 +18,7 @@ from train.data.everyday_templates import ASKS_BACK, Message, read_messages
 
 ASKED_OFTEN = (
     "howareyou day now who work likework notjob isjob human insult family kin nameless ageless hobbyless "
-    "compliment bored joke sad iam good gibberish weather meet andyou thanks"
+    "compliment bored joke sad iam good gibberish weather meet andyou thanks petless kidless spouseless"
 ).split()
 
 Made = tuple[str, str, list[str]]  # message, reply, wrong replies
@@ -44,10 +44,13 @@ class Maker:
         turns: list[str] = []
         wrong: list[list[str]] = []
         plan = self._plan(speaker)
+        named = False
         for message in plan:
             asked_back = bool(turns) and turns[-1].endswith("?")
             if asked_back and draw.random() < 0.5:
                 message = draw.choice(["yes", "no", "iam"])
+            if not named and speaker.can("itsname") and draw.random() < 0.5:
+                message, named = "itsname", True
             made = None
             if message == "question" or not speaker.can(message):
                 made, message = self._question(speaker), "ok"

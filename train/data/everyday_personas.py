@@ -10,7 +10,7 @@ from train.data import questions
 from train.data.everyday_speaker import Known, Speaker
 from train.data.everyday_templates import Fact, Voice, read_facts, read_voices
 from train.data.held_out import held_out_sentences
-from train.data.line_questions import fact_of
+from train.data.line_questions import fact_of, values_of
 
 # topics of question_templates.txt that no topic of everyday_facts.txt speaks of
 MORE_TOPICS = {"allergy", "church", "color", "films", "hair", "language", "money", "music"}
@@ -66,7 +66,7 @@ class Personas:
 
     def _from_written(self, sentences: Sequence[str]) -> list[Known]:
         """The sentences as they are, now and then with a name or an age where they tell none."""
-        known = [Known(fact_of(line), line, {}) for line in sentences]
+        known = [Known(fact_of(line), line, values_of(line)) for line in sentences]
         for topic, told in (("name", "name|called"), ("age", r"\d\d|years")):
             if self.draw.random() < 0.3 and not re.search(told, " ".join(sentences)):
                 known.append(self.known_of(next(f for f in self.facts if f.topic == topic)))

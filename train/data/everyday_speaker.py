@@ -10,13 +10,28 @@ from typing import NamedTuple
 
 from train.data.everyday_templates import Fact, Voice
 
-CONSTANT = ("who", "one", "where", "name", "pet")  # slots that may be said again
+CONSTANT = ("who", "one", "where", "name", "pet", "animal")  # slots that may be said again
+# slot: the topic of its fact, and the name of the value there
+NAMED = {"name": ("name", "name"), "pet": ("pet", "petname"), "animal": ("pet", "animal")}
 ABSENT = {"nameless": "name", "ageless": "age", "hobbyless": "hobby"}
+# what must be known of the sentence last spoken of
 FOLLOW_UPS = {"why": "why", "more": "more", "really": "more", "lol": "more", "ok": "more"}
+FOLLOW_UPS |= {"doubt": "lines", "join": "doing", "itsname": "lines"}
 KIN = re.compile(
     r"\b(wife|husband|married|single|divorced|marriage|partner|kids?|child|children|daughter|sons?|mother|father|dad"
     r"|brothers?|sisters?|twins?|parents|grandmother|grandson|parent|boys)\b"
 )
+UNTOLD = {  # asked about what the persona does not speak of
+    "petless": re.compile(
+        r"\b(pets?|dogs?|cats?|pupp(y|ies)|kittens?|animals?|horses?|birds?|fish|rabbits?|hamsters?|parrots?|snakes?)\b"
+    ),
+    "kidless": re.compile(
+        r"\b(kids?|child|children|daughters?|sons?|twins?|mom|mother|father|dad|parent|baby|babies|boys?|girls?|pregnant)\b"
+    ),
+    "spouseless": re.compile(
+        r"\b(wife|husband|married|single|divorced?|widow|marriage|partner|girlfriend|boyfriend|ex|dating|spouse|engaged|love)\b"
+    ),
+}
 
 
 class Known(NamedTuple):
@@ -56,6 +71,12 @@ class Speaker:
             return bool(self.kin)
         if message in ABSENT:
             return ABSENT[message] not in self.topics
+        if message in UNTOLD:
+            return not any(UNTOLD[message].search(k.line) for k in self.known)
+        if message == "itsname":
+            return bool(
+                self.last and self.last.fact.topic == "pet" and "petname" in self.last.values
+            )
         if message in ("work", "likework", "notjob", "isjob"):
             return bool(self.core and self.core.fact.where)
         if message == "human":
@@ -103,12 +124,11 @@ class Speaker:
                 if known and (texts := getattr(known.fact, slot)):
                     return known, texts
             return None, []
-        if slot in ("name", "pet"):
+        if slot in NAMED:
+            topic, value = NAMED[slot]
             for known in self.known:
-                if (value := known.values.get("name" if slot == "name" else "petname")) and (
-                    known.fact.topic == slot
-                ):
-                    return known, [value]
+                if known.fact.topic == topic and value in known.values:
+                    return known, [known.values[value]]
             return None, []
         if not self.core:
             return None, []

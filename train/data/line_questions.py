@@ -12,15 +12,21 @@ from train.data.everyday_templates import Block, Fact
 
 
 class Rule:
-    """A pattern of a sentence; questions and answers, in turn, with its groups as {0}, {1}. Facts of one topic never meet."""
+    """A pattern of a sentence; questions and answers, in turn, with its groups as {0}, {1}. Facts of one topic never meet.
 
-    def __init__(self, topic: str, pattern: str, *texts: str):
+    `why`: reasons, for when they are asked.
+    """
+
+    def __init__(self, topic: str, pattern: str, *texts: str, why: str = ""):
         self.topic, self.pattern = topic, pattern
+        self.why = why.split(" | ") if why else []
         split = [text.split(" | ") for text in texts]
         self.blocks = list(zip(split[::2], split[1::2], strict=True))
 
 
+ANIMAL = r"(?:dog|cat|puppy|kitten|horse|rabbit|parrot|bird|hamster|turtle|snake|lizard|goat|pig|fish|pony|poodle|labrador|husky|beagle)"
 THING = r"((?:\w+[' -]?){1,5}?)"
+NAMED_PET = rf"(?:i (?:have|own|had)|we have) an? ((?:\w+ )?{ANIMAL})(?: who is|,)? (?:named|called|whose name is) (\w+)"
 RULES = [
     Rule(
         "work",
@@ -29,6 +35,7 @@ RULES = [
         "i work {0} {1}. | {0} {1}. | {0} {1}, most days. | i work {0} {1}, it pays the bills.",
         "do you work? | do you have a job? | do you work {0} {1}?",
         "yes, {0} {1}. | i do, {0} {1}. | yes, i work {0} {1}.",
+        why="somebody has to do it. | it pays the bills. | i like the people there. | i wanted that as a child. | it suits me.",
     ),
     Rule(
         "trade",
@@ -37,6 +44,7 @@ RULES = [
         "i am {0}. | {0}, and happy. | me? {0}. | just {0}.",
         "are you {0}? | so you are {0}? | is it true that you are {0}?",
         "yes, i am {0}. | that's right, {0}. | yes, {0}. | i am, yes.",
+        why="i always wanted to be {0}. | it runs in the family. | i am good at it. | i never wanted to be anything else.",
     ),
     Rule(
         "home",
@@ -45,6 +53,7 @@ RULES = [
         "{0} {1}. | i live {0} {1}. | my home is {0} {1}.",
         "do you live {0} {1}? | you live {0} {1}, right?",
         "yes, {0} {1}. | i do. | yes, i live {0} {1}.",
+        why="it is quiet {0} {1}. | i never found a better place. | i could not afford anything else.",
     ),
     Rule(
         "origin",
@@ -53,6 +62,16 @@ RULES = [
         "i am from {0}. | {0}. | from {0}, originally. | i come from {0}.",
         "are you from {0}?",
         "yes, i am from {0}. | yes, {0}. | i am.",
+        why="my parents lived there. | one can not choose that. | that is where my family is from.",
+    ),
+    Rule(
+        "pet",
+        NAMED_PET,
+        "do you have any pets? | do you have pets? | any animals at home? | tell me about your {0}.",
+        "yes, a {0} named {1}. | my {0}, {1}. | i have a {0}, {1}. | yes, {1}, my {0}.",
+        "what is your {0} called? | what's your {0}'s name? | does your {0} have a name? | whats your pets name",
+        "{1}. | my {0} is called {1}. | the {0}'s name is {1}. | {1} is my {0}'s name.",
+        why="{1} keeps me company. | the house was too empty. | i could not say no to that face.",
     ),
     Rule(
         "have {0}",
@@ -69,6 +88,7 @@ RULES = [
         "yes, i love {0}. | yes, a lot. | i do, very much. | yes, i like {0}.",
         "do you hate {0}?",
         "no, i love {0}. | not at all, i like {0}.",
+        why="it makes me happy. | nothing calms me more. | i grew up with it. | life would be dull without it. | it takes my mind off things.",
     ),
     Rule(
         "like {0}",
@@ -77,18 +97,21 @@ RULES = [
         "no, i hate {0}. | not at all. | no, i don't like {0}. | no, i can't stand {0}.",
         "what do you hate? | what don't you like?",
         "i hate {0}. | {0}. | i don't like {0}.",
+        why="i had too much of {0} as a child. | it makes me angry. | i never got used to it. | it gives me a headache. | who needs that?",
     ),
     Rule(
         "favorite {0}",
         rf"my favorite {THING} (?:is|are) {THING}",
         "what is your favorite {0}? | what {0} do you like? | do you have a favorite {0}?",
         "{1}. | my favorite is {1}. | i like {1} best. | {1}, always.",
+        why="nothing comes close to {1}. | {1} makes me smile. | i have liked {1} since i was little.",
     ),
     Rule(
         "can {0}",
         rf"i (?:can't|cannot|can not|never learned to) {THING}",
         "can you {0}? | do you know how to {0}?",
         "no, i can't {0}. | no, i never learned to. | sadly not. | no, i can not.",
+        why="nobody ever showed me. | i tried once and gave up. | i have two left hands.",
     ),
     Rule(
         "fear",
@@ -97,6 +120,7 @@ RULES = [
         "i am afraid of {0}. | {0}. | {0} scare me.",
         "are you afraid of {0}? | do you like {0}?",
         "{0} scare me. | i am afraid of {0}.",
+        why="something happened when i was small. | i dream of {0} at night. | my mother was scared of {0} as well.",
     ),
     Rule(
         "allergy",
@@ -129,8 +153,15 @@ def fact_of(line: str) -> Fact:
                 for asked, told in rule.blocks
             ]
             who = re.sub(r"^an? ", "the ", groups[0]) if rule.topic == "trade" else ""
-            return Fact(rule.topic.format(*groups), [line], tuple(blocks), who)
+            why = tuple(reason.format(*groups) for reason in rule.why)
+            return Fact(rule.topic.format(*groups), [line], tuple(blocks), who, why=why)
     return Fact(line, [line])
+
+
+def values_of(line: str) -> dict[str, str]:
+    """What the slots of the sentence's fact hold: an animal and its name, if it tells both."""
+    named = re.fullmatch(NAMED_PET, line.rstrip(" .!"))
+    return {"animal": named[1], "petname": named[2]} if named else {}
 
 
 def yours(question: str) -> str:
