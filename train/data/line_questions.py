@@ -24,9 +24,11 @@ class Rule:
         self.blocks = list(zip(split[::2], split[1::2], strict=True))
 
 
-ANIMAL = r"(?:dog|cat|puppy|kitten|horse|rabbit|parrot|bird|hamster|turtle|snake|lizard|goat|pig|fish|pony|poodle|labrador|husky|beagle)"
+ANIMAL = r"(?:dog|cat|puppy|kitten|horse|rabbit|parrot|bird|hamster|turtle|snake|lizard|goat|pig|fish|pony|poodle|labrador|husky|beagle|pug)"
 THING = r"((?:\w+[' -]?){1,5}?)"
 NAMED_PET = rf"(?:i (?:have|own|had)|we have) an? ((?:\w+ )?{ANIMAL})(?: who is|,)? (?:named|called|whose name is) (\w+)"
+SOME = r"(?!no )(?:\w+ ){1,3}?"
+NEXT = r"(?: [\w']+){0,4}"
 RULES = [
     Rule(
         "work",
@@ -74,8 +76,78 @@ RULES = [
         why="{1} keeps me company. | the house was too empty. | i could not say no to that face.",
     ),
     Rule(
+        "children",
+        rf"(?:i|we) have ({SOME}(?:kids?|child|children|sons?|daughters?|boys?|girls?|twins|stepsons?|stepdaughters?))\b.*",
+        "do you have kids? | do you have any children? | any kids? | are you a parent? | got kids?",
+        "yes, {0}. | i do, {0}. | yes, i have {0}. | {0}, yes.",
+    ),
+    Rule(
+        "children",
+        r"my ((?:oldest |youngest |twin |little )?(?:sons?|daughters?|kids|children|boys|girls|twins)) .+",
+        "do you have kids? | do you have any children? | any kids? | are you a parent? | got kids?",
+        "yes, i do. | yes, and i am proud of my {0}. | of course, my {0}. | i do, i love my {0}.",
+    ),
+    Rule(
+        "siblings",
+        rf"i have ({SOME}(?:brothers?|sisters?|siblings?))\b.*",
+        "do you have siblings? | do you have brothers or sisters? | any siblings? | did you grow up alone?",
+        "i have {0}. | {0}. | i grew up with {0}. | {0}, and we fight a lot.",
+        "are you an only child?",
+        "no, i have {0}. | no, {0}. | not at all, i have {0}.",
+    ),
+    Rule(
+        "siblings",
+        r"i(?: am|'m) an only child",
+        "do you have siblings? | do you have brothers or sisters? | any siblings? | do you have a sister? | do you have a brother?",
+        "no, i am an only child. | no, it was just me. | none, i am an only child.",
+    ),
+    Rule(
+        "pet",
+        rf"(?:i|we) (?:have|own) ({SOME}{ANIMAL}s?)",
+        "do you have any pets? | do you have pets? | any animals at home? | do you have a pet?",
+        "yes, {0}. | i do, {0}. | yes, i have {0}. | {0}, yes.",
+        why="the house was too empty. | i like the company. | animals are better than people.",
+    ),
+    Rule(
+        "age",
+        r"i(?: am|'m) (\d+)(?: years old)?",
+        "how old are you? | what's your age? | how old r u | your age?",
+        "i am {0}. | {0}. | {0} years old. | i'm {0}, and you?",
+    ),
+    Rule(
+        "{1}",
+        rf"i have (two|three|four|five|six|seven|eight|nine|ten|twelve|\d+) {THING}",
+        "how many {1} do you have? | how many {1}?",
+        "{0}. | {0} {1}. | i have {0} {1}. | {0}, and that is enough.",
+        "do you have {1}?",
+        "yes, {0} {1}. | yes, {0} of them. | i do, {0}.",
+    ),
+    Rule(
+        "{0} {1}",
+        rf"i (wear|drive|play|collect|eat|drink|read|watch|study|teach|speak|sell|ride|write|repair|build) {THING}",
+        "do you {0} {1}? | is it true that you {0} {1}? | you {0} {1}, right?",
+        "yes, i {0} {1}. | i do. | yes, a lot. | yes, i do, {1}.",
+        "what do you {0}?",
+        "i {0} {1}. | {1}. | {1}, mostly.",
+        why="i am good at it. | somebody showed me when i was young. | it feels right.",
+    ),
+    Rule(
+        "{0}",
+        rf"i (?:never|do not|don't) (?!like|have|know|want)((?:wear|drive|play|eat|drink|smoke|read|watch|cook|sleep|travel|dance|swim|drive|work|talk){NEXT})",
+        "do you {0}? | do you ever {0}? | you {0}, right?",
+        "no, i don't {0}. | no, never. | i never {0}. | no, i do not.",
+        why="it is not for me. | i tried it once, and that was enough. | it never made me happy.",
+    ),
+    Rule(
+        "past",
+        r"i used to be (an? [\w' ]+)",
+        "are you {0}? | are you still {0}? | so you are {0}?",
+        "not anymore. | i used to be {0}. | not now, i was {0} once.",
+        why="i needed something new. | it was time to go.",
+    ),
+    Rule(
         "have {0}",
-        rf"i have (an? {THING}|(?:two|three|four|five|six|seven|eight|many|several) {THING})",
+        rf"i have ((?:an?|many|several) {THING})",
         "do you have {0}? | you have {0}? | is it true that you have {0}? | really, {0}?",
         "yes, i have {0}. | i do, {0}. | yes, that is true, {0}. | yes i do.",
     ),
