@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from persona_bot.persona import random_persona
 from persona_bot.pools import POOLS
 from train.data import questions
-from train.data.everyday_speaker import Known, Speaker
+from train.data.everyday_speaker import UNTOLD, Known, Speaker
 from train.data.everyday_templates import Fact, Voice, read_facts, read_voices
 from train.data.held_out import held_out_sentences
 from train.data.line_questions import fact_of, values_of
@@ -47,6 +47,8 @@ class Personas:
             being = draw.random() < 0.15
             core = draw.choice([f for f in cores if (f.topic == "being") == being])
             known = [self.known_of(core)]
+            if draw.random() < 0.25:  # animals have names, too: whose is asked for?
+                known.append(self.known_of(next(f for f in self.facts if f.topic == "pet")))
         topics = {k.fact.topic for k in known} | {"trade", "being"}
         rest = [
             f
@@ -65,9 +67,10 @@ class Personas:
         return self.draw.choice(self.voices) if self.draw.random() < 0.3 else None
 
     def _from_written(self, sentences: Sequence[str]) -> list[Known]:
-        """The sentences as they are, now and then with a name or an age where they tell none."""
+        """The sentences as they are, now and then with a name, an age or an animal where they tell of none."""
         known = [Known(fact_of(line), line, values_of(line)) for line in sentences]
-        for topic, told in (("name", "name|called"), ("age", r"\d\d|years")):
+        untold = ("name", "name|called"), ("age", r"\d\d|years"), ("pet", UNTOLD["petless"])
+        for topic, told in untold:
             if self.draw.random() < 0.3 and not re.search(told, " ".join(sentences)):
                 known.append(self.known_of(next(f for f in self.facts if f.topic == topic)))
         self.draw.shuffle(known)
