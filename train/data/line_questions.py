@@ -133,7 +133,7 @@ RULES = [
     ),
     Rule(
         "{0}",
-        rf"i (?:never|do not|don't) (?!like|have|know|want)((?:wear|drive|play|eat|drink|smoke|read|watch|cook|sleep|travel|dance|swim|drive|work|talk){NEXT})",
+        rf"i (?:never|do not|don't) ((?:wear|drive|play|eat|drink|smoke|read|watch|cook|sleep|travel|dance|swim|work|talk){NEXT})",
         "do you {0}? | do you ever {0}? | you {0}, right?",
         "no, i don't {0}. | no, never. | i never {0}. | no, i do not.",
         why="it is not for me. | i tried it once, and that was enough. | it never made me happy.",

@@ -22,6 +22,7 @@ from train.metrics.text import probe_passes
 PROBES = Path(__file__).parent / "recall_probes.json"
 # seconds a reply may take; the app's own deadline would make scores depend on the machine
 NO_HURRY = 600.0
+# what a persona answers with its sentences, one after the other
 TELL = ("hi", "tell me about you", "tell me more", "what else?", "go on")
 Progress = Callable[[Iterable], Iterable]
 
