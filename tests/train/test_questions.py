@@ -8,7 +8,8 @@ import random
 import re
 
 from train.data.dialogues import read_dialogues
-from train.data.questions import PROBES, make_dialogue, make_dialogues, read_templates
+from train.data.held_out import held_out_sentences
+from train.data.questions import make_dialogue, make_dialogues, read_templates
 from train.questions import main
 
 
@@ -23,7 +24,7 @@ def test_every_slot_is_filled_and_every_template_can_be_drawn():
             r"{(\w+)}",
             " ".join([*fact.lines, *(t for block in fact.blocks for part in block for t in part)]),
         ):
-            assert len(slots[name]) >= 4, name
+            assert len(slots[name.removeprefix("other_")]) >= 4, name
 
 
 def test_answers_tell_what_the_persona_says():
@@ -48,17 +49,31 @@ def test_facts_of_one_topic_never_meet():
             re.compile(re.sub(r"\\{\w+\\}", ".+", re.escape(line))) for line in fact.lines
         ]
     for number, dialogue in enumerate(make_dialogues(200, seed=3)):
-        marriage = [
+        partners = [
             s
             for s in dialogue["personality"]
-            if any(pattern.fullmatch(s) for pattern in patterns["marriage"])
+            if any(pattern.fullmatch(s) for pattern in patterns["partner"])
         ]
-        assert len(marriage) <= 1, (number, marriage)
+        assert len(partners) <= 1, (number, partners)
 
 
-def test_no_sentence_of_the_probes_is_taught():
-    scored = {sentence for probe in json.loads(PROBES.read_text()) for sentence in probe["persona"]}
-    assert not scored & {
+def test_a_relative_keeps_its_trade_and_its_town():
+    """Of "my aunt is a judge." the aunt is asked, and "are you a judge?" is denied."""
+    slots, facts = read_templates(("question_templates.txt", "relation_facts.txt"))
+    of_others = [fact for fact in facts if fact.topic in ("relation work", "relation town")]
+    assert len(of_others) == 2
+    denied = 0
+    for seed in range(60):
+        persona, turns = make_dialogue(random.Random(seed), slots, of_others * 6)
+        for asked, said in zip(turns[::2], turns[1::2], strict=True):
+            if asked.startswith(("are you", "do you live in", "so you", "you are")):
+                denied += 1
+                assert said.startswith(("no", "not me")), (persona, asked, said)
+    assert denied > 20
+
+
+def test_nothing_that_is_asked_is_taught():
+    assert not held_out_sentences() & {
         sentence for dialogue in make_dialogues(2_000) for sentence in dialogue["personality"]
     }
 

@@ -24,7 +24,7 @@ class Personas:
     def __init__(self, draw: random.Random, written: Sequence[Sequence[str]] = ()):
         """`written`: personas by people, for every other one."""
         self.draw = draw
-        self.slots, asked = questions.read_templates()
+        self.slots, asked = questions.read_templates(questions.TEMPLATES[:1])
         self.facts = read_facts()
         self.facts += [Fact.of_questions(f) for f in asked if f.topic in MORE_TOPICS]
         self.voices = read_voices()
@@ -49,7 +49,7 @@ class Personas:
             known = [self.known_of(core)]
             if draw.random() < 0.25:  # animals have names, too: whose is asked for?
                 known.append(self.known_of(next(f for f in self.facts if f.topic == "pet")))
-        topics = {k.fact.topic for k in known} | {"trade", "being"}
+        topics = {k.fact.topic for k in known} | {"trade", "being", "work"}
         rest = [
             f
             for f in self.facts

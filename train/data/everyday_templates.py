@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from train.data import questions
 
 HERE = Path(__file__).parent
+FACTS = ("everyday_facts.txt", "yes_no_facts.txt", "relation_facts.txt")
 # letters of everyday_voices.txt
 WHOLE = {"h": "greeting", "b": "bye", "t": "thanks", "l": "lol", "i": "insult"}
 ASKS_BACK = [
@@ -123,11 +124,11 @@ def parts(file: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def read_facts() -> list[Fact]:
-    """The facts of everyday_facts.txt and of yes_no_facts.txt."""
+    """The facts of all files of facts."""
     facts: list[Fact] = []
     topic = ""
     names = {"~": "doing", "+": "more", ":": "why"}
-    for sign, texts in chain(parts("everyday_facts.txt"), parts("yes_no_facts.txt")):
+    for sign, texts in chain.from_iterable(map(parts, FACTS)):
         if sign == "[":
             topic = texts[0]
         elif sign == "=":

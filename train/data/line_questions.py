@@ -27,6 +27,10 @@ class Rule:
 ANIMAL = r"(?:dog|cat|puppy|kitten|horse|rabbit|parrot|bird|hamster|turtle|snake|lizard|goat|pig|fish|pony|poodle|labrador|husky|beagle|pug)"
 THING = r"((?:\w+[' -]?){1,5}?)"
 NAMED_PET = rf"(?:i (?:have|own|had)|we have) an? ((?:\w+ )?{ANIMAL})(?: who is|,)? (?:named|called|whose name is) (\w+)"
+TRADE = (
+    r"(an? (?:\w+ ){0,2}?\w*(?:er|or|ist|man|nurse|student|artist|soldier|chef|cook|mom|dad|vet))"
+)
+RELATION = r"(mother|mom|father|dad|brother|sister|son|daughter|boyfriend|girlfriend|grandmother|grandfather|uncle|aunt|cousin|best friend|roommate)"
 SOME = r"(?!no )(?:\w+ ){1,3}?"
 NEXT = r"(?: [\w']+){0,4}"
 RULES = [
@@ -41,7 +45,7 @@ RULES = [
     ),
     Rule(
         "trade",
-        r"i(?: a|')m (an? (?:\w+ ){0,2}?\w*(?:er|or|ist|man|nurse|student|artist|soldier|chef|cook|mom|dad|vet))",
+        rf"i(?: a|')m {TRADE}",
         "who are you? | what are you? | what do you do? | tell me about yourself.",
         "i am {0}. | {0}, and happy. | me? {0}. | just {0}.",
         "are you {0}? | so you are {0}? | is it true that you are {0}?",
@@ -199,6 +203,24 @@ RULES = [
         rf"i(?: am|'m) allergic to {THING}",
         "are you allergic to anything? | do you have an allergy? | what are you allergic to?",
         "i am allergic to {0}. | to {0}, yes. | {0}, sadly.",
+    ),
+    Rule(
+        "relation",
+        rf"my {RELATION} (?:is|works as) {TRADE}",
+        "what does your {0} do? | what is your {0}'s job? | what does your {0} do for a living?",
+        "my {0} is {1}. | {1}. | {1}, that is my {0}. | my {0} works as {1}.",
+        "are you {1}? | so you are {1}? | do you work as {1}?",
+        "no, my {0} is. | not me, my {0} is {1}. | no, that is my {0}.",
+    ),
+    Rule(
+        "spouse",
+        rf"my (husband|wife) (?:is|works as) {TRADE}",
+        "are you married? | do you have a {0}? | do you have somebody at home?",
+        "yes, my {0} is {1}. | i am, my {0} is {1}. | yes, to {1}. | yes, i am married.",
+        "what does your {0} do? | what is your {0}'s job?",
+        "my {0} is {1}. | {1}. | my {0} works as {1}.",
+        "are you {1}? | are you single? | so you are {1}?",
+        "no, my {0} is {1}. | not me, my {0} is {1}. | no, that is my {0}.",
     ),
     Rule(
         "spouse",

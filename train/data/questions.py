@@ -3,17 +3,20 @@
 Run: `python -m train.questions --count 800 --out questions.json`, then `python -m train.finetune --data questions.json ..`
 
 People in Persona-Chat talk past their personas; someone who chats with one asks it straight: "where do you work?". The facts,
-questions and answers are in question_templates.txt, all written for this project. The same seed makes the same dialogues.
+questions and answers are in three files of TEMPLATES, all written for this project. The same seed makes the same dialogues.
 """
 
-import json
 import random
 import re
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-PROBES = Path(__file__).parents[1] / "metrics" / "recall_probes.json"
-TEMPLATES = Path(__file__).parent / "question_templates.txt"
+from train.data.held_out import held_out_sentences
+
+HERE = Path(__file__).parent
+TEMPLATES = ("question_templates.txt", "yes_no_facts.txt", "relation_facts.txt")
 GREETINGS = [
     "hi, how are you?",
     "hello!",
@@ -86,12 +89,13 @@ class Fact(NamedTuple):
     blocks: list[tuple[list[str], list[str]]]
 
 
-def read_templates(path: Path = TEMPLATES) -> tuple[dict[str, list[str]], list[Fact]]:
-    """(what each slot may hold, facts); the format is described at the top of the file."""
+def read_templates(files: Sequence[str] = TEMPLATES) -> tuple[dict[str, list[str]], list[Fact]]:
+    """(what each slot may hold, facts); the format is described at the top of the first file."""
     slots: dict[str, list[str]] = {}
     facts: list[Fact] = []
     topic = ""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    lines = ((HERE / file).read_text(encoding="utf-8").splitlines() for file in files)
+    for line in chain.from_iterable(lines):
         sign, text = line[:1], line[2:]
         wordings = [part.strip() for part in text.split("|")]
         if sign == "$":
@@ -119,7 +123,9 @@ def make_dialogue(
     persona, asked = [], []
     for fact in chosen.values():
         line = draw.choice(fact.lines)
-        filled = {name: draw.choice(slots[name]) for name in _slots(fact)}
+        filled: dict[str, str] = {}
+        for name in _slots(fact):
+            filled[name], filled[f"other_{name}"] = draw.sample(slots[name], 2)
         persona.append(line.format(**filled))
         for questions, answers in draw.sample(
             fact.blocks, min(len(fact.blocks), 1 + draw.randrange(2))
@@ -143,7 +149,8 @@ def make_dialogue(
 
 def _slots(fact: Fact) -> list[str]:
     texts = fact.lines + [text for block in fact.blocks for part in block for text in part]
-    return sorted({name for text in texts for name in re.findall(r"{(\w+)}", text)})
+    names = (name for text in texts for name in re.findall(r"{(\w+)}", text))
+    return sorted({name.removeprefix("other_") for name in names})
 
 
 def make_dialogues(count: int, seed: int = 0) -> list[dict]:
@@ -151,14 +158,10 @@ def make_dialogues(count: int, seed: int = 0) -> list[dict]:
     one of the same: right at another time, and beside the point here."""
     draw = random.Random(seed)
     slots, facts = read_templates()
-    scored = {
-        sentence
-        for probe in json.loads(PROBES.read_text(encoding="utf-8"))
-        for sentence in probe["persona"]
-    }
+    held_out = held_out_sentences()
     drawn = (make_dialogue(draw, slots, facts) for _ in iter(int, 1))
-    # or evaluate's probes would be learnt by heart
-    unseen = (dialogue for dialogue in drawn if not scored & set(dialogue[0]))
+    # or what evaluate asks would be learnt by heart
+    unseen = (dialogue for dialogue in drawn if not held_out & set(dialogue[0]))
     made = [next(unseen) for _ in range(count)]
     replies = sorted({reply for _, turns in made for reply in turns[1::2]})
     return [
