@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from persona_bot.engine.attention import PassInputs, attend
+from persona_bot.engine.int8_linear import Int8Linear
 
 
 class RMSNorm(nn.Module):
@@ -36,11 +37,15 @@ class Layer(nn.Module):
         super().__init__()
         query, key = (in_pairs(weight(f"self_attn.{name}_proj"), head_dim) for name in "qk")
         self.n_heads, self.kv_heads, self.head_dim = n_heads, kv_heads, head_dim
-        self.input_layernorm = RMSNorm(weight("input_layernorm"), epsilon)
-        self.post_attention_layernorm = RMSNorm(weight("post_attention_layernorm"), epsilon)
-        self.qkv_proj = linear(torch.cat([query, key, weight("self_attn.v_proj")]))
+        qkv = torch.cat([query, key, weight("self_attn.v_proj")])
+        gate_up = torch.cat([weight("mlp.gate_proj"), weight("mlp.up_proj")])
+        before, after = weight("input_layernorm"), weight("post_attention_layernorm")
+        if linear is Int8Linear:
+            (before, qkv), (after, gate_up) = balanced(before, qkv), balanced(after, gate_up)
+        self.input_layernorm = RMSNorm(before, epsilon)
+        self.post_attention_layernorm = RMSNorm(after, epsilon)
+        self.qkv_proj, self.gate_up_proj = linear(qkv), linear(gate_up)
         self.o_proj = linear(weight("self_attn.o_proj"))
-        self.gate_up_proj = linear(torch.cat([weight("mlp.gate_proj"), weight("mlp.up_proj")]))
         self.down_proj = linear(weight("mlp.down_proj"))
 
     def forward(self, x: Tensor, freqs_cis: Tensor, number: int, inputs: PassInputs) -> Tensor:
@@ -65,6 +70,17 @@ class Layers(nn.Module):
         for number, layer in enumerate(self.layers):
             x = layer(x, freqs_cis, number, inputs)
         return x
+
+
+def balanced(norm: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """norm (inputs,) and weight (outputs, inputs) float32 with the same product, which loses less when rows are rounded to int8.
+
+    The few large inputs, which set a row's scale, mostly meet small weights. So each is multiplied by the root of its weights'
+    size, and they are divided by it (SmoothQuant, Xiao et al. 2023, without measured inputs). docs/speed.md has what it
+    is worth; behind the last norm, before the vocabulary, it would cost.
+    """
+    size = torch.linalg.vector_norm(weight, dim=0, dtype=torch.float32).clamp_(min=1e-12).sqrt_()
+    return norm.float() * size, weight.float() / size
 
 
 def in_pairs(weight: Tensor, head_dim: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from persona_bot.engine.int8_linear import FloatLinear, Int8Linear, has_fast_int8
 from persona_bot.engine.llama import FastLlama, can_run
+from persona_bot.engine.llama_layers import balanced
 from persona_bot.engine.passes import causal
 
 IDS = list(range(40, 120))
@@ -85,6 +86,23 @@ def test_a_pass_that_fails_changes_no_conversation(llama, expected, monkeypatch)
             llama.forward([([1, 2, 3], cache)])
     assert cache.length == 50
     assert torch.allclose(llama.forward([(IDS[50:], cache)])[0], expected[-1], atol=1e-4)
+
+
+def test_a_balanced_norm_and_matrix_give_the_same_and_round_better():
+    torch.manual_seed(0)
+    norm, weight, x = torch.randn(320), torch.randn(480, 320), torch.randn(6, 320)
+    norm[5], weight[:, 5] = 60, weight[:, 5] / 100  # large, and of little weight
+    even_norm, even_weight = balanced(norm, weight)
+    exact = F.linear(x * norm, weight)
+    assert torch.allclose(F.linear(x * even_norm, even_weight), exact, rtol=1e-4, atol=1e-3)
+
+    def error(norm, weight):
+        rows = x * norm
+        scale = rows.abs().amax(1, keepdim=True) / 127
+        rounded = F.linear((rows / scale).round() * scale, weight)
+        return ((rounded - exact).norm() / exact.norm()).item()
+
+    assert error(even_norm, even_weight) < error(norm, weight) / 4
 
 
 @pytest.mark.skipif(
