@@ -51,7 +51,7 @@ class Settings:
         step=0.05,
         slider=(0, 1.3),  # beyond it lies word salad
         label="Temperature",
-        help="Higher is more surprising; 0 always takes the likeliest word. Questions are answered at two thirds of it.",
+        help="Higher is more surprising; 0 always takes the likeliest word.",
     )
     top_p: float = setting(
         0.9,

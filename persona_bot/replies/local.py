@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -35,9 +35,6 @@ from persona_bot.replies.best_of import write_best
 from persona_bot.replies.reply import Pieces, Reply, ends_a_sentence
 from persona_bot.settings import Settings
 from persona_bot.text import asks, settled
-
-# times the temperature for a reply to a question, whose answer stands in the persona or nowhere
-COOLER = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -114,12 +111,8 @@ class LocalModel:
         settings, stop = settings or Settings(), stop or threading.Event()
         max_prompt_tokens = self.context_length - settings.max_tokens
         prompt = build_prompt(self.layout, persona, turns, max_prompt_tokens)
-        earlier = turns[1::2]
-        if asks(
-            turns[-1]
-        ):  # what comes again is answered as before: not "in a cabin", then "in a cave"
-            earlier = []
-            settings = replace(settings, temperature=settings.temperature * COOLER)
+        # a question that comes again is answered as before, and else "in a cabin" would become "in a cave"
+        earlier = [] if asks(turns[-1]) else turns[1::2]
         history = [
             i for turn in earlier for i in [*self.layout.encode(f" {turn}"), self.layout.end_id]
         ]

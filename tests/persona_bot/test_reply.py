@@ -183,22 +183,6 @@ def test_a_question_may_be_answered_as_before(chat, environmentalist, turn, agai
     assert ("".join(reply) == told) is again
 
 
-@pytest.mark.parametrize(
-    "turn, temperature", [("where do you live?", 0.6), ("i live in rome", 0.9)]
-)
-def test_a_question_is_answered_at_two_thirds_of_the_temperature(
-    chat, environmentalist, monkeypatch, turn, temperature
-):
-    def texts(temperature: float) -> list[str]:
-        settings = [Settings(temperature, seed=seed, max_tokens=12) for seed in range(4)]
-        return ["".join(chat.reply(environmentalist, [turn], some)) for some in settings]
-
-    drawn = texts(0.9)
-    monkeypatch.setattr("persona_bot.replies.local.COOLER", 1)
-    assert drawn == texts(temperature) and len(set(drawn)) > 1
-    assert (drawn == texts(0.9)) is (temperature == 0.9)
-
-
 def test_stop_ends_it_at_the_next_token(chat, environmentalist):
     stop = threading.Event()
     reply = chat.reply(environmentalist, TURNS, Settings(min_tokens=50, seed=0), stop)
