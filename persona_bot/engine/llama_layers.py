@@ -79,8 +79,9 @@ def balanced(norm: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     size, and they are divided by it (SmoothQuant, Xiao et al. 2023, without measured inputs). docs/speed.md has what it
     is worth; behind the last norm, before the vocabulary, it would cost.
     """
-    size = torch.linalg.vector_norm(weight, dim=0, dtype=torch.float32).clamp_(min=1e-12).sqrt_()
-    return norm.float() * size, weight.float() / size
+    weight = weight.to(torch.float32, copy=True)
+    size = torch.linalg.vector_norm(weight, dim=0).clamp_(min=1e-12).sqrt_()
+    return norm.float() * size, weight.div_(size)
 
 
 def in_pairs(weight: Tensor, head_dim: int) -> Tensor:

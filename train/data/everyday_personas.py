@@ -79,9 +79,7 @@ class Personas:
     def known_of(self, fact: Fact) -> Known:
         """The fact with values of one's own."""
         while True:
-            values = {}
-            for name in fact.slots:
-                values[name], values[f"other_{name}"] = self.draw.sample(self.slots[name], 2)
+            values = questions.draw_values(self.draw, self.slots, fact.slots)
             line = self.draw.choice(fact.lines).format(**values)
             if line not in self.held_out:
                 return Known(fact, line, values)

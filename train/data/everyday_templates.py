@@ -66,11 +66,10 @@ class Fact(NamedTuple):
 
     @property
     def slots(self) -> list[str]:
-        """The slots that its texts use, each once; {other_x} counts as x."""
+        """The slots that its texts use, each once."""
         texts = [*self.lines, *self.doing, *self.more, *self.why]
         texts += [text for block in self.blocks for part in block for text in part]
-        names = (name for text in texts for name in re.findall(r"{(\w+)}", text))
-        return sorted({name.removeprefix("other_") for name in names})
+        return questions.slot_names(texts)
 
     @classmethod
     def of_questions(cls, fact: questions.Fact) -> "Fact":
@@ -124,7 +123,7 @@ def parts(file: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def read_facts() -> list[Fact]:
-    """The facts of all files of facts."""
+    """The facts of FACTS."""
     facts: list[Fact] = []
     topic = ""
     names = {"~": "doing", "+": "more", ":": "why"}

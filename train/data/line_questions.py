@@ -215,11 +215,11 @@ RULES = [
     Rule(
         "spouse",
         rf"my (husband|wife) (?:is|works as) {TRADE}",
-        "are you married? | do you have a {0}? | do you have somebody at home?",
-        "yes, my {0} is {1}. | i am, my {0} is {1}. | yes, to {1}. | yes, i am married.",
+        "are you married? | do you have a {0}? | are you a married person?",
+        "yes, my {0} is {1}. | yes, and my {0} is {1}. | yes, i am married.",
         "what does your {0} do? | what is your {0}'s job?",
         "my {0} is {1}. | {1}. | my {0} works as {1}.",
-        "are you {1}? | are you single? | so you are {1}?",
+        "are you {1}? | so you are {1}?",
         "no, my {0} is {1}. | not me, my {0} is {1}. | no, that is my {0}.",
     ),
     Rule(

@@ -3,12 +3,12 @@
 Run: `python -m train.questions --count 800 --out questions.json`, then `python -m train.finetune --data questions.json ..`
 
 People in Persona-Chat talk past their personas; someone who chats with one asks it straight: "where do you work?". The facts,
-questions and answers are in three files of TEMPLATES, all written for this project. The same seed makes the same dialogues.
+questions and answers are in the three files of TEMPLATES, all written for this project. The same seed makes the same dialogues.
 """
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -123,9 +123,8 @@ def make_dialogue(
     persona, asked = [], []
     for fact in chosen.values():
         line = draw.choice(fact.lines)
-        filled: dict[str, str] = {}
-        for name in _slots(fact):
-            filled[name], filled[f"other_{name}"] = draw.sample(slots[name], 2)
+        texts = fact.lines + [text for block in fact.blocks for part in block for text in part]
+        filled = draw_values(draw, slots, slot_names(texts))
         persona.append(line.format(**filled))
         for questions, answers in draw.sample(
             fact.blocks, min(len(fact.blocks), 1 + draw.randrange(2))
@@ -147,10 +146,20 @@ def make_dialogue(
     return persona, turns
 
 
-def _slots(fact: Fact) -> list[str]:
-    texts = fact.lines + [text for block in fact.blocks for part in block for text in part]
+def slot_names(texts: Sequence[str]) -> list[str]:
+    """The slots that the texts use, each once; {other_x} counts as x."""
     names = (name for text in texts for name in re.findall(r"{(\w+)}", text))
     return sorted({name.removeprefix("other_") for name in names})
+
+
+def draw_values(
+    draw: random.Random, slots: Mapping[str, Sequence[str]], names: Sequence[str]
+) -> dict[str, str]:
+    """A value for each slot x, and another one for {other_x}."""
+    values: dict[str, str] = {}
+    for name in names:
+        values[name], values[f"other_{name}"] = draw.sample(slots[name], 2)
+    return values
 
 
 def make_dialogues(count: int, seed: int = 0) -> list[dict]:
