@@ -18,12 +18,13 @@ from persona_bot.prompt import NOBODY, build_prompt, reply_ids
 from tests.sft_tiny import settings
 from train import finetune
 from train.data.dialogues import Dialogue, Utterance
-from train.data.examples import IGNORED, conversation_example, wrong_replies
+from train.data.examples import IGNORED, conversation_example, replies_of, wrong_replies
 from train.data.questions import make_dialogues
 from train.recipes.base_model import load_base
-from train.recipes.contrastive_loss import UNCONDITIONAL_WEIGHT, add_negatives, losses, replies_of
+from train.recipes.collate import collate
+from train.recipes.contrastive_loss import UNCONDITIONAL_WEIGHT, add_negatives, losses
 from train.recipes.packed_attention import packed_logits
-from train.recipes.packed_trainer import collate, summed_loss
+from train.recipes.packed_trainer import summed_loss
 from train.recipes.sft import train_sft
 
 CONVERSATIONS = [

@@ -414,9 +414,10 @@ def test_negatives_need_replies_to_draw_from_and_a_chat_template(
     assert told(chat_folder, "--negatives", "90", "--limit", "3") == (
         "--negatives 90 needs more different replies than these dialogues have; lower it, or add dialogues."
     )
-    assert told(convai_folder, "--negatives", "2") == (
-        "--negatives needs a base with a chat template; recipe convai has a ranking head for the same end."
-    )
+    for flag in ("--negatives", "--first-difference"):
+        assert told(convai_folder, flag, "2") == (
+            "--negatives and --first-difference need a base with a chat template; recipe convai has a ranking head for the same end."
+        )
 
 
 # ---- settings from a file

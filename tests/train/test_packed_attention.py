@@ -11,9 +11,10 @@ from persona_bot.layouts import find_layout
 from persona_bot.prompt import NOBODY, build_prompt
 from tests.sft_tiny import examples_of, gpt2, plain_nats
 from train.recipes import packed_attention
+from train.recipes.collate import collate
 from train.recipes.contrastive_loss import add_negatives
 from train.recipes.packed_attention import dense_mask, is_by_conversation, trees_of
-from train.recipes.packed_trainer import check_model, collate, summed_loss
+from train.recipes.packed_trainer import check_model, summed_loss
 
 SHAPE = {
     "hidden_size": 32,

@@ -20,7 +20,8 @@ from persona_bot.settings import Settings
 from tests.sft_tiny import digest, examples_of, gpt2, plain_nats, settings
 from train.data.examples import conversation_example, pack
 from train.recipes.base_model import save_trained
-from train.recipes.packed_trainer import check_model, collate, summed_loss
+from train.recipes.collate import collate
+from train.recipes.packed_trainer import check_model, summed_loss
 from train.recipes.sft import add_lora, estimate, make_trainer, train_sft
 from train.recipes.sft_settings import SftSettings
 from train.run.log import StopSignals, draw_curve, read_log

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from train.data import questions
 from train.data.everyday_contradictions import contradictions
 from train.data.everyday_personas import Personas
-from train.data.everyday_speaker import FOLLOW_UPS, Speaker
+from train.data.everyday_speaker import FOLLOW_UPS, Known, Speaker
 from train.data.everyday_templates import ASKS_BACK, Message, read_messages
 
 ASKED_OFTEN = (
@@ -107,6 +107,12 @@ class Maker:
             tail = known.fill(draw.choice(known.fact.more))
             speaker.said.add(tail)
             reply = f"{reply} {tail}" if reply[-1] in ".!?" else f"{reply}. {tail}"
+        false = self.wrong_answers(speaker, known, asked, answer)
+        voiced = speaker.speak(reply)
+        return typed(draw, known.fill(asked)), voiced, [speaker.speak(text) for text in false]
+
+    def wrong_answers(self, speaker: Speaker, known: Known, asked: str, answer: str) -> list[str]:
+        """What contradicts the fact or speaks of another one; `asked` and `answer` still have their {slots}."""
         siblings = [
             f for f in self.personas.facts if f.topic == known.fact.topic and f is not known.fact
         ]
@@ -122,9 +128,7 @@ class Maker:
             for k in speaker.known
             if k.line != known.line and asked not in {q for b in k.fact.blocks for q in b.questions}
         ]
-        false = contradictions(draw, known, asked, answer, other_answers, others)
-        voiced = speaker.speak(reply)
-        return typed(draw, known.fill(asked)), voiced, [speaker.speak(text) for text in false]
+        return contradictions(self.draw, known, asked, answer, other_answers, others)
 
     def _message(self, speaker: Speaker, message: Message) -> Made | None:
         """(message as typed, reply, the same said by others); None when nothing fits."""

@@ -15,6 +15,7 @@ from train.data.line_questions import fact_of, values_of
 # topics of question_templates.txt that no topic of everyday_facts.txt speaks of
 MORE_TOPICS = {"allergy", "church", "color", "films", "hair", "language", "money", "music"}
 MORE_TOPICS |= {"prize", "read", "season", "smoke", "tall", "trip", "tv", "weather"}
+CORES = ("trade", "being", "work")  # one of them says what a persona is
 MEET_POOLS = {"dream"} | MORE_TOPICS & {"allergy", "hair", "language", "prize", "smoke", "tv"}
 
 
@@ -43,13 +44,11 @@ class Personas:
         if from_pools:
             known = self._from_pools()
         else:
-            cores = [f for f in self.facts if f.topic in ("trade", "being")]
-            being = draw.random() < 0.15
-            core = draw.choice([f for f in cores if (f.topic == "being") == being])
-            known = [self.known_of(core)]
+            (topic,) = draw.choices(CORES, (4, 1, 1))
+            known = [self.known_of(draw.choice([f for f in self.facts if f.topic == topic]))]
             if draw.random() < 0.25:  # animals have names, too: whose is asked for?
                 known.append(self.known_of(next(f for f in self.facts if f.topic == "pet")))
-        topics = {k.fact.topic for k in known} | {"trade", "being", "work"}
+        topics = {k.fact.topic for k in known} | set(CORES)
         rest = [
             f
             for f in self.facts

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 from train.data import questions
 
 HERE = Path(__file__).parent
-FACTS = ("everyday_facts.txt", "yes_no_facts.txt", "relation_facts.txt")
+# each topic with the same questions for opposite sentences
+CONTRASTS = tuple(
+    f"contrasts/{name}.txt" for name in ("body", "family", "home", "odd", "taste", "work")
+)
+FACTS = ("everyday_facts.txt", "yes_no_facts.txt", "relation_facts.txt", *CONTRASTS)
 # letters of everyday_voices.txt
 WHOLE = {"h": "greeting", "b": "bye", "t": "thanks", "l": "lol", "i": "insult"}
 ASKS_BACK = [
@@ -122,12 +126,12 @@ def parts(file: str) -> Iterator[tuple[str, list[str]]]:
             yield line[0], [part.strip() for part in line[2:].split(" | ")]
 
 
-def read_facts() -> list[Fact]:
-    """The facts of FACTS."""
+def read_facts(files: Sequence[str] = FACTS) -> list[Fact]:
+    """The facts of the files."""
     facts: list[Fact] = []
     topic = ""
     names = {"~": "doing", "+": "more", ":": "why"}
-    for sign, texts in chain.from_iterable(map(parts, FACTS)):
+    for sign, texts in chain.from_iterable(map(parts, files)):
         if sign == "[":
             topic = texts[0]
         elif sign == "=":

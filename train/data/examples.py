@@ -29,11 +29,15 @@ Packed = TypeVar("Packed", bound=HasIds)
 
 
 class Example(NamedTuple):
-    """One sequence. All lists have the same length; token_types is None where the layout has none."""
+    """One sequence. All lists have the same length; token_types is None where the layout has none.
+
+    differences: (position, the ids that wrong candidates have there instead of the target), where they differ first.
+    """
 
     ids: list[int]
     token_types: list[int] | None
     targets: list[int]
+    differences: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
     @property
     def supervised(self) -> int:
@@ -97,15 +101,45 @@ def dialogue_examples(
     shuffle_persona: random.Random | None = None,
 ) -> list[Example]:
     """Every conversation of every dialogue; a `shuffle_persona` generator puts the persona's sentences in a new order each."""
-    examples = []
-    for dialogue in dialogues:
-        sentences = list(dialogue.personality)
-        if shuffle_persona:
-            shuffle_persona.shuffle(sentences)
-        persona = Persona("", tuple(sentences))
-        for turns in conversations(dialogue):
-            examples += split_to_fit(layout, persona, turns, length, both_sides)
-    return examples
+    return [
+        example
+        for dialogue in dialogues
+        for example in examples_of(layout, dialogue, length, both_sides, shuffle_persona)
+    ]
+
+
+def examples_of(
+    layout: Layout,
+    dialogue: Dialogue,
+    length: int,
+    both_sides: bool,
+    shuffle_persona: random.Random | None,
+) -> list[Example]:
+    """Every conversation of one dialogue, all with the persona's sentences in the same order."""
+    sentences = list(dialogue.personality)
+    if shuffle_persona:
+        shuffle_persona.shuffle(sentences)
+    persona = Persona("", tuple(sentences))
+    return [
+        example
+        for turns in conversations(dialogue)
+        for example in split_to_fit(layout, persona, turns, length, both_sides)
+    ]
+
+
+def replies_of(example: Example) -> tuple[list[int], list[list[int]]]:
+    """(where each supervised reply starts in the ids, its ids with the end token)."""
+    starts: list[int] = []
+    replies: list[list[int]] = []
+    for place, target in enumerate(example.targets):
+        if target == IGNORED:
+            continue
+        if starts and starts[-1] + len(replies[-1]) == place + 1:
+            replies[-1].append(target)
+        else:
+            starts.append(place + 1)
+            replies.append([target])
+    return starts, replies
 
 
 def wrong_replies(

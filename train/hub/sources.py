@@ -43,6 +43,11 @@ DATA = (  # the first that fits is it; all are English
     ),
     Source("everyday", "everyday talk made by this project (train/everyday.py)", "as this project"),
     Source(
+        "interviews",
+        "personas with questions, made by this project (train/data/interviews.py)",
+        "as this project",
+    ),
+    Source(
         "ranked",
         "the same, answered by the model itself and ranked by rules (train/sampled.py)",
         "as this project",

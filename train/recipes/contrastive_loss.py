@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 
 from persona_bot.errors import UserError
-from train.data.examples import IGNORED, Example
+from train.data.branched import BranchedExample
+from train.data.examples import IGNORED, Example, replies_of
 from train.recipes.packed_attention import packed_logits
 
 # times N: from so many replies each conversation draws its negatives, because each is read once more,
@@ -74,22 +75,7 @@ class RankedExample(NamedTuple):
         return self.example.supervised
 
 
-AnyExample = Example | RankedExample
-
-
-def replies_of(example: Example) -> tuple[list[int], list[list[int]]]:
-    """(where each supervised reply starts in the ids, its ids with the end token)."""
-    starts: list[int] = []
-    replies: list[list[int]] = []
-    for place, target in enumerate(example.targets):
-        if target == IGNORED:
-            continue
-        if starts and starts[-1] + len(replies[-1]) == place + 1:
-            replies[-1].append(target)
-        else:
-            starts.append(place + 1)
-            replies.append([target])
-    return starts, replies
+AnyExample = Example | BranchedExample | RankedExample
 
 
 def add_negatives(

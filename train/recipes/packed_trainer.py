@@ -19,7 +19,8 @@ from transformers import PreTrainedModel, TrainingArguments
 from persona_bot.errors import UserError
 from train.data.examples import IGNORED, Example
 from train.recipes import contrastive_loss
-from train.recipes.contrastive_loss import AnyExample, RankedExample
+from train.recipes.collate import collate
+from train.recipes.contrastive_loss import AnyExample
 from train.recipes.fused import CrossEntropy
 from train.recipes.packed_attention import NAME, packed_logits
 from train.recipes.sft_settings import SftSettings
@@ -99,40 +100,29 @@ class PackedTrainer(WholeTrainer):
 
 
 def summed_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """(cross-entropy in nats, summed over the supervised positions of a batch; their number). Negatives add their task's."""
+    """(cross-entropy in nats, summed over the supervised positions of a batch; their number). Wrong replies add their task's."""
     if "choices" in batch:
         nats, telling_apart, count = contrastive_loss.losses(model, batch)
         return nats + batch["negative_weight"] * telling_apart, count
     targets = batch["labels"][0]  # (T,)
     keep = (targets != IGNORED).nonzero()[:, 0]
-    return CrossEntropy.apply(packed_logits(model, batch, keep), targets[keep]), len(keep)
+    logits = packed_logits(model, batch, keep)
+    nats = CrossEntropy.apply(logits, targets[keep])
+    if "differences" in batch:
+        places = torch.searchsorted(keep, batch["differences"])
+        nats = nats + batch["difference_weight"] * choosing(logits[places], batch["alternatives"])
+    return nats, len(keep)
+
+
+def choosing(logits: torch.Tensor, alternatives: torch.Tensor) -> torch.Tensor:
+    """Logits (R, vocabulary), ids (R, W), the right one first, IGNORED beyond the last -> nats of choosing it among them, summed."""
+    scores = logits.float().gather(1, alternatives.clamp(min=0))
+    scores = scores.masked_fill(alternatives == IGNORED, -torch.inf)
+    return -scores.log_softmax(-1)[:, 0].sum()
 
 
 def autocast(device: torch.device, bf16: bool) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
-
-
-def collate(
-    rows: Sequence[Sequence[AnyExample]], negative_weight: float = 0.0
-) -> dict[str, torch.Tensor]:
-    """Rows of examples -> one row (1, T) of ids, restarting positions and targets; T is the sum of their lengths."""
-    ranked = [[e for e in row if isinstance(e, RankedExample)] for row in rows]
-    if ranked[0]:  # then all are
-        return contrastive_loss.collate_ranked(ranked) | {
-            "negative_weight": torch.tensor(negative_weight)
-        }
-    examples = [e for row in rows for e in row if isinstance(e, Example)]
-    targets = torch.tensor([[t for e in examples for t in e.targets]])
-    batch = {
-        "input_ids": torch.tensor([[i for e in examples for i in e.ids]]),
-        "position_ids": torch.tensor([[p for e in examples for p in range(len(e.ids))]]),
-        "segments": torch.tensor([(len(e.ids), -1) for e in examples]),
-        "labels": targets,  # Trainer looks for labels, and counts shift_labels as they are
-        "shift_labels": targets,
-    }
-    if examples[0].token_types is not None:
-        batch["token_type_ids"] = torch.tensor([[t for e in examples for t in e.token_types or ()]])
-    return batch
 
 
 def check_model(model: PreTrainedModel, example: Example) -> None:

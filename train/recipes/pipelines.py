@@ -16,8 +16,7 @@ from train.data.dialogues import Dialogue
 
 if TYPE_CHECKING:  # torch; a wrong flag is said at once
     from persona_bot.layouts import Layout
-    from train.data.examples import Example
-    from train.recipes.contrastive_loss import AnyExample, RankedExample
+    from train.recipes.contrastive_loss import AnyExample
     from train.recipes.sft_settings import SftSettings
     from train.recipes.trainer import Cost
 
@@ -32,6 +31,7 @@ CONVAI_DEFAULTS = {
     "manual_seed": 42,
 }
 FEW = 30  # steps
+NUM_WRONG = 4  # candidates of a reply that --first-difference reads at most
 CHECKED = 200  # dialogues that a validation during training reads at most
 
 
@@ -65,13 +65,8 @@ def train_with_sft(
     max_length = min(
         settings.row_length, getattr(model.config, "max_position_embeddings", settings.row_length)
     )
-    spoken = dialogue_examples(
-        layout, train, max_length, settings.both_sides, random.Random(settings.seed)
-    )
+    examples = examples_to_learn(layout, train, max_length, settings)
     checks = dialogue_examples(layout, valid[:CHECKED], max_length)
-    examples: Sequence[AnyExample] = spoken
-    if spoken and settings.negatives:
-        examples = with_negatives(layout, spoken, train, settings)
     if not examples:
         raise UserError(
             f"Not one exchange fits into {max_length} tokens with its persona; raise --row-length, or shorten the personas."
@@ -131,22 +126,33 @@ def warn_of_few(steps: int) -> None:
         )
 
 
-def with_negatives(
-    layout: "Layout", examples: "list[Example]", dialogues: list[Dialogue], settings: "SftSettings"
-) -> "list[RankedExample]":
-    """The examples, each reply with negatives: its file's wrong candidates, else replies of the others."""
+def examples_to_learn(
+    layout: "Layout", dialogues: list[Dialogue], max_length: int, settings: "SftSettings"
+) -> "Sequence[AnyExample]":
+    """The dialogues' conversations; with --negatives each reply among wrong ones: its file's candidates, else replies of the others."""
     from persona_bot.layouts import ChatLayout
     from persona_bot.prompt import unconditional_prompt
-    from train.data.examples import wrong_replies
+    from train.data.branched import branched_examples
+    from train.data.examples import dialogue_examples, wrong_replies
     from train.recipes.contrastive_loss import add_negatives
 
+    draw = random.Random(settings.seed)
+    if not settings.negatives and not settings.first_difference:
+        return branched_examples(layout, dialogues, max_length, settings.both_sides, draw)
     if not isinstance(layout, ChatLayout):
         raise UserError(
-            "--negatives needs a base with a chat template; recipe convai has a ranking head for the same end."
+            "--negatives and --first-difference need a base with a chat template; recipe convai has a ranking head for the same end."
         )
+    if settings.first_difference:
+        return branched_examples(
+            layout, dialogues, max_length, settings.both_sides, draw, NUM_WRONG
+        )
+    spoken = dialogue_examples(layout, dialogues, max_length, settings.both_sides, draw)
+    if not spoken:
+        return []
     unconditional = unconditional_prompt(layout, settings.row_length).ids
     wrong = wrong_replies(layout, dialogues, settings.negatives)
-    return add_negatives(examples, unconditional, settings.negatives, settings.seed, wrong)
+    return add_negatives(spoken, unconditional, settings.negatives, settings.seed, wrong)
 
 
 def train_with_convai(

@@ -21,13 +21,13 @@ from transformers import PreTrainedModel
 
 from persona_bot.errors import UserError
 from train.data.examples import Example, pack
+from train.recipes.collate import collate
 from train.recipes.contrastive_loss import AnyExample, RankedExample
 from train.recipes.fused import fused_lora
 from train.recipes.packed_trainer import (
     PackedTrainer,
     autocast,
     check_model,
-    collate,
     fingerprint,
     on,
     summed_loss,
@@ -124,7 +124,14 @@ def set_up_attention(
     longest = max(examples, key=lambda example: len(example.ids))
     model.to(device)  # type: ignore[arg-type]  # the same
     with autocast(device, settings.bf16 and device.type == "cuda"):
-        check_model(model, longest.example if isinstance(longest, RankedExample) else longest)
+        check_model(model, one_of(longest))
+
+
+def one_of(example: AnyExample) -> Example:
+    """A conversation of it."""
+    if isinstance(example, Example):
+        return example
+    return example.example if isinstance(example, RankedExample) else example.trunk
 
 
 def make_trainer(
@@ -147,7 +154,11 @@ def make_trainer(
         args=arguments,
         train_dataset=rows,
         eval_dataset=pack(valid, settings.row_length) if valid else None,
-        data_collator=partial(collate, negative_weight=settings.negative_weight),
+        data_collator=partial(
+            collate,
+            negative_weight=settings.negative_weight,
+            difference_weight=settings.first_difference,
+        ),
         callbacks=[
             Progress(out, sum(e.supervised for e in train)),
             KeepBest(out, settings.patience),
@@ -188,7 +199,7 @@ def estimate(
 ) -> Cost | None:
     """What training will take, from its longest forward and backward pass; None where memory does not suffice for it."""
     longest = sorted(rows, key=lambda row: -sum(len(e.ids) for e in row))[: settings.batch_rows]
-    batch = on(collate(longest, settings.negative_weight), device)
+    batch = on(collate(longest, settings.negative_weight, settings.first_difference), device)
 
     def loss() -> torch.Tensor:
         with fused_lora(model), autocast(device, settings.bf16):

@@ -74,6 +74,12 @@ class SftSettings:
     negative_weight: float = setting(
         2.0, 0, 1_000, help="How much telling apart counts against saying."
     )
+    first_difference: float = setting(
+        0.0,
+        0,
+        1_000,
+        help="How much it counts to choose the right token where the wrong replies of the file differ from the right one first; 0 is off.",
+    )
     gradient_checkpointing: bool = setting(False, help="Less memory for a third more time.")
     bf16: bool = setting(True, help="Multiply in bfloat16, twice as fast where the processor can.")
     save_every: int = setting(
@@ -98,6 +104,8 @@ class SftSettings:
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", 4e-4 if self.lora_rank else 5e-5)
         check_tracker(self.report_to)
+        if self.negatives and self.first_difference:
+            raise UserError("--negatives and --first-difference do not go together; choose one.")
         for number in NUMBERS:
             low, high = number.metadata["low"], number.metadata["high"]
             value = getattr(self, number.name)
