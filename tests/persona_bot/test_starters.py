@@ -15,7 +15,7 @@ SEEDS = 2
 # a right answer holds one of these words and none of those behind the bar
 ANSWERS = {
     "environmentalist": ["greenpeace", "no, bike, bicycle", "moss, dog", "tomatoes, beans"],
-    "soldier": ["military, soldier", "awful, terrible, bad", "five", "single"],
+    "soldier": ["military, soldier", "awful, terrible, bad, not great", "five", "single"],
     "astronaut": ["200", "chickens", "sons", "roller coasters"],
     "detective": ["pet, dog, cat, pets", "office, chicago, couch", "eight, 8", "bulldog, partner"],
     "gamer-grandmother": ["racing", "grandson", "scarves", "bus"],

@@ -220,7 +220,7 @@ def test_the_whole_program_in_a_real_terminal(chat_folder):
     ]
     with program(command, stdin=child, stdout=child, stderr=child) as running:
         os.close(child)
-        assert "i work for greenpeace." in read_until(parent, "you: ")
+        assert "i work at greenpeace." in read_until(parent, "you: ")
         os.write(parent, b"hello\n")
         assert "🌱" in read_until(parent, "you: ")
         os.write(parent, b"\x04")  # Ctrl-D

@@ -540,7 +540,7 @@ def test_the_command_writes_transcripts_and_replies_to_read(chat_folder, file, t
     assert (
         text.count("### ") == 2
         and text.count("**You:** Do you have a car?") == 2
-        and "i work for greenpeace." in text
+        and "i work at greenpeace." in text
     )
     visits = tmp_path / "visits.md"
     main([*options, "--transcripts", str(visits), "--visits"])

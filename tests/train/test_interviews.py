@@ -13,11 +13,11 @@ from persona_bot.layouts import find_layout
 from train import everyday
 from train.data.branched import branched_examples
 from train.data.dialogues import read_dialogues
+from train.data.everyday_contradictions import agrees
 from train.data.everyday_templates import CONTRASTS, Fact, read_facts
 from train.data.examples import Example
 from train.data.held_out import held_out_sentences
 from train.data.interviews import is_fair, make_interviews
-from train.metrics.sampled import agrees
 
 
 @pytest.fixture

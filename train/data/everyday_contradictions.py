@@ -33,6 +33,17 @@ ANY_SENTENCE = re.compile(
 )
 
 
+def agrees(text: str) -> bool | None:
+    """Whether a reply says yes or no; None where it says neither."""
+    if re.match(
+        r"(oh |well |um )?(yes|yeah|yep|yup|sure|of course|i do\b(?! not)|indeed|aye)\b", text
+    ):
+        return True
+    if re.match(r"(oh |well |um )?(no|nope|nah|nay|not|never|none|i don't|i do not)\b", text):
+        return False
+    return None
+
+
 def contradictions(
     draw: random.Random,
     known: Known,

@@ -15,9 +15,9 @@ the files of everyday_templates.FACTS; wrong candidates are their answers, and t
 from collections.abc import Sequence
 
 from train.data.everyday import Maker, typed
+from train.data.everyday_contradictions import agrees
 from train.data.everyday_speaker import Known, Speaker
 from train.data.everyday_templates import ASKS_BACK
-from train.metrics.sampled import agrees
 
 QUESTIONS = 10  # of an interview at most, so that it fits into a row of 512 tokens
 REPEATED = 20  # times that an answer may come, as for the answers of 3,000 dialogues

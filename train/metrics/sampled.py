@@ -11,27 +11,16 @@ A reply is ranked by rules against the made answer and the made contradictions o
 """
 
 import random
-import re
 from collections.abc import Callable, Sequence
 
 from train.data.dialogues import Dialogue, Utterance
+from train.data.everyday_contradictions import agrees
 from train.metrics.character import asks_back, content_words, tells_of
 from train.metrics.text import words
 
 KEPT_WRONG = 2  # sampled replies that stay as candidates of a turn
 LEARNT = 0.4  # how often a right sampled reply takes the made one's place
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
-
-
-def agrees(text: str) -> bool | None:
-    """Whether a reply says yes or no; None where it says neither."""
-    if re.match(
-        r"(oh |well |um )?(yes|yeah|yep|yup|sure|of course|i do\b(?! not)|indeed|aye)\b", text
-    ):
-        return True
-    if re.match(r"(oh |well |um )?(no|nope|nah|nay|not|never|none|i don't|i do not)\b", text):
-        return False
-    return None
 
 
 def telling(text: str) -> set[str]:
