@@ -5,6 +5,7 @@ Run: `python -m pytest tests/train/test_branched.py`
 
 import copy
 import os
+import random
 
 import pytest
 import torch
@@ -14,12 +15,14 @@ from persona_bot.layouts import find_layout
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, reply_ids
 from tests.sft_tiny import settings
-from train.data.branched import BranchedExample, branched_examples
+from tests.tiny_models import REFUSED, SHARED, build
+from train.data.branched import BranchedExample, branched, branched_examples
 from train.data.dialogues import Dialogue, Utterance
-from train.data.examples import dialogue_examples
+from train.data.examples import IGNORED, Example, dialogue_examples
 from train.recipes.collate import collate
+from train.recipes.contrastive_loss import RankedExample
 from train.recipes.packed_trainer import summed_loss
-from train.recipes.sft import train_sft
+from train.recipes.sft import set_up_attention, train_sft
 
 PERSONA = ("i sell shoes.", "i am afraid of dogs.")
 BEGINNING = ("hello!", "hi, i sell shoes.")
@@ -112,3 +115,36 @@ def test_the_right_one_of_yes_and_no_is_learnt(chat_model, layout, tmp_path):
 def test_negatives_and_first_differences_are_told_to_be_alternatives():
     with pytest.raises(UserError, match="--negatives and --first-difference do not go together"):
         settings(negatives=2, first_difference=1.0)
+
+
+@pytest.mark.parametrize("name", [*SHARED, *REFUSED])
+def test_a_model_that_reads_no_branches_reads_conversations_apart(name):
+    """Whatever the architecture: what it is given costs what separate runs cost, or the model is refused."""
+    torch.manual_seed(0)
+    model = build((SHARED | REFUSED)[name]).eval()
+    plain = copy.deepcopy(model)
+    draw = random.Random(1)
+    head = [draw.randrange(5, 300) for _ in range(30)]
+    apart = [
+        Example([*head, *tail], None, [IGNORED] * 30 + [*tail[1:], 2])
+        for tail in ([draw.randrange(5, 300) for _ in range(12)] for _ in range(4))
+    ]
+    (tree,) = branched(apart, 500)
+    assert isinstance(tree, BranchedExample) and tree.apart() == apart
+    try:
+        examples = set_up_attention(model, [tree], settings(), torch.device("cpu"))
+    except UserError:
+        assert name == "gpt" or name in REFUSED
+        return
+    assert examples == [tree] if name in SHARED else examples in ([tree], apart)
+    with torch.no_grad():
+        together = summed_loss(model, collate([examples]))[0].item()
+        expected = sum(summed_loss(plain, collate([[example]]))[0].item() for example in apart)
+    assert together == pytest.approx(expected, rel=1e-4)
+
+
+def test_negatives_are_refused_for_a_model_that_reads_no_branches():
+    example = Example([*range(5, 45)], None, [*range(6, 45), 2])
+    ranked = RankedExample(example, [1], [[[7, 2], [9, 2]]], [5, 6])
+    with pytest.raises(UserError, match="^gpt_neo models cannot be trained with --negatives; "):
+        set_up_attention(build(REFUSED["gpt_neo"]), [ranked], settings(), torch.device("cpu"))

@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from persona_bot.layouts import ChatLayout, Layout
+from persona_bot.layouts import Layout
 from train.data.dialogues import Dialogue
 from train.data.examples import Example, examples_of, replies_of, wrong_replies
 
@@ -35,6 +35,19 @@ class BranchedExample(NamedTuple):
     def supervised(self) -> int:
         return self.trunk.supervised + sum(branch.supervised for branch in self.branches)
 
+    def apart(self) -> list[Example]:
+        """Each conversation on its own."""
+        trunk, end = self.trunk, len(self.trunk.ids)
+        return [
+            Example(
+                trunk.ids + branch.ids,
+                None,
+                trunk.targets + branch.targets,
+                trunk.differences + tuple((end + at, ids) for at, ids in branch.differences),
+            )
+            for branch in self.branches
+        ]
+
 
 def branched_examples(
     layout: Layout,
@@ -52,7 +65,6 @@ def branched_examples(
     for dialogue in dialogues:
         told = examples_of(layout, dialogue, length, both_sides, shuffle_persona)
         if num_wrong:
-            assert isinstance(layout, ChatLayout)
             wrong = wrong_replies(layout, [dialogue], num_wrong)
             told = [with_differences(example, wrong) for example in told]
         examples += branched(told, length)
@@ -91,14 +103,14 @@ def with_differences(
     example: Example, wrong: Mapping[tuple[int, ...], Sequence[Sequence[int]]]
 ) -> Example:
     """The example with the places where the wrong candidates of its replies differ from them first."""
-    rivals: dict[int, set[int]] = {}
+    instead: dict[int, set[int]] = {}
     for start, reply in zip(*replies_of(example), strict=True):
         for other in wrong.get(tuple(reply), ()):
             at = next(
                 (k for k, (a, b) in enumerate(zip(reply, other, strict=False)) if a != b), None
             )
             if at is not None:
-                rivals.setdefault(start - 1 + at, set()).add(other[at])
+                instead.setdefault(start - 1 + at, set()).add(other[at])
     return example._replace(
-        differences=tuple((at, tuple(sorted(ids))) for at, ids in sorted(rivals.items()))
+        differences=tuple((at, tuple(sorted(ids))) for at, ids in sorted(instead.items()))
     )

@@ -53,8 +53,8 @@ class Maker:
                 message, named = "itsname", True
             made = None
             if message == "question" or not speaker.can(message):
-                made, message = self._question(speaker), "ok"
-            made = made or self._message(speaker, self.messages[message])
+                made, message = self.ask(speaker), "ok"
+            made = made or self.exchange(speaker, self.messages[message])
             if made:
                 said, reply, false = made
                 ends = message in ("bye", "thanks")
@@ -81,7 +81,7 @@ class Maker:
             plan.append("bye")
         return plan
 
-    def _question(self, speaker: Speaker) -> Made | None:
+    def ask(self, speaker: Speaker) -> Made | None:
         """(question, right answer, contradicting answers) about one fact; None when all were asked."""
         draw = self.draw
         blocks = [
@@ -130,7 +130,7 @@ class Maker:
         ]
         return contradictions(self.draw, known, asked, answer, other_answers, others)
 
-    def _message(self, speaker: Speaker, message: Message) -> Made | None:
+    def exchange(self, speaker: Speaker, message: Message) -> Made | None:
         """(message as typed, reply, the same said by others); None when nothing fits."""
         draw = self.draw
         before = speaker.last

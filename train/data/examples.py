@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+from persona_bot.errors import UserError
 from persona_bot.layouts import SILENCE, ChatLayout, Layout
 from persona_bot.persona import Persona
 from train.data.dialogues import Dialogue, conversations
@@ -143,12 +144,16 @@ def replies_of(example: Example) -> tuple[list[int], list[list[int]]]:
 
 
 def wrong_replies(
-    layout: ChatLayout, dialogues: Iterable[Dialogue], count: int
+    layout: Layout, dialogues: Iterable[Dialogue], count: int
 ) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
     """The first `count` wrong candidates of every gold reply that has some, all as ids with the end token.
 
-    For layouts with an end token after a reply. A gold reply given twice keeps those of the first time.
+    A gold reply given twice keeps those of the first time. Raises UserError for a layout without an end token after each reply.
     """
+    if not isinstance(layout, ChatLayout):
+        raise UserError(
+            "--negatives and --first-difference need a base with a chat template; recipe convai has a ranking head for the same end."
+        )
 
     def ids(text: str) -> tuple[int, ...]:
         return (*layout.encode(layout.tidy(text)), layout.end_id)

@@ -59,9 +59,9 @@ def beginning(maker: Maker, speaker: Speaker) -> list[str]:
     draw = maker.draw
     if draw.random() < 0.4:
         return []
-    made = maker._message(speaker, maker.messages["greeting"])
+    made = maker.exchange(speaker, maker.messages["greeting"])
     turns = list(made[:2]) if made else []
-    if turns and draw.random() < 0.4 and (more := maker._question(speaker)):
+    if turns and draw.random() < 0.4 and (more := maker.ask(speaker)):
         turns += more[:2]
     return turns
 

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, TrainingArguments
 
 from persona_bot.errors import UserError
+from train.data.branched import BranchedExample
 from train.data.examples import IGNORED, Example
 from train.recipes import contrastive_loss
 from train.recipes.collate import collate
@@ -146,16 +147,16 @@ def check_model(model: PreTrainedModel, example: Example) -> None:
     ]
     was_training = model.training
     model.eval()
-    expected = _last_logits(model, parts[1:])
+    expected = _last_logits(model, parts[1:], 16)
     if before != NAME and base._can_set_attn_implementation():
         base.set_attn_implementation(NAME)
         try:
-            is_same = not _is_far(_last_logits(model, parts), expected, base.dtype)
+            is_same = not _is_far(_last_logits(model, parts, 16), expected, base.dtype)
         except (NotImplementedError, RuntimeError):  # RuntimeError: no kernel for this GPU
             is_same = False
         if not is_same:
             base.set_attn_implementation(before)
-    found = _last_logits(model, parts)
+    found = _last_logits(model, parts, 16)
     model.train(was_training)
     if _is_far(found, expected, base.dtype):
         raise UserError(
@@ -163,11 +164,33 @@ def check_model(model: PreTrainedModel, example: Example) -> None:
         )
 
 
-def _last_logits(model: PreTrainedModel, examples: Sequence[Example]) -> torch.Tensor:
-    """Logits of the last example of a row: (its length, vocabulary)."""
+def reads_branches(model: PreTrainedModel, example: Example) -> bool:
+    """Whether the model, set up by check_model, computes the same for a conversation's second half as a branch behind its first.
+
+    Windows and local attention do not where the mask of a row is all that they are given.
+    """
+    half = len(example.ids) // 2
+    first, rest = (
+        Example(example.ids[part], None, example.targets[part])
+        for part in (slice(half), slice(half, None))
+    )
+    was_training = model.training
+    model.eval()
+    expected, found = (
+        _last_logits(model, [whole], len(rest.ids))
+        for whole in (example, BranchedExample(first, [rest, rest]))
+    )
+    model.train(was_training)
+    base = getattr(model, "get_base_model", lambda: model)()
+    return not _is_far(found, expected, base.dtype)
+
+
+def _last_logits(
+    model: PreTrainedModel, examples: Sequence[AnyExample], count: int
+) -> torch.Tensor:
+    """The last logits of a row: (count, vocabulary), or fewer where it is shorter."""
     batch = on(collate([examples]), model.device)
-    length = len(examples[-1].ids)
-    keep = torch.arange(batch["input_ids"].shape[1], device=model.device)[-length:]
+    keep = torch.arange(batch["input_ids"].shape[1], device=model.device)[-count:]
     with torch.no_grad():
         return packed_logits(model, batch, keep).float()
 

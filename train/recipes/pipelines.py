@@ -130,28 +130,22 @@ def examples_to_learn(
     layout: "Layout", dialogues: list[Dialogue], max_length: int, settings: "SftSettings"
 ) -> "Sequence[AnyExample]":
     """The dialogues' conversations; with --negatives each reply among wrong ones: its file's candidates, else replies of the others."""
-    from persona_bot.layouts import ChatLayout
     from persona_bot.prompt import unconditional_prompt
     from train.data.branched import branched_examples
     from train.data.examples import dialogue_examples, wrong_replies
     from train.recipes.contrastive_loss import add_negatives
 
     draw = random.Random(settings.seed)
-    if not settings.negatives and not settings.first_difference:
-        return branched_examples(layout, dialogues, max_length, settings.both_sides, draw)
-    if not isinstance(layout, ChatLayout):
-        raise UserError(
-            "--negatives and --first-difference need a base with a chat template; recipe convai has a ranking head for the same end."
-        )
-    if settings.first_difference:
+    if not settings.negatives:
+        num_wrong = NUM_WRONG if settings.first_difference else 0
         return branched_examples(
-            layout, dialogues, max_length, settings.both_sides, draw, NUM_WRONG
+            layout, dialogues, max_length, settings.both_sides, draw, num_wrong
         )
+    wrong = wrong_replies(layout, dialogues, settings.negatives)
     spoken = dialogue_examples(layout, dialogues, max_length, settings.both_sides, draw)
     if not spoken:
         return []
     unconditional = unconditional_prompt(layout, settings.row_length).ids
-    wrong = wrong_replies(layout, dialogues, settings.negatives)
     return add_negatives(spoken, unconditional, settings.negatives, settings.seed, wrong)
 
 

@@ -20,6 +20,7 @@ import torch
 from transformers import PreTrainedModel
 
 from persona_bot.errors import UserError
+from train.data.branched import BranchedExample
 from train.data.examples import Example, pack
 from train.recipes.collate import collate
 from train.recipes.contrastive_loss import AnyExample, RankedExample
@@ -30,6 +31,7 @@ from train.recipes.packed_trainer import (
     check_model,
     fingerprint,
     on,
+    reads_branches,
     summed_loss,
     training_arguments,
 )
@@ -98,7 +100,9 @@ def train_sft(
         repair(out)
         if not resume:
             forget(out)
-    set_up_attention(model, train, settings, training_arguments(settings, out, False).device)
+    train = set_up_attention(
+        model, train, settings, training_arguments(settings, out, False).device
+    )
     with fused_lora(model), StopSignals() as signals:
         trainer, settings = train_within_memory(
             lambda settings: make_trainer(model, train, valid, out, settings, signals),
@@ -119,19 +123,36 @@ def set_up_attention(
     examples: Sequence[AnyExample],
     settings: SftSettings,
     device: torch.device,
-) -> None:
-    """The model on its device, with attention by conversation where that serves it; check_model's errors."""
+) -> Sequence[AnyExample]:
+    """The model on its device, with attention by conversation where that serves it.
+
+    Returns the examples as this model can read them: conversations that share a beginning apart, where it reads no branches.
+    Raises UserError where negatives would need some; check_model's errors.
+    """
     longest = max(examples, key=lambda example: len(example.ids))
     model.to(device)  # type: ignore[arg-type]  # the same
     with autocast(device, settings.bf16 and device.type == "cuda"):
-        check_model(model, one_of(longest))
+        check_model(model, conversation_of(longest))
+        if all(isinstance(example, Example) for example in examples) or reads_branches(
+            model, conversation_of(longest)
+        ):
+            return examples
+    if isinstance(longest, RankedExample):
+        raise UserError(
+            f"{model.config.model_type} models cannot be trained with --negatives; leave it out, or choose another base model."
+        )
+    return [
+        each
+        for example in examples
+        for each in (example.apart() if isinstance(example, BranchedExample) else [example])
+    ]
 
 
-def one_of(example: AnyExample) -> Example:
-    """A conversation of it."""
-    if isinstance(example, Example):
-        return example
-    return example.example if isinstance(example, RankedExample) else example.trunk
+def conversation_of(example: AnyExample) -> Example:
+    """The longest conversation in it."""
+    if isinstance(example, BranchedExample):
+        return max(example.apart(), key=lambda apart: len(apart.ids))
+    return example.example if isinstance(example, RankedExample) else example
 
 
 def make_trainer(
