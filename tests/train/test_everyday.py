@@ -77,7 +77,7 @@ def test_robots_say_that_they_are_and_people_that_they_are_not():
         speaker.voice = None
         robot = any("robot" in known.line for known in speaker.known)
         beings = "being" in speaker.topics
-        made = maker._message(speaker, maker.messages["human"])
+        made = maker.exchange(speaker, maker.messages["human"])
         assert speaker.can("human") != beings
         if not beings and made:
             assert not re.search(r"\byes\b|\bi am a (ro)?bot\b", made[1])
@@ -92,7 +92,7 @@ def test_half_of_the_greetings_tell_something_of_the_persona():
     told = 0
     for _ in range(300):
         speaker = maker.personas.speaker()
-        _, reply, _ = maker._message(speaker, maker.messages["greeting"])
+        _, reply, _ = maker.exchange(speaker, maker.messages["greeting"])
         told += bool(speaker.last) or any(k.line in reply for k in speaker.known)
     assert told / 300 > 0.7
 
