@@ -93,6 +93,18 @@ def test_a_reload_the_back_button_and_a_new_tab_keep_everything(open_page, tiny,
     check_the_chat(page, shown)
 
 
+def test_a_text_that_was_typed_for_one_persona_does_not_come_back_for_the_next(open_page, tiny):
+    page = open_page(tiny)
+    persona_box(page).fill(MINE)
+    wait_for_kept(page, "now:record", "i sell maps")
+    page.locator(".card", has_text="Jack").click()
+    wait_for_kept(page, "now:record", "Jack")
+    text = persona_box(page).input_value()
+    page.reload()
+    page.get_by_role("heading", name="Jack, private detective").wait_for()
+    expect(persona_box(page)).to_have_value(text)
+
+
 def test_what_is_chosen_right_after_settings_open_stays_on_a_slow_machine(open_page, tiny):
     page = open_page(tiny)
     page.evaluate("window.requestAnimationFrame = draw => setTimeout(draw, 1000, 0)")  # late frames

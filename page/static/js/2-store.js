@@ -48,6 +48,8 @@ window.personaStore = (() => {
 		if (!text || forgotten) return;
 		const record = JSON.parse(text);
 		if (record.exchanges.every((exchange) => exchange.replies.length)) tab.remove("growing");
+		const another = current && current.id !== record.id && JSON.stringify(current.persona) !== JSON.stringify(record.persona);
+		if (another) now.set("text", null); // it was typed for the persona before
 		current = record;
 		if (record.exchanges.at(-1)?.message === personaPage.sending?.trim()) personaPage.taken(); // drawn in the same step
 		now.set("record", record);
@@ -129,10 +131,6 @@ window.personaStore = (() => {
 			const text = document.querySelector("#persona-text textarea");
 			text.addEventListener("input", () => forgotten || now.set("text", text.value));
 			return [JSON.stringify(kept), ...others];
-		},
-
-		forgetText() {
-			now.set("text", null);
 		},
 
 		forget() {
