@@ -7,13 +7,13 @@ conversations in one of the usual ways, `personachat`, or USER/DATASET of the Hu
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from persona_bot.errors import UserError, exit_on_error
+from persona_bot.errors import exit_on_error
 from train.data.dialogues import as_entries, as_text
 from train.data.sources import plural, read_source
+from train.run.command import check_outputs, write_dialogues
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,23 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     with exit_on_error():
+        check_outputs(options.to)
         dialogues = read_source(options.file, options.split)
         if options.to:
-            write(options.to, as_entries(dialogues))
+            write_dialogues(options.to, as_entries(dialogues))
     replies = sum(len(dialogue.utterances) for dialogue in dialogues)
     counts = f"{plural(len(dialogues), 'dialogue')}, {plural(replies, 'reply')}, no problems."
     print(f"{options.file}: {counts}\nThe first as it was read:\n{as_text(dialogues[0])}")
-
-
-def write(path: Path, entries: list[dict]) -> None:
-    """A list of entries as JSON, one a line."""
-    lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
-    try:
-        path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}); name another file for --to."
-        ) from error
 
 
 if __name__ == "__main__":

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from persona_bot.checkpoints.load import Checkpoint, load_checkpoint
-from persona_bot.errors import UserError, exit_on_error
+from persona_bot.errors import exit_on_error
 from persona_bot.persona import Persona, find_persona, load_presets
 from persona_bot.replies.local import LocalModel
 from persona_bot.replies.reply import Model
 from train.data.dialogues import Dialogue
 from train.data.sources import plural, read_source
 from train.metrics import text
-from train.metrics.evaluate_options import EvalOptions, open_outputs, parse
+from train.metrics.evaluate_options import EvalOptions, parse
 from train.metrics.groups import AS_SERVED, GROUPS, NEED_NO_FILE, EvalConfig, Work, bar
 from train.metrics.table import compared_table, plain_table
 from train.metrics.transcripts import EVERYDAY, QUESTIONS, VISITS, side_by_side, transcripts
+from train.run.command import check_outputs, write
 from train.run.facts import source_name
 
 
@@ -50,7 +51,7 @@ def evaluate(
         facts |= result.facts
         seconds[group] = round(time.monotonic() - started, 1)
         if result.readable and replies_out:
-            replies_out.write_text(result.readable, encoding="utf-8")
+            write(replies_out, result.readable)
     if config.baselines:
         facts["baselines"] = text.baselines(dialogues)
     return {
@@ -82,7 +83,7 @@ def evaluate_folder(folder: Path | str, dialogues: Sequence[Dialogue]) -> dict:
 def run(options: EvalOptions) -> None:
     """Loads, scores, prints and writes what the command line asks for."""
     dialogues = read_source(options.data, options.split) if options.data else []
-    open_outputs(options)
+    check_outputs(options.json, options.replies_out, options.transcripts, options.side_by_side)
     personas = asked_personas(options)
     checkpoint = load_checkpoint(options.model, options.device, double_heads=True)
     other = None
@@ -135,14 +136,6 @@ def asked_personas(options: EvalOptions) -> list[Persona]:
     """The first presets, and whoever `--persona` names."""
     named = [find_persona(name, options.config.seed + k) for k, name in enumerate(options.persona)]
     return [*list(load_presets().values())[: options.presets], *named]
-
-
-def write(path: Path, content: str) -> None:
-    """Raises UserError where the disk is full or the file went away meanwhile."""
-    try:
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); free space.") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

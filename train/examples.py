@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from persona_bot.checkpoints.load import load_checkpoint
+from persona_bot.errors import exit_on_error
 from train.data.dialogues import read_dialogues
 from train.data.examples import IGNORED, dialogue_examples
 
@@ -20,10 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--model", help="checkpoint whose tokenizer and layout to use (default: the default model)"
     )
     options = parser.parse_args(arguments)
-    checkpoint = load_checkpoint(options.model, device="cpu")
-    example = dialogue_examples(
-        checkpoint.layout, read_dialogues(options.file)[:1], checkpoint.max_positions
-    )[0]
+    with exit_on_error():
+        dialogues = read_dialogues(options.file)[:1]
+        checkpoint = load_checkpoint(options.model, device="cpu")
+        example = dialogue_examples(checkpoint.layout, dialogues, checkpoint.max_positions)[0]
     for token, target in zip(example.ids, example.targets, strict=True):
         learns = "" if target == IGNORED else f"  -> {checkpoint.tokenizer.decode([target])!r}"
         print(f"{token:6d} {checkpoint.tokenizer.decode([token])!r}{learns}")

@@ -26,6 +26,7 @@ from persona_bot.errors import UserError, exit_on_error
 from persona_bot.layouts import system_text
 from persona_bot.persona import Persona, find_persona
 from persona_bot.settings import Settings
+from train.run.command import check_outputs, write
 
 TYPES = {
     "q8_0": gguf.GGMLQuantizationType.Q8_0,
@@ -212,11 +213,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     with exit_on_error():
+        ollama = options.gguf.with_suffix(".Modelfile")
+        check_outputs(options.gguf, ollama)
         persona = find_persona(options.persona, seed=0)
         checkpoint = load_checkpoint(options.model, device="cpu")
         export_gguf(checkpoint, options.gguf, options.type)
-        ollama = options.gguf.with_suffix(".Modelfile")
-        ollama.write_text(modelfile(checkpoint, options.gguf, persona), encoding="utf-8")
+        write(ollama, modelfile(checkpoint, options.gguf, persona))
     print(f"written: {options.gguf} and {ollama}")
     print(f"chat: ollama create NAME -f {ollama}, or llama-server -m {options.gguf}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.errors import UserError, exit_on_error
 from train.hub.model_card import model_card
+from train.run.command import write
 from train.run.facts import read_facts
 
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         card = model_card(
             load_checkpoint(str(options.folder), double_heads=True), facts, report, options.name
         )
-    (options.folder / "README.md").write_text(card, encoding="utf-8")
+        write(options.folder / "README.md", card)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Run: `python -m train.sampled --model M --data everyday.json --limit 250 --out r
 """
 
 import argparse
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from persona_bot.persona import Persona
 from train.data.dialogues import read_dialogues
 from train.metrics.generation_eval import say, together
 from train.metrics.sampled import rank_dialogue
+from train.run.command import at_least_one, check_outputs, write_dialogues
 
 
 def main() -> None:
@@ -25,12 +25,15 @@ def main() -> None:
     )
     parser.add_argument("--model", help="Hub repository[@revision] or folder")
     parser.add_argument("--data", required=True, help="a file of train.everyday or train.questions")
-    parser.add_argument("--limit", type=int, help="only the first so many dialogues")
-    parser.add_argument("--replies", type=int, default=3, help="drawn for each turn (default: 3)")
+    parser.add_argument("--limit", type=at_least_one, help="only the first so many dialogues")
+    parser.add_argument(
+        "--replies", type=at_least_one, default=3, help="drawn for each turn (default: 3)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     options = parser.parse_args()
     with exit_on_error():
+        check_outputs(options.out)
         dialogues = read_dialogues(options.data)[: options.limit]
         model = load_model(options.model)
     settings = Settings(temperature=0.9)
@@ -46,8 +49,8 @@ def main() -> None:
         return rank_dialogue(dialogue, sample, draw)
 
     made = together(model, ranked, range(len(dialogues)), lambda items: tqdm(list(items)))
-    options.out.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(made)} dialogues: {options.out}")
+    with exit_on_error():
+        write_dialogues(options.out, made)
 
 
 if __name__ == "__main__":

@@ -161,5 +161,5 @@ def test_what_cannot_be_written_is_said(
         [str(chat_folder), *out, "--persona", "nobody"], capsys
     )
     nowhere = ["--gguf", str(tmp_path / "none" / "x.gguf")]
-    assert "cannot be written" in refusal([str(chat_folder), *nowhere], capsys)
+    assert "does not exist; make it first" in refusal([str(chat_folder), *nowhere], capsys)
     assert not [*tmp_path.glob("*.gguf"), *tmp_path.glob(".*.new")]

@@ -135,23 +135,3 @@ def read_settings(pairs: Sequence[str]) -> Settings:
                 f"--set {name} needs a number, not {value!r}; write it like --set temperature=0.8."
             ) from None
     return Settings(**values)
-
-
-def open_outputs(options: EvalOptions) -> None:
-    """Opens every file that will be written, so that an hour of work is not lost for want of a folder or a right.
-
-    What is there already stays until there is something new. Raises UserError naming the file.
-    """
-    for out in (options.json, options.replies_out, options.transcripts, options.side_by_side):
-        if out is None:
-            continue
-        if not out.absolute().parent.is_dir():
-            raise UserError(
-                f"The folder of {out} does not exist; make it first or write somewhere else."
-            )
-        try:
-            out.open("a").close()
-        except OSError as error:
-            raise UserError(
-                f"{out} cannot be written ({error.strerror}); write somewhere else."
-            ) from None

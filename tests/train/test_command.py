@@ -1,0 +1,73 @@
+"""What the small commands of train/ say to wrong options: one sentence, exit code 2, before any work.
+
+Run: `python -m pytest tests/train/test_command.py`
+"""
+
+import importlib
+import sys
+
+import pytest
+
+from train.run.command import check_outputs, write
+
+
+def told(command: str, arguments: list[str], monkeypatch, capsys) -> str:
+    """The last line on stderr of a command that ends with code 2."""
+    monkeypatch.setattr(sys, "argv", [command, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"train.{command}").main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "command, arguments",
+    [
+        ("everyday", ["--out"]),
+        ("questions", ["--out"]),
+        ("sampled", ["--model", "nobody/nothing", "--data", "nothing.json", "--out"]),
+        ("dialogues", ["train/example_dialogues.json", "--to"]),
+        ("export", ["nobody/nothing", "--gguf"]),
+        ("evaluate", ["--model", "nobody/nothing", "--only", "probes", "--json"]),
+    ],
+)
+def test_a_place_that_cannot_be_written(command, arguments, tmp_path, monkeypatch, capsys):
+    out = str(tmp_path / "none" / "x.json")
+    said = told(command, [*arguments, out], monkeypatch, capsys)
+    assert said == f"The folder of {out} does not exist; make it first or write somewhere else."
+
+
+@pytest.mark.parametrize(
+    "command, arguments",
+    [
+        ("everyday", ["--out", "x.json", "--personas"]),
+        ("examples", []),
+        ("dialogues", []),
+        ("sampled", ["--out", "x.json", "--data"]),
+    ],
+)
+def test_dialogues_that_are_not_there(command, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    said = told(command, [*arguments, "nothing.json"], monkeypatch, capsys)
+    assert "nothing.json" in said and "name a file of dialogues" in said
+    assert not [*tmp_path.iterdir()], "an empty file was left"
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "1.5", "many"])
+@pytest.mark.parametrize(
+    "command, flag", [("everyday", "--count"), ("questions", "--count"), ("sampled", "--replies")]
+)
+def test_a_number_that_counts_nothing(command, flag, number, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = [f"{flag}={number}", "--out", "x.json"]
+    said = told(command, arguments, monkeypatch, capsys)
+    assert said.endswith(f"argument {flag}: must be a whole number from 1 on, not {number}")
+
+
+def test_a_file_that_is_there_stays_as_it_is(tmp_path):
+    kept, new = tmp_path / "kept.json", tmp_path / "new.json"
+    kept.write_text("precious")
+    check_outputs(kept, new, None)
+    assert kept.read_text() == "precious" and not new.exists()
+    write(new, "ä")
+    assert new.read_bytes() == "ä".encode()
