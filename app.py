@@ -3,11 +3,13 @@
 Run: `python app.py`, or `python app.py --help` for its options; MODEL_ID and MODEL_ENDPOINT are like --model and --endpoint.
 """
 
+import argparse
 import gc
 import os
 import signal
 import sys
 import threading
+from concurrent.futures import Future
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # imports make a million objects for good; to look through them again and again takes a sixth of the
@@ -35,12 +37,13 @@ if former not in (None, backend) and former.ready.is_set():
     backend.use(former.model)
 
 
-def main() -> None:
+def main(options: argparse.Namespace, loading: Future | None) -> None:
+    """Serves the page until it is told to stop; `loading` is the model on its way, if it is on its way already."""
     # not KeyboardInterrupt: raised in a destructor it would be lost
     for told in (signal.SIGTERM, signal.SIGINT):
         signal.signal(told, middleware.close)
     try:
-        let_in()
+        let_in(options)
         if loading is None:
             backend.load(options.model, options.device, options.endpoint)
         addresses = launch(demo, options.host, options.port, options.share, options.waiting)
@@ -56,10 +59,10 @@ def main() -> None:
         middleware.wait_for_the_end()
     except UserError as error:
         print(error, file=sys.stderr)
-        leave()
+        leave(loading)
 
 
-def let_in() -> None:
+def let_in(options: argparse.Namespace) -> None:
     """Sets who may do how much, and what can be watched."""
     names = hosts.names_of(options.public, options.proxies)
     middleware.access = middleware.Access(options.proxies, not options.unlimited, names=names)
@@ -81,7 +84,7 @@ def settle() -> None:
     gc.enable()
 
 
-def leave() -> None:
+def leave(loading: Future | None) -> None:
     """Ends with status 2; at once while the model still loads, because torch aborts when Python goes before its threads."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -91,6 +94,6 @@ def leave() -> None:
 
 
 if __name__ == "__main__" and not RELOADING:
-    main()
+    main(options, loading)
 elif not RELOADING:  # imported: by tests, and by who embeds the page
     settle()

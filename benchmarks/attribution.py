@@ -10,20 +10,20 @@ And what does marking cost, with these personas and with one of twelve sentences
 """
 
 import argparse
-import json
 import random
-import re
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from persona_bot import Settings, load_model
 from persona_bot.layouts import SILENCE
 from persona_bot.persona import Persona, load_presets
 from persona_bot.replies.attribution import WITHOUT_WORD, over_threshold, sentence_losses, words
+from persona_bot.replies.reply import Model
 from train.data.dialogues import read_dialogues
+from train.metrics.generation_eval import read_probes
+from train.metrics.text import probe_passes
 
-PROBES = Path(__file__).parent.parent / "train" / "metrics" / "recall_probes.json"
 SMALL_TALK = (
     "hi", "lol", "how are you?", "thanks", "nice to meet you", "good morning", "haha, that is funny", "i am tired today",
     "it is raining here", "i do not know", "really?", "wow", "that is cool", "my cat is sick", "i just got home from work",
@@ -44,55 +44,71 @@ class Answer(NamedTuple):
         return [k for k, _ in over_threshold(self.persona, self.reply, self.losses, threshold)]
 
 
+class Clock:
+    """Answers with a model, and keeps the seconds that replies and their marks take."""
+
+    def __init__(self, model: Model):
+        self.model, self.replies, self.marks = model, 0.0, 0.0
+
+    def ask(self, persona: Persona, turns: Sequence[str], seed: int) -> Answer:
+        started = time.perf_counter()
+        reply = "".join(self.model.reply(persona, turns, Settings(seed=seed)))
+        replied = time.perf_counter()
+        losses = sentence_losses(self.model, persona, turns, reply)
+        self.replies += replied - started
+        self.marks += time.perf_counter() - replied
+        return Answer(persona, turns[-1], reply, losses)
+
+    def tell(self, of: str) -> None:
+        print(f"{of}: marking takes {self.marks / self.replies:.2f} of the time of the replies")
+        self.replies = self.marks = 0.0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", help="Hub repository or folder; else the default model")
     parser.add_argument("--data", help="a file of dialogues whose turns are answered, too")
     parser.add_argument("--replies", type=int, default=400, help="of --data (default: 400)")
     options = parser.parse_args()
-    model = load_model(options.model)
-    clock = {"reply": 0.0, "marking": 0.0}
-    presets = list(load_presets().values())
-
-    def ask(persona: Persona, turns: list[str], seed: int) -> Answer:
-        started = time.perf_counter()
-        reply = "".join(model.reply(persona, turns, Settings(seed=seed)))
-        clock["reply"] += time.perf_counter() - started
-        started = time.perf_counter()
-        losses = sentence_losses(model, persona, turns, reply)
-        clock["marking"] += time.perf_counter() - started
-        return Answer(persona, turns[-1], reply, losses)
-
-    def tell_the_cost(of: str) -> None:
-        share = clock["marking"] / clock["reply"]
-        print(f"{of}: marking takes {share:.2f} of the time of the replies")
-        clock.update(reply=0.0, marking=0.0)
-
-    right: list[tuple[Answer, set[int]]] = []
-    for seed, probe in enumerate(json.loads(PROBES.read_text(encoding="utf-8"))):
-        answer = ask(Persona("", tuple(probe["persona"])), [probe["question"]], seed)
-        if holds(answer.reply, probe["accept"]):
-            about = {k for k, s in enumerate(answer.persona.sentences) if holds(s, probe["accept"])}
-            right.append((answer, about))
-            if not about & set(answer.marked()):
-                print(f"not marked: {answer.said} - {answer.reply}")
-    tell_the_cost("personas of three sentences")
-
+    clock, presets = Clock(load_model(options.model)), list(load_presets().values())
+    right = answered_right(clock)
+    clock.tell("personas of three sentences")
     answers = [
-        ask(persona, [message], seed)
+        clock.ask(persona, [message], seed)
         for seed, persona in enumerate(presets)
         for message in SMALL_TALK
     ]
-    tell_the_cost("presets")
+    clock.tell("presets")
     if options.data:
         turns = real_turns(options.data, options.replies)
-        answers += [ask(persona, said, seed) for seed, (persona, said) in enumerate(turns)]
-        tell_the_cost("real dialogues")
+        answers += [clock.ask(persona, said, seed) for seed, (persona, said) in enumerate(turns)]
+        clock.tell("real dialogues")
     idle = [one for one in answers if not words(one.reply) & words(" ".join(one.persona.sentences))]
+    report(right, idle)
+    for seed, (persona, other) in enumerate(zip(presets, presets[1:], strict=False)):
+        for question in QUESTIONS:
+            clock.ask(Persona("", (persona.sentences + other.sentences)[:12]), [question], seed)
+    clock.tell("personas of twelve sentences")
+
+
+def answered_right(clock: Clock) -> list[tuple[Answer, set[int]]]:
+    """The right answers to the recall probes, each with the numbers of the sentences that hold it; prints those not marked."""
+    right = []
+    for seed, probe in enumerate(read_probes()):
+        answer = clock.ask(Persona("", probe.persona), [probe.question], seed)
+        if probe_passes(answer.reply, probe.accept, probe.refuse):
+            about = {k for k, s in enumerate(probe.persona) if probe_passes(s, probe.accept)}
+            right.append((answer, about))
+            if not about & set(answer.marked()):
+                print(f"not marked: {answer.said} - {answer.reply}")
+    return right
+
+
+def report(right: list[tuple[Answer, set[int]]], idle: list[Answer]) -> None:
+    """The table over thresholds; `idle` replies share no word with their persona, and those of them that are marked are printed."""
     for one in idle:
         for number in one.marked():
             print(f"marked: {one.said} - {one.reply} - {one.persona.sentences[number]}")
-
     print(f"{len(right)} right answers, {len(idle)} replies that share no word with their persona")
     print("threshold  right sentence marked  marks each  marked though no word is shared")
     for threshold in THRESHOLDS:
@@ -104,11 +120,6 @@ def main() -> None:
             + ("  <- in use" if threshold == WITHOUT_WORD else "")
         )
 
-    for seed, (persona, other) in enumerate(zip(presets, presets[1:], strict=False)):
-        for question in QUESTIONS:
-            ask(Persona("", (persona.sentences + other.sentences)[:12]), [question], seed)
-    tell_the_cost("personas of twelve sentences")
-
 
 def real_turns(file: str, count: int) -> list[tuple[Persona, list[str]]]:
     """Places of real dialogues where the persona speaks next; the same ones each time."""
@@ -119,10 +130,6 @@ def real_turns(file: str, count: int) -> list[tuple[Persona, list[str]]]:
             if len(turns) % 2:  # the partner's first
                 found.append((Persona("", tuple(dialogue.personality)), turns))
     return random.Random(0).sample(found, min(count, len(found)))
-
-
-def holds(text: str, accept: list[str]) -> bool:
-    return any(re.search(rf"\b{re.escape(word)}\b", text.lower()) for word in accept)
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ def later() -> Answer:
 
 
 def ratios(median: dict[str, dict]) -> list[list[str]]:
-    """Rows for the documents: CPU-seconds also as a multiple of ours with the same weights, where there is one."""
+    """Rows for the documents: CPU-seconds also as how many times as many stock takes, where stock was measured."""
     head = "engine, CPU-s a reply, stock over it, first text s, tokens/s, of memory speed, MB after loading, peak GB, load s"
     rows, stock_s = [head.split(", ")], median.get("stock", {}).get("cpu_s_per_reply")
     for engine, m in median.items():

@@ -25,7 +25,7 @@ CONVAI = {
 
 
 def measure(kind: str, folder: Path, bf16: bool) -> dict:
-    """One epoch in this process."""
+    """EPOCHS[kind] epochs in this process."""
     os.chdir(folder)  # stock leaves folders where it stands
     runs = {
         "stock": run_stock,

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def measure(seconds: float) -> dict:
-    """{"ready_s", "memory_gb", "crowds": {visitors: figures}}"""
+    """{"page_s", "ready_s", "memory_gb", "crowds": {visitors: figures}}"""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -6,10 +6,9 @@ import time
 import gradio as gr
 
 from page import backend
-from page.conversation import check_message
 from page.events import frame_seconds
 from persona_bot.errors import UserError
-from persona_bot.persona import parse_persona
+from persona_bot.persona import check_message, parse_persona
 from persona_bot.settings import API_FIELDS, Settings
 
 MAX_TURNS = 199

@@ -12,21 +12,16 @@ import json
 import re
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
-from page.conversation import (
-    MAX_EXCHANGES,
-    MAX_REPLIES,
-    Conversation,
-    Exchange,
-    check_message,
-    new_id,
-)
-from page.typed import MAX_FACE_CHARS, NAMELESS
+from page.conversation import MAX_EXCHANGES, MAX_REPLIES, Conversation, Exchange, new_id
+from page.typed import NAMELESS
 from persona_bot.errors import UserError
 from persona_bot.persona import (
+    MAX_FACE_CHARS,
     MAX_NAME_CHARS,
     MAX_SENTENCES,
     MAX_TEXT_CHARS,
     Persona,
+    check_message,
     parse_persona,
     persona_file,
 )

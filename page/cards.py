@@ -11,6 +11,7 @@ import json
 
 from persona_bot.errors import UserError
 from persona_bot.persona import (
+    MAX_FACE_CHARS,
     MAX_GREETING_CHARS,
     MAX_NAME_CHARS,
     MAX_SENTENCE_CHARS,
@@ -131,7 +132,7 @@ def _said(data: dict, name: str) -> list[str]:
 
 
 def _face(text: str) -> str:
-    face = clean(text)[:16]
+    face = clean(text)[:MAX_FACE_CHARS]
     return "" if any(c.isalnum() for c in face) else face
 
 

@@ -10,10 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from page.exchange import Before, Exchange
-from page.typed import check_message, recognise, renamed
+from page.typed import recognise, renamed
 from persona_bot.errors import UserError
 from persona_bot.layouts import SILENCE
-from persona_bot.persona import MAX_MESSAGE_CHARS, Persona, parse_persona, persona_text
+from persona_bot.persona import (
+    MAX_MESSAGE_CHARS,
+    Persona,
+    check_message,
+    parse_persona,
+    persona_text,
+)
 from persona_bot.settings import Settings
 
 MAX_EXCHANGES = 200  # bounds a session's memory; a model forgets far earlier

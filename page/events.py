@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from page import backend, browser_store, cast, duet_view, render, why
-from page.conversation import Conversation, check_message
+from page.conversation import Conversation
 from page.names import SETTINGS
 from page.typed import NAMELESS
 from persona_bot.errors import UserError
-from persona_bot.persona import Persona, load_presets, persona_text, random_persona
+from persona_bot.persona import Persona, check_message, load_presets, persona_text, random_persona
 from persona_bot.settings import Settings
 
 PRESETS = load_presets()

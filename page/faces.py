@@ -11,12 +11,8 @@ FOLDER = Path(__file__).parent / "static" / "faces"
 _VARIATION = "\ufe0f"
 
 
-def _name(face: str) -> str:
-    """`👩‍🚀` -> "1f469-200d-1f680"; the mark that asks for a coloured picture does not count."""
-    return "-".join(f"{ord(c):x}" for c in face if c != _VARIATION)
-
-
 def _emoji(name: str) -> str:
+    """ "1f469-200d-1f680" -> `👩‍🚀`, without the mark that asks for a coloured picture."""
     return "".join(chr(int(code, 16)) for code in name.split("-"))
 
 

@@ -81,7 +81,7 @@ class Watch:
             buckets=(0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60), registry=registry,
         )  # fmt: skip
         self.speed = prometheus.Histogram(
-            "persona_tokens_per_second", "Of one reply, from its first text on",
+            "persona_tokens_per_second", "Of one reply, the reading of its prompt included",
             buckets=(1, 2, 5, 10, 20, 50, 100, 200), registry=registry,
         )  # fmt: skip
 

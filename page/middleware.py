@@ -41,9 +41,8 @@ faults.quieten()
 class Access:
     """Who may do how much; `python app.py` sets it from its options."""
 
-    proxies: int = (
-        0  # trusted ones in front of the page; what any other says of its client is not believed
-    )
+    # trusted ones in front of the page; what any other says of its client is not believed
+    proxies: int = 0
     limited: bool = True  # whether the limits below hold
     waiting: int = 24  # replies that one client may be writing and waiting for
     # under which it answers, beside those of this network; None: under every one
@@ -209,7 +208,7 @@ def close(*_: object) -> None:
 
 
 def wait_for_the_end() -> None:
-    """Blocks until one of them, then until running replies are complete or DRAIN_SECONDS have passed; those left are stopped."""
+    """Blocks until SIGTERM or Ctrl-C, then until running replies are complete or DRAIN_SECONDS have passed; those left are stopped."""
     while not draining.wait(TIDY_SECONDS):
         backend.tidy()
     end = time.monotonic() + DRAIN_SECONDS

@@ -18,16 +18,11 @@ OPEN_FILE = "input"  # what a visitor's file holds
 TALK = "play"  # a second persona to talk with
 NEXT_LINE = "tick"  # of two personas that talk
 EVENTS = {
-    "pick": PICK,
-    "edit": EDIT,
-    "starter": STARTER,
-    "show": SHOW,
-    "face": FACE,
     "openChat": OPEN_CHAT,
     "openPersona": OPEN_PERSONA,
     "openFile": OPEN_FILE,
     "talk": TALK,
     "nextLine": NEXT_LINE,
-}  # for the script
+}  # that the script triggers by itself; the others stand in the markup
 
 SETTINGS = (*SLIDERS, "seed")  # in the order in which the page shows them

@@ -1,24 +1,8 @@
-"""What a visitor types, checked: a message, and the persona that its sentences belong to."""
+"""Whose sentences a visitor typed: a preset's, the former persona's, or somebody new."""
 
-from persona_bot.errors import UserError
-from persona_bot.persona import MAX_MESSAGE_CHARS, MAX_NAME_CHARS, Persona, parse_persona
+from persona_bot.persona import MAX_FACE_CHARS, MAX_NAME_CHARS, Persona, parse_persona
 
-MAX_FACE_CHARS = 16
 NAMELESS = Persona("Your persona", (), "🎭")  # name and face of one that has none
-
-
-def check_message(message: object) -> str:
-    """The message without outer white space and broken characters; raises UserError when it is empty or too long."""
-    if not isinstance(message, str):
-        raise UserError("A message must be text.")
-    if len(message) > MAX_MESSAGE_CHARS:
-        raise UserError(
-            f"The message has {len(message):,} characters and at most {MAX_MESSAGE_CHARS:,} fit; shorten it."
-        )
-    if not message.strip():
-        raise UserError("Write a message first.")
-    # half a surrogate pair could not be sent back to the browser
-    return message.strip().encode("utf-8", "replace").decode()
 
 
 def recognise(persona: Persona, before: Persona, presets: dict[str, Persona]) -> Persona:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 # torch takes seconds to import: not for --help or a mistyped persona, so the front door imports it late
 from persona_bot import load_model
 from persona_bot.errors import UserError
-from persona_bot.persona import MAX_MESSAGE_CHARS, Persona, find_persona, load_presets, persona_text
+from persona_bot.persona import Persona, check_message, find_persona, load_presets, persona_text
 from persona_bot.settings import FLAGS, Settings, add_flags, given
 
 if TYPE_CHECKING:
@@ -138,10 +138,7 @@ class Chat:
         """Streams the reply to `message` and remembers both; after an error or an empty reply the conversation is as it was."""
         if not message:
             return
-        if len(message) > MAX_MESSAGE_CHARS:
-            raise UserError(
-                f"The message has {len(message):,} characters and at most {MAX_MESSAGE_CHARS:,} fit; shorten it."
-            )
+        message = check_message(message)
         before = self.turns if before is None else before
         text = self.print_reply([*before, message])
         if text:

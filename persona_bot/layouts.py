@@ -51,9 +51,6 @@ class ConvaiLayout:
     """The layout of simpletransformers' ConvAIModel (`build_input_from_segments`): speaker tokens and token types."""
 
     name = "convai"
-    needs_token_types = True
-    # an earlier reply is followed by the next speaker's token at once; only <eos> is learnt there
-    keeps_end = False
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", max_turns: int = 5):
         self.tokenizer = tokenizer
@@ -104,8 +101,6 @@ class ChatLayout:
     """The tokenizer's own chat template, rendered around placeholders so that texts are encoded on their own."""
 
     name = "chat"
-    needs_token_types = False
-    keeps_end = True  # every reply in the history carries its end token
     max_turns = None
 
     @staticmethod

@@ -23,6 +23,7 @@ MAX_TEXT_CHARS = 10_000  # of text that is looked at; the limits above fit in a 
 # of one thing that a partner says; more is refused before it is tokenized
 MAX_MESSAGE_CHARS = 1_000
 MAX_NAME_CHARS = 40
+MAX_FACE_CHARS = 16
 MAX_GREETING_CHARS = 300
 MAX_STARTERS = 6
 MAX_STARTER_CHARS = 100
@@ -181,6 +182,20 @@ def _check(sentence: str, line: int, before: int) -> None:
         )
 
 
+def check_message(message: object) -> str:
+    """The message without outer white space and broken characters; raises UserError when it is empty or too long."""
+    if not isinstance(message, str):
+        raise UserError("A message must be text.")
+    if len(message) > MAX_MESSAGE_CHARS:
+        raise UserError(
+            f"The message has {len(message):,} characters and at most {MAX_MESSAGE_CHARS:,} fit; shorten it."
+        )
+    if not message.strip():
+        raise UserError("Write a message first.")
+    # half a surrogate pair could not be sent back to the browser
+    return message.strip().encode("utf-8", "replace").decode()
+
+
 def _read_title(line: str) -> tuple[str, str]:
     """`# 🌱 Environmentalist` -> ("🌱", "Environmentalist"); the face may be missing."""
     title = line.lstrip("# ")
@@ -188,7 +203,7 @@ def _read_title(line: str) -> tuple[str, str]:
     return (
         ("", title[:MAX_NAME_CHARS])
         if any(c.isalnum() for c in face)
-        else (face[:16], name[:MAX_NAME_CHARS])
+        else (face[:MAX_FACE_CHARS], name[:MAX_NAME_CHARS])
     )
 
 

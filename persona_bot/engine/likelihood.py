@@ -120,11 +120,6 @@ def new_cache(model: "PreTrainedModel") -> DynamicCache | None:
     return DynamicCache(config=model.config)
 
 
-def keeps_positions(cache: DynamicCache | None) -> bool:
-    """Whether every layer keeps keys and values, of the last positions at least: the prefix cache can hold it."""
-    return cache is not None and all(isinstance(layer, DynamicLayer) for layer in cache.layers)
-
-
 def can_crop(cache: DynamicCache | None) -> bool:
     """Whether every layer keeps the keys and values of all positions, so that the last ones can be forgotten again."""
     return cache is not None and all(type(layer) is DynamicLayer for layer in cache.layers)

@@ -7,7 +7,7 @@ Run: `python app.py --endpoint http://localhost:8000` or `python -m persona_bot 
         print(piece, end="", flush=True)
 
 One background thread reads for all visitors; a stop or the deadline closes the HTTP stream, and the server drops the reply. What
-no server of this kind has is left out: `no_repeat_ngram`, and the draw towards a sentence's end.
+no server of this kind has is left out: `no_repeat_ngram`, `guidance_scale`, and the draw towards a sentence's end.
 """
 
 import asyncio
@@ -215,7 +215,7 @@ class Endpoint:
         settings: Settings,
         put: Callable[[Event], None],
     ) -> None:
-        """Puts (turns dropped, Chunk) for each event, then End; or the UserError that ends the reply."""
+        """Puts an Arrived for each event, then End; or the UserError that ends the reply."""
         try:
             if not self.model:
                 await self.find_model()

@@ -1,4 +1,4 @@
-"""train/saving.py: a folder is whole or not there. (Kills inside a save are in test_convai_training.py.)"""
+"""train/run/checkpoints.py: a folder is whole or not there. (Kills inside a save are in test_convai_training.py.)"""
 
 import json
 import os

@@ -131,7 +131,7 @@ def test_every_reply_stands_behind_the_prompt_that_the_chat_sends(layout):
         n = len(prompt.ids)
         assert prompt.dropped == 0
         assert example.ids[:n] == prompt.ids
-        if layout.needs_token_types:
+        if prompt.token_types is not None:
             assert example.token_types[:n] == prompt.token_types
         reply = [*layout.encode(TURNS[k]), layout.end_id]
         assert example.targets[n - 1 : n - 1 + len(reply)] == reply

@@ -1,4 +1,4 @@
-"""train/personachat.py against a server of the test's own: cut and resumed, refused, hanging, another file than expected."""
+"""train/data/personachat.py against a server of the test's own: cut and resumed, refused, hanging, another file than expected."""
 
 import http.server
 import json

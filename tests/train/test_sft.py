@@ -1,6 +1,6 @@
 """Recipe sft on tiny models: the packed loss, LoRA, one sum over packed passes, learning by heart.
 
-Run: `python -m pytest tests/train/test_sft.py` (faults: test_sft_faults.py; resuming and kills: test_resume.py)
+Run: `python -m pytest tests/train/test_sft.py` (faults: test_sft_faults.py; resuming: test_sft_resume.py, kills: test_sft_kills.py)
 """
 
 import copy

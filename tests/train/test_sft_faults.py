@@ -1,6 +1,6 @@
 """Recipe sft when memory, numbers or the disk give out; early stopping, seeds, settings that cannot be.
 
-Run: `python -m pytest tests/train/test_sft_faults.py` (resuming and kills: test_resume.py)
+Run: `python -m pytest tests/train/test_sft_faults.py` (resuming: test_sft_resume.py, kills: test_sft_kills.py)
 """
 
 import copy

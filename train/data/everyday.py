@@ -2,8 +2,8 @@
 
 Run: `python -m train.everyday --count 1500 --seed 1 --out everyday.json`, then `python -m train.finetune --data everyday.json ..`
 
-Facts, messages and voices are in everyday_facts.txt, everyday_messages.txt and everyday_voices.txt, all written for this
-project. A reply's wrong candidates contradict the persona: the same reply said by another persona or with other values.
+Facts (the files of everyday_templates.FACTS), messages (everyday_messages.txt) and voices (everyday_voices.txt) are written
+for this project. A reply's wrong candidates contradict the persona: the same reply said by another persona or with other values.
 """
 
 import random
@@ -43,7 +43,7 @@ class Maker:
             persona.insert(draw.randrange(len(persona) + 1), draw.choice(speaker.voice.lines))
         turns: list[str] = []
         wrong: list[list[str]] = []
-        plan = self._plan(speaker)
+        plan = self._plan()
         named = False
         for message in plan:
             asked_back = bool(turns) and turns[-1].endswith("?")
@@ -66,7 +66,7 @@ class Maker:
                 wrong.append(false)
         return persona, wrong, turns
 
-    def _plan(self, speaker: Speaker) -> list[str]:
+    def _plan(self) -> list[str]:
         draw = self.draw
         plan = ["greeting"] if draw.random() < 0.8 else []
         for _ in range(3 + draw.randrange(5)):

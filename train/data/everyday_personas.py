@@ -36,7 +36,7 @@ class Personas:
         ]
 
     def speaker(self) -> Speaker:
-        """A persona of three to six sentences, a quarter of them with a line about its voice."""
+        """A persona of three to six facts, or of the page's pools, or one of `written`; some have a voice, and a line that tells it."""
         draw = self.draw
         if self.written and draw.random() < 0.5:
             return Speaker(draw, self._from_written(draw.choice(self.written)), self._voice())

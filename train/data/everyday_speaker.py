@@ -85,7 +85,7 @@ class Speaker:
             return bool(self.last and getattr(self.last.fact, FOLLOW_UPS[message]))
         return True
 
-    def render(self, pattern: str, curt: bool = False) -> str | None:
+    def render(self, pattern: str) -> str | None:
         """The pattern with its slots filled from the persona; None where it has nothing for one."""
         spoken_of = self.last or self.core
         values: dict[str, str] = {}

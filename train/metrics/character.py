@@ -47,12 +47,6 @@ def tells_of(reply: str, texts: Sequence[str]) -> bool:
     return bool(content_words(reply) & content_words(" ".join(texts)))
 
 
-def on_topic(reply: str, phrases: Sequence[str]) -> bool:
-    """Whether the reply holds one of the phrases as whole words."""
-    said = f" {' '.join(w for w in words(reply) if w[0].isalnum())} "
-    return any(f" {phrase} " in said for phrase in phrases)
-
-
 def asks_back(reply: str) -> bool:
     """Whether the last sentence is a question."""
     return bool(re.search(r"\?[\"')\]]*\s*$", reply))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from persona_bot.persona import Persona, load_presets, random_persona
 from persona_bot.replies.reply import Model
 from persona_bot.settings import Settings
-from train.metrics.character import asks_back, on_topic, tells_of, voice_accuracy
+from train.metrics.character import asks_back, tells_of, voice_accuracy
 from train.metrics.generation_eval import Progress, say, together
 from train.metrics.text import mean, probe_passes
 
@@ -68,7 +68,7 @@ def send_everyday(
         before = ["tell me about yourself.", sentences[0]] if message.get("after") else []
         heard = message["message"]
         text = say(model, Persona("", tuple(sentences)), [*before, heard], settings, seed + k)
-        right = tells_of(text, sentences) or on_topic(text, message.get("topic", ()))
+        right = tells_of(text, sentences) or probe_passes(text, message.get("topic", ()))
         return Said("everyday", tuple(sentences), heard, text, right)
 
     return together(model, answer, range(len(pairs)), progress)

@@ -24,9 +24,8 @@ except ImportError:
     varlen_attn = None  # type: ignore[assignment]  # a function where torch has one
 
 NAME = "conversations"
-LONGEST = (
-    1024  # keys; beyond, their probabilities cost more memory than a processor's speed is worth
-)
+# keys; beyond, their probabilities cost more memory than a processor's speed is worth
+LONGEST = 1024
 READ = ("input_ids", "position_ids", "token_type_ids")  # of a batch, by the model
 PLAIN = {"position_ids", "use_cache", "cache_position", "output_attentions", "is_causal"}
 

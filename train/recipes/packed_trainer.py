@@ -1,7 +1,7 @@
 """transformers' Trainer for packed rows: the loss where something is supervised, validation by token.
 
 input_ids      one conversation | another | a third ..    several rows of a batch joined to one, (1, T)
-position_ids   0 1 2 3 ..       | 0 1 ..  | 0 1 2 ..      restart, which transformers 5 turns into block-diagonal attention
+position_ids   0 1 2 3 ..       | 0 1 ..  | 0 1 2 ..      restart, so that each conversation attends to itself only (packed_attention.py)
 """
 
 import hashlib

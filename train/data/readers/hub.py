@@ -36,12 +36,12 @@ def read_hub(name: str, part: str) -> Iterator[tuple[str, object]]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(_explain(error, name, config)) from error
+        raise UserError(_explain(error, name)) from error
     for number, row in enumerate(rows, 1):
         yield f"row {number} of {split}", row
 
 
-def _explain(error: Exception, name: str, config: list[str]) -> str:
+def _explain(error: Exception, name: str) -> str:
     text = str(error)
     if "Config name is missing" in text or "BuilderConfig" in text:
         known = ", ".join(re.findall(r"'([\w.-]+)'", text.split("available configs:")[-1])[:8])
