@@ -5,7 +5,6 @@ Run: `python -m pytest tests/persona_bot/test_remote.py`
 
 import json
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -134,9 +133,8 @@ def test_a_stop_ends_the_reply_and_closes_the_stream(peer):
     reply = Endpoint(peer.url).reply(BAKER, ["hi"], Settings(), stop)
     assert next(filter(None, reply)) == "i"
     stop.set()
-    began = time.monotonic()
     assert ([p for p in reply if p], reply.finish_reason, reply.text) == ([], "cancelled", "i")
-    assert time.monotonic() - began < 0.5 and peer.left.wait(2)
+    assert peer.left.wait(10), "the stream of 30 seconds was read to its end"
 
 
 def test_a_stop_is_seen_while_the_server_says_nothing(peer):
