@@ -13,7 +13,6 @@ same ids into rows of the same length and learns from all of them. MFU is the wo
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -55,9 +54,9 @@ def main() -> None:
         import torch
 
         from benchmarks.training_runs import measure
-        from persona_bot.device import best_dtype
+        from persona_bot.device import best_dtype, pick_device
 
-        bf16 = not options.no_bf16 and best_dtype(torch.device("cpu")) == torch.bfloat16
+        bf16 = not options.no_bf16 and best_dtype(pick_device()) == torch.bfloat16
         print(json.dumps(measure(options.child, options.folder, bf16)))
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -121,6 +120,8 @@ def compare(folder: Path, options: argparse.Namespace) -> dict:
         "data": options.data.name,
         "dialogues": options.dialogues,
     }
+    from train.run.facts import machine
+
     report |= {"machine": machine(), "runs": runs, "median": {}}
     for kind in KINDS:
         middle = {
@@ -141,14 +142,6 @@ def compare(folder: Path, options: argparse.Namespace) -> dict:
         middle["mfu"] = middle["tokens_per_s"] * work["flops_per_token"] / work["matmul_rate"]
         middle["memory"] = middle["peak_gb"] / report["median"]["stock"]["peak_gb"]
     return report
-
-
-def machine() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 def table(report: dict) -> str:
