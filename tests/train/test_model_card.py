@@ -5,6 +5,7 @@ Run: `python -m pytest tests/train/test_model_card.py`
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,14 +22,14 @@ FACTS = {
     "recipe": "sft",
     "layout": "chat",
     "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
-    "data": ["personachat_1000.json", "synthetic_personachat.json:200"],
+    "data": ["personachat_train_1000.json", "synthetic_personachat_train.json:200"],
     "train_dialogues": 1200,
     "valid_dialogues": 50,
     "tokens": 270000,
     "steps": 135,
     "minutes": 41.5,
     "machine": "x86_64 CPU, 2 threads",
-    "command": "python -m train.finetune --data personachat_1000.json --out outputs/mine",
+    "command": "python -m train.finetune --data personachat_train_1000.json --out outputs/mine",
     "settings": {"learning_rate": 0.0004, "lora_rank": 32},
 }
 REPORT = {
@@ -85,7 +86,12 @@ def test_an_adapter_is_a_peft_model():
         ("gpt2", "mit"),
         ("openai-community/openai-gpt", "mit"),
         ("microsoft/DialoGPT-small", "mit"),
+        ("HuggingFaceTB/SmolLM2-360M@main", "apache-2.0"),
+        ("distilgpt2", "apache-2.0"),
         ("someone/unheard-of", "other"),
+        ("someone/gpt2-noncommercial", "other"),
+        ("acme/SmolLM2-proprietary", "other"),
+        ("acme/gpt2", "other"),
     ],
 )
 def test_the_licence_is_that_of_the_base(base, licence):
@@ -98,13 +104,57 @@ def test_unknown_data_has_no_licence_made_up_for_it():
     assert ModelCard(text).data.datasets is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("synthetic_mine.json", "customer_questions.json", "questions.json", "everyday.json"),
+        *("job_interviews.json", "everyday_sales.csv", "unranked.jsonl:40", "my_personachat.json"),
+        *("me/my-personachat-de", "me/Synthetic-Persona-Chat", "notes/example_dialogues.json.gz"),
+    ],
+)
+def test_somebodys_own_data_is_not_told_by_a_part_of_its_name(name):
+    text = card({"data": [name]}, {**REPORT, "data": name}, repo_id=None)
+    made = ModelCard(text).data
+    assert f"- {name}: not known here" in text and "fine-tuned on own dialogues\n" in text
+    assert (made.datasets, made.language) == (None, None) and "persona-chat" not in made.tags
+    assert made.eval_results[0].dataset_type == "own"
+    assert "CC BY 4.0" not in text and "as this project" not in text
+    assert "paid strangers typed" not in text
+
+
+def test_a_made_file_is_known_where_the_facts_say_what_made_it_and_above_them_it_is_not():
+    below = {
+        **FACTS,
+        "data": ["questions.json:9"],
+        "made_by": {"questions.json": "train.questions"},
+    }
+    made = (
+        "- questions made from this project's own templates (train/questions.py): as this project"
+    )
+    assert made in card(below) and "questions.json:9: not known here" not in card(below)
+    above = card({"data": ["questions.json"], "goes_on_from": below})
+    assert made in above and "- questions.json: not known here" in above
+
+
+def test_the_default_models_card_is_what_its_facts_make():
+    folder = Path(__file__).parents[2] / "default_model"
+    facts = json.loads((folder / "training.json").read_text())
+    text = card_text({**facts, "adapter_only": True}, REPORT, "E", "S", None, PERSONA)
+    written = (folder / "README.md").read_text()
+    for section in ("## Licences", "## Limits and risks"):
+        assert text.split(section)[1].split("##")[0] == written.split(section)[1].split("##")[0]
+    known, kept = ModelCard(text).data, ModelCard(written).data
+    for key in ("license", "language", "base_model", "datasets", "tags"):
+        assert getattr(known, key) == getattr(kept, key)
+
+
 def test_each_licence_is_named_once():
     text = card(
         {
             "data": [
                 "personachat",
-                "personachat_more.json",
-                "synthetic_personachat.json",
+                "personachat_train_rcdg.json:50",
+                "google/Synthetic-Persona-Chat",
                 "example_dialogues.json",
             ]
         }
@@ -115,19 +165,11 @@ def test_each_licence_is_named_once():
 
 
 def test_training_that_went_on_names_all_commands_and_data():
-    text = card(
-        {
-            "data": ["questions.json"],
-            "goes_on_from": {**FACTS, "command": "the first one", "data": ["synthetic_a.json"]},
-        }
-    )
+    text = card({"data": ["mine.json"], "goes_on_from": {**FACTS, "command": "the first one"}})
     assert (
         text.index(FACTS["command"]) < text.index("It goes on from:") < text.index("the first one")
     )
-    assert (
-        "Synthetic-Persona-Chat (Jandaghi et al. 2023, Google): CC BY 4.0" in text
-        and "this project's own templates" in text
-    )
+    assert "Synthetic-Persona-Chat (Jandaghi et al. 2023, Google): CC BY 4.0" in text
 
 
 def test_the_card_holds_everything_in_order():

@@ -18,7 +18,7 @@ from persona_bot.layouts import system_text
 from persona_bot.persona import Persona, load_presets
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
-from train.data.sources import plural
+from train.data.sources import plural, split_count
 from train.hub.sources import (
     DATA,
     PERSONA_CHAT,
@@ -139,7 +139,7 @@ def model_index(report: Mapping) -> list[EvalResult]:
     if report.get("replies", 0) < ENOUGH:
         return []
     data = report.get("data") or "own dialogues"
-    source = find_source(DATA, data)
+    source = find_source(DATA, split_count(data)[0])
     return [
         EvalResult(
             task_type="text-generation",

@@ -3,60 +3,87 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from train.data.sources import split_count
+
 
 class Source(NamedTuple):
     """Something that went into a checkpoint, and on what terms."""
 
-    part: str  # of the name it is recognised by, lower case
     title: str
     licence: str
+    names: tuple[
+        str, ...
+    ]  # whole, and in lower case: somebody's own file may hold any part of them
     hub: str | None = None  # where the Hub has it, or the nearest to it
 
 
 BASES = (
-    Source("smollm2", "SmolLM2", "apache-2.0"),
-    Source("openai-gpt", "GPT", "mit"),
-    Source("gpt2", "GPT-2", "mit"),
-    Source("dialogpt", "DialoGPT", "mit"),
+    Source(
+        "SmolLM2",
+        "apache-2.0",
+        tuple(
+            f"huggingfacetb/smollm2-{size}{kind}"
+            for size in ("135m", "360m", "1.7b")
+            for kind in ("", "-instruct")
+        ),
+    ),
+    Source("GPT", "mit", ("openai-gpt", "openai-community/openai-gpt")),
+    Source(
+        "GPT-2",
+        "mit",
+        tuple(
+            f"{user}gpt2{size}"
+            for user in ("", "openai-community/")
+            for size in ("", "-medium", "-large", "-xl")
+        ),
+    ),
+    Source("DistilGPT2", "apache-2.0", ("distilgpt2", "distilbert/distilgpt2")),
+    Source(
+        "DialoGPT",
+        "mit",
+        tuple(f"microsoft/dialogpt-{size}" for size in ("small", "medium", "large")),
+    ),
 )
 SYNTHETIC = Source(
-    "synthetic",
     "Synthetic-Persona-Chat (Jandaghi et al. 2023, Google)",
     "CC BY 4.0 (attribution)",
+    ("google/synthetic-persona-chat", "synthetic_personachat_train.json"),
     "google/Synthetic-Persona-Chat",
 )
 PERSONA_CHAT = Source(
-    "personachat",
     "Persona-Chat (with ConvAI2; Zhang et al. 2018, Facebook AI Research, by way of ParlAI)",
     "CC BY 4.0 (attribution; MIT is the licence of the code around it)",
+    (
+        "personachat",
+        "personachat_self_original.json",
+        "bavard/personachat_truecased",
+        # what the default model has read and is scored on
+        "personachat_train_1000.json",
+        "personachat_train_rcdg.json",
+        "personachat_train_sapt.json",
+        "personachat_valid_500.json",
+    ),
     "bavard/personachat_truecased",
 )
-DATA = (  # the first that fits is it; all are English
+DATA = (  # all are English
     SYNTHETIC,
     PERSONA_CHAT,
-    Source("persona-chat", *PERSONA_CHAT[1:]),
-    Source("example_dialogues", "this project's example dialogues", "as this project"),
+    Source("this project's example dialogues", "as this project", ("example_dialogues.json",)),
     Source(
-        "questions",
         "questions made from this project's own templates (train/questions.py)",
         "as this project",
-    ),
-    Source("everyday", "everyday talk made by this project (train/everyday.py)", "as this project"),
-    Source(
-        "interviews",
-        "personas with questions, made by this project (train/data/interviews.py)",
-        "as this project",
+        ("train.questions",),
     ),
     Source(
-        "ranked",
-        "the same, answered by the model itself and ranked by rules (train/sampled.py)",
+        "everyday talk made by this project (train/everyday.py)",
         "as this project",
+        ("train.everyday",),
     ),
 )
 
 
 def find_source(sources: Sequence[Source], name: str) -> Source | None:
-    return next((source for source in sources if source.part in name.lower()), None)
+    return next((source for source in sources if name.lower() in source.names), None)
 
 
 def all_data(facts: Mapping) -> list[str]:
@@ -65,9 +92,17 @@ def all_data(facts: Mapping) -> list[str]:
     return [*facts.get("data", []), *(all_data(earlier) if earlier else [])]
 
 
-def known_data(facts: Mapping) -> list[Source | None]:
-    """The source of each file; None for one that is not known here."""
-    return [find_source(DATA, name) for name in all_data(facts)]
+def known_data(facts: Mapping, made_by: Mapping | None = None) -> list[Source | None]:
+    """The source of each file; None for one that is not known here.
+
+    The fact `made_by`, {file: command}, holds for its own training and those below; nothing but that says of a file that
+    a command of this project made it, since its name is anybody's choice.
+    """
+    made_by = {**(made_by or {}), **facts.get("made_by", {})}
+    names = [split_count(name)[0] for name in facts.get("data", [])]
+    earlier = facts.get("goes_on_from")
+    found = [find_source(DATA, made_by.get(name, name)) for name in names]
+    return [*found, *(known_data(earlier, made_by) if earlier else [])]
 
 
 def hub_base(facts: Mapping) -> str | None:
@@ -79,7 +114,7 @@ def hub_base(facts: Mapping) -> str | None:
 
 def base_source(facts: Mapping) -> Source | None:
     name = hub_base(facts)
-    return find_source(BASES, name) if name else None
+    return find_source(BASES, name.partition("@")[0]) if name else None
 
 
 def licence_lines(facts: Mapping) -> list[str]:
