@@ -134,6 +134,8 @@ def _rows(
         return read_parquet(path)
     if kind == "jsonl":
         return read_json_lines(file)
+    if kind == "object":
+        return (("entry 1", row) for _, row in read_json_lines([file.read()]))
     return _rows_of_text(kind, file, path, findings)
 
 

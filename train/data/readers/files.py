@@ -1,6 +1,7 @@
 """A file, whatever it is packed or encoded in -> UTF-8 bytes, and which kind of file it is, told by its content.
 
 json      [entries], or {"train": [entries], "valid": [entries]}
+object    {entry} alone, over several lines
 jsonl     an object a line
 parlai    `1 your persona: i sail.` / `2 hello<TAB>ahoy !`, or `text:hello<TAB>labels:ahoy !<TAB>episode_done:False`
 csv       a line of column names, then a row a line
@@ -71,10 +72,14 @@ def kind_of(head: bytes, path: Path) -> str:
             raise UserError(f"{path} is {what}, and give that.")
     if b"\x00" in head[:1000]:
         raise UserError(f"{path} is not text in UTF-8; save it as UTF-8, in {KNOWN}.")
-    lines = [line for line in head.decode("utf-8", "replace").splitlines() if line.strip()]
+    text = head.decode("utf-8", "replace")
+    # not splitlines, which also cuts at U+2028 and the like within a text
+    lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
     first, second = (*lines[:2], "", "")[:2]
     if _is_whole_row(first) or (first.endswith("}") and second.startswith("{")):
         return "jsonl"
+    if _is_whole_row(text.strip()):
+        return "object"
     if re.match(r"\d+ \S|text:", first):
         return "parlai"
     if not first or re.match(r"\s*([\[{]|(\".*\"|-?\d+|true|false|null)\s*$)", first):
@@ -84,10 +89,10 @@ def kind_of(head: bytes, path: Path) -> str:
     raise UserError(f"{path} is none of {KNOWN}; `python -m train.dialogues FILE` reads those.")
 
 
-def _is_whole_row(line: str) -> bool:
-    if not line.startswith("{"):
+def _is_whole_row(text: str) -> bool:
+    if not text.startswith("{"):
         return False
     try:
-        return is_row(json.loads(line))
+        return is_row(json.loads(text))
     except (ValueError, RecursionError):
         return False
