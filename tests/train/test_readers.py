@@ -18,6 +18,7 @@ from persona_bot.errors import UserError
 from persona_bot.layouts import system_text
 from persona_bot.persona import Persona
 from train.data.dialogues import as_entries, conversations, read_dialogues
+from train.data.sources import held_out_part
 from train.dialogues import main
 
 PERSONA = ["i keep bees.", "i am afraid of heights."]
@@ -73,6 +74,7 @@ def table(rows: list[dict], delimiter: str = ",") -> str:
     return text.getvalue()
 
 
+PANDAS = [{k: str(v) for k, v in row.items()} for row in FLAT]
 CELLS = [{k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in FLAT]
 LAYOUTS = {
     "persona-chat": json.dumps([ENTRY]),
@@ -99,6 +101,10 @@ LAYOUTS = {
         *({k: v for k, v in row.items() if k != "conv_id"} for row in FLAT)
     ),
     "csv": table(CELLS),
+    "csv of pandas": table(PANDAS),
+    "csv of pandas, messages": table([{k: str(v) for k, v in MESSAGES.items()}]),
+    "one entry over lines": json.dumps(ENTRY, indent=2),
+    "one conversation over lines": "\n" + json.dumps(SHAREGPT, indent=1),
     "semicolons": table(CELLS, ";"),
     "tabs": table(CELLS, "\t"),
     "parlai": PARLAI,
@@ -190,6 +196,31 @@ def test_parlai_conversations_candidates_and_partners_personas(tmp_path):
     assert second.utterances[0].history == ("__SILENCE__",)
 
 
+@pytest.mark.parametrize("odd", "\u2028\u2029\u0085")
+def test_a_text_may_hold_what_splitlines_takes_for_the_end_of_a_line(tmp_path, odd):
+    said = [{**USER, "content": f"hi{odd}there"}, {"role": "assistant", "content": "ahoy"}]
+    text = json.dumps({"messages": said}, ensure_ascii=False)
+    one, two = read_dialogues(write(tmp_path, f"{text}\n{text}\n"))
+    assert one == two and one.utterances[0].history == (f"hi{odd}there",)
+
+
+def test_one_entry_over_lines_is_no_file_of_parts_and_its_faults_are_told(tmp_path):
+    path = write(tmp_path, json.dumps(ENTRY, indent=2))
+    assert held_out_part(str(path)) == []
+    path = write(tmp_path, json.dumps({"messages": [USER]}, indent=2))
+    assert refusal(path) == ": entry 1: holds no reply of the assistant."
+
+
+@pytest.mark.parametrize(
+    "cell", ["['hi' 'there']", "['hi', there]", "['hi', '\\d']", "['" + "a" * 100_000 + "']"]
+)
+def test_a_cell_that_python_did_not_write_so_is_no_list(tmp_path, cell):
+    rows = table([{"history": cell, "reply": "ahoy"}])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "'history' must be a list" in refusal(write(tmp_path, rows))
+
+
 USER = {"role": "user", "content": "hi"}
 
 
@@ -229,15 +260,14 @@ def test_the_command_converts(tmp_path, capsys):
     path = write(tmp_path, lines(SHAREGPT, MESSAGES))
     main([str(path), "--to", str(tmp_path / "out.json")])
     assert json.loads((tmp_path / "out.json").read_text()) == [ENTRY, ENTRY]
-    assert capsys.readouterr().out.startswith(
-        f"{path}: 2 dialogues, 4 replies, no problems.\nThe first"
-    )
+    told = capsys.readouterr().out
+    assert f"\n{path}: 2 dialogues, 4 replies, no problems.\nThe first" in told
     with pytest.raises(SystemExit) as ended:
         main([str(path), "--to", str(tmp_path)])
     assert ended.value.code == 2
     assert (
         capsys.readouterr().err
-        == f"{tmp_path} cannot be written (Is a directory); name another file for --to.\n"
+        == f"{tmp_path} cannot be written (Is a directory); write somewhere else.\n"
     )
 
 

@@ -8,8 +8,11 @@
                                                                google/Synthetic-Persona-Chat: two entries, one from each side
 """
 
+import ast
+import contextlib
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +24,7 @@ REPLIES = ("candidates", "reply", "response")
 SYNTHETIC = ("user 1 personas", "user 2 personas", "best generated conversation")
 PARTNER = {"user", "human", "prompter", "partner"}
 BOT = {"assistant", "gpt", "bot", "chatgpt", "model", "chatbot", "persona"}
+MAX_WRITTEN = 100_000  # characters of a list that Python wrote; its parser takes 500 bytes for each
 EXPECTED = "'personality' with 'utterances' or with 'history' and 'candidates', 'messages', or 'conversations'"
 
 
@@ -176,17 +180,25 @@ def _goes_on(entry: dict, row: dict) -> bool:
 
 
 def _listed(value: object) -> Any:
-    """A list that a table's cell holds as JSON text is a list again."""
+    """A list that a table's cell holds as JSON, or as Python and so pandas writes it, is a list again."""
     if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
+        with contextlib.suppress(ValueError):
             return json.loads(value)
-        except ValueError:
-            return value
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            # numpy's ['a' 'b'] is read, too, as ['ab']: only what Python would write the same is meant so
+            if len(value) <= MAX_WRITTEN and repr(found := _literal(value)) == value.strip():
+                return found
     return value
 
 
+def _literal(text: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the parser's, about backslashes
+        return ast.literal_eval(text.strip())
+
+
 def _lower(row: object) -> Any:
-    """The row with its column names in lower case and cells that are JSON lists as lists."""
+    """The row with its column names in lower case and cells that are written lists as lists."""
     if not isinstance(row, dict):
         return row
     return {str(name).lower(): _listed(value) for name, value in row.items()}
