@@ -196,6 +196,13 @@ class Pages:
         repo.branches[revision] = list(repo.commits)
         return {}
 
+    def refs(self, kind, name):
+        repo = self.repo(kind, name)
+        tips = {"main": repo.commits, **repo.branches}
+        heads = [named(branch, commits[-1], "heads") for branch, commits in tips.items()]
+        tags = [named(tag, commit, "tags") for tag, commit in repo.tags.items()]
+        return {"branches": heads, "converts": [], "tags": tags}
+
     def tag(self, kind, name, revision):
         repo, wanted = self.repo(kind, name, write=True), json.loads(self.body)["tag"]
         if wanted in repo.tags:
@@ -308,6 +315,10 @@ class Pages:
         return 200, {}, data
 
 
+def named(name: str, commit: Commit, kind: str) -> dict:
+    return {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit.oid}
+
+
 def sizes(blob: Blob) -> dict:
     size = len(blob.data)
     lfs = {"lfs": {"oid": blob.sha256, "sha256": blob.sha256, "size": size, "pointerSize": 134}}
@@ -325,6 +336,7 @@ ROUTES = [
     ("POST", REPO + r"/paths-info/(?P<revision>[^/]+)", "paths"),
     ("GET POST", REPO + r"/variables", "variables"),
     ("POST", REPO + r"/branch/(?P<revision>.+)", "branch"),
+    ("GET", REPO + r"/refs", "refs"),
     ("POST", REPO + r"/tag/(?P<revision>.+)", "tag"),
     ("POST", REPO + r"/preupload/(?P<revision>.+)", "preupload"),
     ("POST", REPO + r"/commit/(?P<revision>.+)", "commit"),

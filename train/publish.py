@@ -26,6 +26,7 @@ from train.hub.folder import (
     adapter_files,
     complete,
     find_files,
+    with_name,
     without_private_paths,
 )
 from train.hub.space import SpaceSettings, space_files
@@ -64,10 +65,13 @@ def publish(
         check_access(space, "space")
     complete(folder, repo_id)
     create(repo_id, "model", private)
-    if revision:
-        persist(lambda: HfApi().create_branch(repo_id, branch=revision, exist_ok=True), repo_id)
     with tempfile.TemporaryDirectory() as copies:
         files = without_private_paths(find_files(folder) | beside, Path(copies))
+        files = with_name(files, repo_id, Path(copies))
+        if tag:
+            check_tag(repo_id, tag, files)
+        if revision:
+            persist(lambda: HfApi().create_branch(repo_id, branch=revision, exist_ok=True), repo_id)
         message = message or f"Publish {folder.resolve().name}"
         upload(repo_id, "model", files, message, revision)
     if tag:
@@ -76,6 +80,18 @@ def publish(
         )
     address = f"{constants.ENDPOINT}/{repo_id}"
     return publish_space(space, repo_id, private, settings) if space else address
+
+
+def check_tag(repo_id: str, tag: str, files: dict[str, Path]) -> None:
+    """Raises UserError where the tag names other files than these already; it would stay where it is."""
+    tags = persist(lambda: HfApi().list_repo_refs(repo_id), repo_id).tags
+    if not any(there.name == tag for there in tags):
+        return
+    tagged = persist(lambda: HfApi().repo_info(repo_id, revision=tag, files_metadata=True), repo_id)
+    if changes(files, tagged.siblings or []):
+        raise UserError(
+            f"{repo_id} has the tag {tag} already, on other files; give this version another --tag."
+        )
 
 
 def upload(

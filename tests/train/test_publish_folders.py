@@ -16,6 +16,7 @@ from huggingface_hub import snapshot_download
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.errors import UserError
 from persona_bot.persona import load_presets
+from tests.train.test_model_card import card
 from tests.train.test_publish import adapter, clone, commits, hub, refusal, trained  # noqa: F401
 from train.hub import model_card, space
 from train.hub.space import SpaceSettings
@@ -156,6 +157,30 @@ def test_a_branch_a_tag_and_a_message(hub, trained):
     assert [commit.title for commit in repo.branches["try"]][2:] == ["Longer rows"]
     assert repo.tags["v1"] == repo.branches["try"][-1]
     assert load_checkpoint("user/mine@v1", "cpu").layout.name == "chat"
+
+
+def test_a_tag_that_names_other_files_is_refused_before_anything_is_uploaded(hub, trained):
+    publish(trained, "user/mine", tag="v1")
+    (trained / "scores.json").write_text('{"new": 1}')
+    repo = hub.repos["model", "user/mine"]
+    for revision in (None, "try"):
+        told = refusal(lambda at=revision: publish(trained, "user/mine", revision=at, tag="v1"))
+        assert told.startswith("user/mine has the tag v1 already")
+    assert len(repo.commits) == 2 and not repo.branches
+    publish(trained, "user/mine", tag="v2")
+    assert repo.tags["v2"] == repo.commits[-1] != repo.tags["v1"]
+
+
+def test_a_card_from_before_the_model_had_a_name_names_the_repository(hub, trained):
+    written = card(repo_id=None) + "\nmy FOLDER\n"
+    (trained / "README.md").write_text(written)
+    for name in ("user/mine", "user/other"):
+        publish(trained, name)
+        told = hub.head(name).files["README.md"].data.decode()
+        assert told.count(f"python app.py --model {name}\n") == 1
+        assert f'pipeline("text-generation", "{name}")' in told
+        assert told.count("FOLDER") == 1 and told.replace(name, "FOLDER") == written
+        assert (trained / "README.md").read_text() == written
 
 
 # -- a Space of one's own

@@ -5,6 +5,7 @@ layout file, and a card that says what is not known.
 """
 
 import json
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -34,6 +35,7 @@ NEVER = (
     "trainer_state*",
 )
 OURS = ("training.json", "scores.json")  # any string in them may hold a path
+_NAMELESS = rb'(--model |"text-generation", ")FOLDER\b'  # as train/hub/model_card.py writes it
 CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json")
 
 
@@ -126,6 +128,20 @@ def without_private_paths(files: dict[str, Path], copies: Path) -> dict[str, Pat
             cleaned[name] = copies / name.replace("/", "-")
             write_json(cleaned[name], public)
     return cleaned
+
+
+def with_name(files: dict[str, Path], repo_id: str, copies: Path) -> dict[str, Path]:
+    """The files, a card that was written before the model had a name replaced by a copy in `copies` that has it."""
+    named = dict(files)
+    for name, path in files.items():
+        if path.name != "README.md":
+            continue
+        card = path.read_bytes()
+        told = re.sub(_NAMELESS, lambda found: found[1] + repo_id.encode(), card)
+        if told != card:
+            named[name] = copies / name.replace("/", "-")
+            named[name].write_bytes(told)
+    return named
 
 
 def _without_paths(config: dict) -> dict:
