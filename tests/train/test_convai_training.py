@@ -72,8 +72,9 @@ def test_a_run_leaves_a_checkpoint_and_nothing_else(base, data, tmp_path):
         "persona_layout.json",
     }
     files |= {"tokenizer.json", "tokenizer_config.json"}
+    last = {"finished.json"}
     folders = {f"checkpoint-{4 * k}-epoch-{k}" for k in (1, 2, 3, 4)}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == files | folders
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files | folders | last
     for name in folders:
         assert {path.name for path in (tmp_path / "out" / name).iterdir()} == files | {
             "manifest.json"
@@ -169,6 +170,21 @@ def test_a_stopped_run_resumes_to_the_same_bytes(base, data, tmp_path, whole, st
     assert (progress.step, progress.finished) == (16, True)
     told = f"The training in {out} is finished; there is nothing to resume.\n"
     assert capsys.readouterr().err == told
+
+
+def test_a_finished_training_is_no_other_one(base, data, tmp_path, whole, capsys):
+    out, cure = tmp_path / "out", "start anew without --resume."
+    train(base, data, out)
+    for options, what in (({"num_train_epochs": 9}, "num_train_epochs 4"), ({}, "other training")):
+        told = refusal(base, data if options else data[1:], out, resume=True, **options)
+        assert told.startswith(f"{out} was trained with {what}") and told.endswith(cure)
+    (out / "resume-16").mkdir()  # what is left of one where a kill came while it was removed
+    assert train(base, data, out, resume=True).step == 16 and not [*out.glob("resume-*")]
+    (out / "finished.json").unlink()
+    assert refusal(base, data, out, resume=True) == (
+        f"{out} holds a model that does not say what it was trained with; name another folder, or {cure}"
+    )
+    assert (out / "model.safetensors").read_bytes() == whole
 
 
 def test_a_broken_resume_checkpoint_is_passed_over(base, data, tmp_path, whole, capsys):

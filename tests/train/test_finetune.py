@@ -251,9 +251,16 @@ def test_convai_stops_at_a_signal_and_resumes_to_the_same_bytes(
     )
     assert not (out / "model.safetensors").exists()
     monkeypatch.setattr(Progress, "on_step_end", on_step_end)
-    for _ in range(2):  # the second finds it finished
-        finetune.main([*convai_arguments(gpt2_base, out), "--resume"])
-        assert (out / "model.safetensors").read_bytes() == whole
+    resumed = [*convai_arguments(gpt2_base, out), "--resume"]
+    finetune.main(resumed)
+    facts = (out / "training.json").read_bytes()
+    told = refusal([*resumed, "--set", "num_train_epochs=9"], capsys)
+    assert told.startswith(f"{out} holds a finished training; ")
+    assert (out / "training.json").read_bytes() == facts
+    (out / "training.json").unlink()  # as a kill while it is scored leaves it
+    finetune.main(resumed)
+    assert (out / "training.json").exists()
+    assert (out / "model.safetensors").read_bytes() == whole
     assert [line["step"] for line in read_log(out) if "loss" in line] == list(range(1, 25))
 
 

@@ -13,9 +13,14 @@ from persona_bot.errors import UserError
 from train.recipes.convai_examples import ConvaiExamples, collate, losses
 from train.recipes.convai_optimizer import half_precision
 from train.recipes.convai_settings import ConvAIArgs
-from train.recipes.convai_trainer import ConvaiTrainer, autocast
-from train.recipes.trainer import Cost, fewer, price, train_within_memory
+from train.recipes.convai_trainer import ConvaiTrainer, autocast, identity_of
+from train.recipes.trainer import Cost, check_same, fewer, price, train_within_memory
 from train.run.checkpoints import keep_newest, latest_valid, repair, write_files_atomically
+from train.run.facts import read_facts, write_json
+
+FINISHED = (
+    "finished.json"  # beside the last model: its steps, and what a run must share with its own
+)
 
 
 class Trained(NamedTuple):
@@ -47,18 +52,21 @@ def train_double_heads(
     """Trains `model` in place to the end or to an early stop, or until a callback saves and stops.
 
     `save_model(folder)` writes a loadable checkpoint; `scores()` validates.
-    Raises UserError when the loss or a weight is no number, when the disk is full, or when not one example fits in memory.
+    Raises UserError when the loss or a weight is no number, when the disk is full, when not one example fits in memory, or
+    when another training has ended in `out` and this one is to be resumed.
     """
     out.mkdir(parents=True, exist_ok=True)
     repair(out)
     if not resume:
         keep_newest(out, "resume-*", 0)  # an earlier run's
-    elif latest_valid(out, "resume-*"):
-        pass
-    elif (out / "model.safetensors").exists() and not [*out.glob("resume-*")]:
-        print(f"The training in {out} is finished; there is nothing to resume.", file=sys.stderr)
-        return Trained(count_steps(len(examples), settings), True, [])
-    else:
+        (out / FINISHED).unlink(missing_ok=True)
+    elif not latest_valid(out, "resume-*"):
+        if steps := steps_of_finished(out, identity_of(examples, settings)):
+            keep_newest(out, "resume-*", 0)
+            print(
+                f"The training in {out} is finished; there is nothing to resume.", file=sys.stderr
+            )
+            return Trained(steps, True, [])
         print(
             f"{out} holds no checkpoint to resume from: training starts at the beginning.",
             file=sys.stderr,
@@ -82,7 +90,13 @@ def train_double_heads(
     finished = state.global_step >= state.max_steps or trainer.best.is_over
     if finished and not settings.no_save:
         trainer.check_weights()
-        write_files_atomically(out, save_model)
+        kept = {"steps": state.global_step, "identity": trainer.identity}
+
+        def write(folder: Path) -> None:
+            save_model(folder)
+            write_json(folder / FINISHED, kept)
+
+        write_files_atomically(out, write)
         keep_newest(out, "resume-*", 0)
     model.eval()
     names = ("step", "epoch", "language_model_loss", "f1_score")
@@ -95,6 +109,20 @@ def train_double_heads(
             if "eval_loss" in line
         ],
     )
+
+
+def steps_of_finished(out: Path, identity: dict) -> int:
+    """The steps of the training that has ended in a folder, 0 where none has.
+
+    Raises UserError where it was another training than that of `identity`, or does not say which.
+    """
+    kept = read_facts(out / FINISHED)
+    if not kept and (out / "model.safetensors").exists() and not [*out.glob("resume-*")]:
+        raise UserError(
+            f"{out} holds a model that does not say what it was trained with; name another folder, or start anew without --resume."
+        )
+    check_same(out, kept.get("identity", {}), identity)
+    return kept.get("steps", 0)
 
 
 def count_steps(examples: int, settings: ConvAIArgs) -> int:

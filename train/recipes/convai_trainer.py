@@ -4,6 +4,7 @@
     outputs/best_model/               the best by validation (evaluate_during_training)
     outputs/resume-150/               model, optimizer and random state, every save_steps steps or ten minutes; the newest two
     outputs/model.safetensors ...     the last model, when training is over; the resume-* folders go then
+    outputs/finished.json             its steps, and what a run must share to find itself finished there
 
 The order of an epoch and the wrong candidates come from seed and epoch, so that a resumed run takes the same steps and ends
 in the same bytes (on a CPU with the same number of threads).
@@ -72,10 +73,7 @@ class ConvaiTrainer(WholeTrainer):
             train_dataset=examples,
             data_collator=partial(collate_pass, pad=examples.layout.pad),
             callbacks=[Times(self), self.best, *callbacks],
-            identity={
-                "data": examples.fingerprint(),
-                **{name: getattr(settings, name) for name in SAME_ON_RESUME},
-            },
+            identity=identity_of(examples, settings),
         )
         self.loss_is_scaled_for_ga = True  # by scale_passes
         self.dtype = half_precision(arguments.device) if settings.fp16 else None
@@ -186,6 +184,12 @@ class ConvaiTrainer(WholeTrainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         if not self.settings.no_save:
             super()._save_checkpoint(model, trial)
+
+
+def identity_of(examples: ConvaiExamples, settings: ConvAIArgs) -> dict:
+    """What a run must share to go on from a checkpoint of another, or to find itself finished."""
+    same = {name: getattr(settings, name) for name in SAME_ON_RESUME}
+    return {"data": examples.fingerprint(), **same}
 
 
 def collate_pass(examples: Sequence, pad: int) -> dict[str, torch.Tensor]:

@@ -100,11 +100,11 @@ def train_with_sft(
     }
 
 
-def steps_done(options: argparse.Namespace) -> int:
+def steps_done(options: argparse.Namespace, pattern: str = "checkpoint-*") -> int:
     """The step of the checkpoint that --resume goes on from. Raises UserError where training has ended."""
     from train.run.checkpoints import latest_valid
 
-    folder = latest_valid(options.out)
+    folder = latest_valid(options.out, pattern)
     if folder is None and (options.out / "training.json").exists():
         raise UserError(
             f"{options.out} holds a finished training; go on from it with --model {options.out} and another --out, "
@@ -167,8 +167,8 @@ def train_with_convai(
     check_tracker(report_to)
     settings = {**CONVAI_DEFAULTS, **read_settings(options.set)}
     base = options.model or "gpt2"
+    begun = steps_done(options, "resume-*") if options.resume else 0
     source = latest_valid(options.out, "resume-*") if options.resume else None
-    begun = int(source.name.rpartition("-")[2]) if source else 0
     name = str(source or base)
     model = ConvAIModel(model_type_of(name), name, {**settings, "overwrite_output_dir": True})
     args, examples = model.args, model.examples(train)
@@ -181,6 +181,7 @@ def train_with_convai(
     best = options.out / "best_model"
     if not options.resume:
         shutil.rmtree(best, ignore_errors=True)
+        (options.out / "training.json").unlink(missing_ok=True)
     with StopSignals() as signals:
         done = model.fit(
             train,

@@ -144,15 +144,20 @@ def find_checkpoint(trainer: WholeTrainer) -> str | None:
         return None
     file = folder / IDENTITY
     saved = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    check_same(folder, saved, trainer.identity)
+    return str(folder)
+
+
+def check_same(folder: Path, saved: dict, identity: dict) -> None:
+    """Raises UserError where what was saved of a run's identity is not in this one."""
     for name, value in saved.items():
         name = RENAMED.get(name, name)
-        now = trainer.identity.get(name)
+        now = identity.get(name)
         if now != value:
             what = "other training data" if name == "data" else f"{name} {value}, now it is {now}"
             raise UserError(
                 f"{folder} was trained with {what}; resume with the same, or start anew without --resume."
             )
-    return str(folder)
 
 
 def fewer(rows: int, passes: int) -> tuple[int, int]:
