@@ -173,6 +173,12 @@ def test_missing_candidates_come_from_other_dialogues(model):
     )
 
 
+@pytest.mark.parametrize("persona", [{}, {"personality": ""}, {"personality": [" "]}])
+def test_dialogues_without_a_persona_are_trained_on(model, tmp_path, persona):
+    file = write(tmp_path, [{"utterances": entries(2)[2]["utterances"], **persona}])
+    assert model.train_model(str(file), args={"personality_permutations": 2})[0] == 1
+
+
 def test_a_history_too_long_for_the_model_loses_its_oldest_turns(model):
     history = ("hello " * 30, "x", "hello " * 60, "y", "old ?")
     one = Dialogue(("i sail .",), (Utterance(history, ("no .", "yes ! " * 9)),))

@@ -33,8 +33,9 @@ NOTES = {  # what is unusual and read all the same
     "no persona": "{0} without a persona: no sentences steer these replies",
     "even history": "{1} with an even number of turns: counted back from the reply, so the persona speaks first there",
     "empty utterance": "{2} without history and reply left out",
+    "empty sentence": "{3} without a word left out of a persona",
 }
-NOUNS = ("dialogue", "history", "utterance")
+NOUNS = ("dialogue", "history", "utterance", "sentence")
 
 
 class Utterance(NamedTuple):
@@ -153,9 +154,9 @@ def _personality(entry: dict, where: str, findings: Findings) -> list[str]:
     if value in ([], [""]):
         return []
     sentences = _texts({key: value}, key, where, findings, MAX_SENTENCES)
-    if sentences and not all(sentence.strip() for sentence in sentences):
-        findings.add(where, f"an empty sentence in '{key}'.")
-    return sentences or []
+    spoken = [sentence for sentence in sentences or [] if sentence.strip()]
+    findings.notes["empty sentence"] += len(sentences or []) - len(spoken)
+    return spoken
 
 
 def _texts(raw: dict, key: str, where: str, findings: Findings, most: int = 0) -> list[str] | None:

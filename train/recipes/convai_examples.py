@@ -85,7 +85,7 @@ class ConvaiExamples:
         d, u, turn = self.numbers[number]
         sentences = self.dialogues[d].personality
         # simpletransformers' personality_permutations: the last sentence comes to the front
-        first = -turn % len(sentences)
+        first = -turn % max(len(sentences), 1)
         persona = Persona("", sentences[first:] + sentences[:first])
         replies = [
             [*self.layout.encode(text), self.layout.end_id]
