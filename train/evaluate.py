@@ -19,10 +19,12 @@ from persona_bot.persona import Persona, find_persona, load_presets
 from persona_bot.replies.local import LocalModel
 from persona_bot.replies.reply import Model
 from train.data.dialogues import Dialogue
+from train.data.fitting import that_fit
 from train.data.sources import plural, read_source
 from train.metrics import text
 from train.metrics.evaluate_options import EvalOptions, parse
 from train.metrics.groups import AS_SERVED, GROUPS, NEED_NO_FILE, EvalConfig, Work, bar
+from train.metrics.likelihood import as_written
 from train.metrics.table import compared_table, plain_table
 from train.metrics.transcripts import EVERYDAY, QUESTIONS, VISITS, side_by_side, transcripts
 from train.run.command import check_outputs, write
@@ -73,11 +75,26 @@ def evaluate_folder(folder: Path | str, dialogues: Sequence[Dialogue]) -> dict:
     if text.max_candidates(dialogues) < 2:
         slow.add("hits")
     groups = [group for group in EvalConfig.groups if group not in slow]
-    return evaluate(
-        load_checkpoint(str(folder), double_heads=True),
-        dialogues,
-        EvalConfig(groups, replies=100, self_chats=5, probe_times=1),
-    )
+    checkpoint = load_checkpoint(str(folder), double_heads=True)
+    config = EvalConfig(groups, replies=100, self_chats=5, probe_times=1)
+    dialogues = that_can_be_scored(checkpoint, dialogues, config, may_be_none=True)
+    return evaluate(checkpoint, dialogues, config) if dialogues else {}
+
+
+def that_can_be_scored(
+    checkpoint: Checkpoint,
+    dialogues: Sequence[Dialogue],
+    config: EvalConfig,
+    may_be_none: bool = False,
+) -> Sequence[Dialogue]:
+    """The dialogues without the replies that do not fit in the model; stderr counts them. Raises UserError as that_fit does."""
+    if not dialogues:
+        return dialogues
+    room = config.settings.max_tokens if {"replies", "selfchat"} & set(config.groups) else 0
+    for one in [checkpoint, *([as_written(checkpoint)] if config.as_written else [])]:
+        positions = one.max_positions
+        dialogues = that_fit(one.layout, dialogues, positions, room, may_be_none=may_be_none)
+    return dialogues
 
 
 def run(options: EvalOptions) -> None:
@@ -118,6 +135,9 @@ def score(
 ) -> None:
     """Scores, prints the table and writes the JSON."""
     data = source_name(options.data) if options.data else None
+    dialogues = dialogues[: options.config.limit]
+    for one in [checkpoint, *([other] if other else [])]:
+        dialogues = that_can_be_scored(one, dialogues, options.config)
     report = evaluate(checkpoint, dialogues, options.config, data, options.replies_out)
     about = "no file" if not data else plural(report["dialogues"], "dialogue")
     print(f"{report['model']} on {about}, {plural(report['replies'], 'reply')}")

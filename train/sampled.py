@@ -10,10 +10,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from persona_bot import Settings, load_model
+from persona_bot import Settings
 from persona_bot.errors import exit_on_error
 from persona_bot.persona import Persona
+from persona_bot.replies.local import LocalModel
 from train.data.dialogues import read_dialogues
+from train.data.fitting import that_fit
 from train.metrics.generation_eval import say, together
 from train.metrics.sampled import rank_dialogue
 from train.run.command import at_least_one, check_outputs, write_dialogues
@@ -35,8 +37,11 @@ def main() -> None:
     with exit_on_error():
         check_outputs(options.out)
         dialogues = read_dialogues(options.data)[: options.limit]
-        model = load_model(options.model)
-    settings = Settings(temperature=0.9)
+        model = LocalModel.load(options.model)
+        settings = Settings(temperature=0.9)
+        dialogues = that_fit(
+            model.layout, dialogues, model.context_length, settings.max_tokens, only_gold=True
+        )
 
     def ranked(number: int) -> dict:
         dialogue = dialogues[number]

@@ -291,3 +291,33 @@ def test_nothing_is_saved_where_that_is_asked_for(bases, tmp_path):
         str(bases["gpt2"]), dialogues(3, 1), None, tmp_path / "out", {**QUIET, "no_save": True}
     )
     assert progress.finished and [*(tmp_path / "out").iterdir()] == []
+
+
+LONG = Dialogue(("my dog is old .",), (Utterance(("hello ?",), ("yes . " * 400,)),))
+
+
+def test_a_reply_that_does_not_fit_ends_no_training(model, tmp_path, capsys):
+    """One whose own candidates fit, and one that a stranger's reply would be too long for, are trained on."""
+    spoken = Dialogue(("i sail .",), (Utterance(("hello ?",), ("yes . " * 70,)),))
+    crowded = Dialogue(("i sail . " * 40,), (Utterance(("hello ?",), ("no .",)),))
+    data = [LONG, spoken, crowded]
+    assert model.fit(data, [LONG, *dialogues(2, 2)], tmp_path / "out").step == 1
+    told = "1 reply left out, the first: 'yes . yes . yes . yes . yes . yes . yes ' needs "
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith(told) for line in lines)
+    assert lines[0].endswith(" tokens with its persona and message, and the model has 320.")
+    examples = ConvaiExamples(model.layout, data, 320, candidates=3)
+    assert [max(map(len, examples[k].ids)) <= 320 for k in range(2)] == [True, True]
+    assert len(examples) == 2 and len(examples[1].ids) == 2
+    with pytest.raises(UserError, match="^Not one reply fits in the model's 320 tokens with its"):
+        model.fit([LONG], None, tmp_path / "out")
+
+
+def test_a_reply_that_does_not_fit_is_not_scored(model, tmp_path):
+    file = write(tmp_path, entries(3))
+    long = {"personality": [], "utterances": [{"history": ["a"], "candidates": ["yes . " * 300]}]}
+    assert model.eval_model(write(tmp_path, [*entries(3), long], "long.json")) == model.eval_model(
+        file
+    )
+    with pytest.raises(UserError, match="^Not one reply fits"):
+        model.eval_model(write(tmp_path, [long], "only.json"))

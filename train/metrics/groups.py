@@ -25,6 +25,7 @@ from persona_bot.errors import UserError
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from train.data.dialogues import Dialogue
+from train.data.fitting import fits_as
 from train.metrics import character_eval, generation_eval, likelihood, ranking_eval, text
 from train.metrics.convai import convai_scores
 from train.metrics.table import SELF_CHAT_TURNS
@@ -87,7 +88,14 @@ def quantized(work: Work) -> Scored:
 
 def swap(work: Work) -> Scored:
     known = work.known if "nats_per_reply" in work.known else nats(work).scores
-    others = text.other_personas(work.dialogues)
+    layout, positions = work.checkpoint.layout, work.checkpoint.max_positions
+    # where a longer persona leaves no room, the own one stays
+    others = [
+        persona if fits_as(persona, dialogue, layout, positions) else dialogue.personality
+        for persona, dialogue in zip(
+            text.other_personas(work.dialogues), work.dialogues, strict=True
+        )
+    ]
     values = likelihood.gold_nats(
         work.checkpoint, work.dialogues, others, bar("nats, persona swapped")
     )

@@ -11,6 +11,7 @@ from persona_bot.engine.likelihood import LikelihoodScorer
 from persona_bot.persona import Persona
 from persona_bot.prompt import Prompt, build_prompt, reply_ids, unconditional_prompt
 from train.data.dialogues import Dialogue
+from train.data.fitting import least_tokens
 from train.metrics.likelihood import Progress
 from train.metrics.text import is_hit, mean
 
@@ -48,9 +49,10 @@ def candidate_hits(
     for number in sorted({k * len(dialogues) // OTHERS for k in range(OTHERS)}):
         other = dialogues[number]
         history = other.utterances[len(other.utterances) // 2].history
-        prompt = build_prompt(
-            layout, Persona("", other.personality), history, checkpoint.max_positions - longest
-        )
+        room = checkpoint.max_positions - longest
+        if least_tokens(layout, other.personality, history) > room:
+            continue
+        prompt = build_prompt(layout, Persona("", other.personality), history, room)
         behind[number] = likelihoods_behind(backend, prompt, ids, progress)
     hits: dict[str, list[bool]] = {
         "over_anything": [],

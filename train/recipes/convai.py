@@ -32,6 +32,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from train.data.dialogues import Dialogue, read_dialogues
+from train.data.fitting import that_fit
 from train.data.personachat import fetch_personachat
 from train.data.sources import plural
 from train.metrics.convai import convai_scores
@@ -100,6 +101,7 @@ class ConvAIModel(LoadedModel):
         self._move_model_to_device()
         args.manual_seed = args.manual_seed or 0
         examples = self.examples(train)
+        valid = self.that_fit(valid or [], may_be_none=True)
         if bar:
             callbacks = [*callbacks, Progress(None, examples.learnt)]
         scores = (
@@ -110,6 +112,11 @@ class ConvAIModel(LoadedModel):
         return train_double_heads(
             self.model, examples, args, Path(out), self.write, scores, callbacks, resume, report_to
         )
+
+    def that_fit(self, dialogues: list[Dialogue], may_be_none: bool = False) -> list[Dialogue]:
+        """The dialogues without replies that cannot be scored; stderr counts them."""
+        positions = self.model.config.max_position_embeddings
+        return that_fit(self.layout, dialogues, positions, may_be_none=may_be_none)
 
     def examples(self, dialogues: list[Dialogue]) -> ConvaiExamples:
         args = self.args
@@ -137,7 +144,7 @@ class ConvAIModel(LoadedModel):
         silent: bool = False,
     ) -> dict[str, float]:
         """Scores a file (None: the public Persona-Chat's valid part); also in `eval_results.txt` of the output folder."""
-        dialogues = _dialogues(eval_file, "valid")
+        dialogues = self.that_fit(_dialogues(eval_file, "valid"))
         bar: Callable[[Iterable], Iterable] = iter if silent or self.args.silent else tqdm
         self.results = convai_scores(self.checkpoint, dialogues, bar, self.args.eval_batch_size)
         lines = [f"{name} = {value}\n" for name, value in sorted(self.results.items())]

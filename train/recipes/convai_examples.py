@@ -6,7 +6,7 @@
 The ids, token types and targets are those of simpletransformers' ConvAIModel. On purpose different: a batch is padded to
 its own longest sequence, not to the longest of all data; the other people's replies are drawn anew each epoch from all
 candidates, not always the same ones, and from other dialogues where a file leaves them out; a history too long for the
-model loses its oldest turns instead of raising.
+model loses its oldest turns instead of raising, a wrong candidate its last words, and a reply that does not fit is left out.
 """
 
 import copy
@@ -22,6 +22,7 @@ from persona_bot.layouts import ConvaiLayout
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt
 from train.data.dialogues import Dialogue
+from train.data.fitting import least_tokens, that_fit
 
 
 class Sequences(NamedTuple):
@@ -60,15 +61,16 @@ class ConvaiExamples:
         seed: int = 0,
     ):
         """`context_length`: the model's positions; `candidates`: sequences an example, 0 for all; `permutations`: orders of the persona."""
-        self.dialogues, self.context_length = dialogues, context_length
+        self.context_length = context_length
         self.candidates, self.seed = candidates, seed
         self.layout = copy.copy(layout)
         # no text of the data is ever encoded twice
         self.layout.encode = functools.cache(layout.encode)  # type: ignore[method-assign]  # of the copy
+        self.dialogues = that_fit(self.layout, dialogues, context_length, only_gold=True)
         self.epoch = 0  # whoever trains counts it up
         self.numbers = [
             (d, u, turn)
-            for d, dialogue in enumerate(dialogues)
+            for d, dialogue in enumerate(self.dialogues)
             for turn in range(permutations)
             for u in range(len(dialogue.utterances))
         ]
@@ -87,15 +89,15 @@ class ConvaiExamples:
         # simpletransformers' personality_permutations: the last sentence comes to the front
         first = -turn % max(len(sentences), 1)
         persona = Persona("", sentences[first:] + sentences[:first])
+        history = self.dialogues[d].utterances[u].history
+        # the gold fits; a longer wrong one is cut
+        room = self.context_length - least_tokens(self.layout, sentences, history) - 1
         replies = [
-            [*self.layout.encode(text), self.layout.end_id]
+            [*self.layout.encode(text)[:room], self.layout.end_id]
             for text in self.candidates_of(number, epoch)
         ]
         prompt = build_prompt(
-            self.layout,
-            persona,
-            self.dialogues[d].utterances[u].history,
-            self.context_length - max(map(len, replies)),
+            self.layout, persona, history, self.context_length - max(map(len, replies))
         )
         return Sequences(
             [prompt.ids + reply for reply in replies],

@@ -184,7 +184,7 @@ def train_with_convai(
         (options.out / "training.json").unlink(missing_ok=True)
     with StopSignals() as signals:
         done = model.fit(
-            train,
+            examples.dialogues,
             valid[:CHECKED] if args.evaluate_during_training else None,
             options.out,
             [Progress(options.out, examples.learnt), StopOnSignal(signals)],
