@@ -29,7 +29,7 @@ _NO_WORDS = re.compile(r"[\s\[\]{}(),;:|=_~`*#+\"-]*")
 _EMPHASIS = re.compile(r"(?<![^\W_])\*|\*(?![^\W_])|__+|`+")  # but not 2*3
 _EMOJI = re.compile("[\u2600-\u27bf\ufe0f\U0001f000-\U0001faff]")
 
-_MACRO = re.compile(r"(?<!\{)\{\{+\s*([^{}]*?)\s*\}\}+|<(char|bot|user)>", re.IGNORECASE)
+_MACRO = re.compile(r"(?<!\{)\{\{+([^{}]*)\}\}+|<(char|bot|user)>", re.IGNORECASE)
 _VERBS = {
     "is": "am",
     "has": "have",
@@ -106,7 +106,7 @@ def in_first_person(text: str, name: str = "") -> str:
 
 
 def _stand_in(macro: re.Match) -> str:
-    word = (macro[1] or macro[2] or "").lower()
+    word = (macro[1] or macro[2] or "").strip().lower()
     return _CHAR if word in ("char", "bot") else _USER if word == "user" else ""
 
 

@@ -52,15 +52,15 @@ def settled(text: str) -> str:
 # not before .5 or .net, and not before a smiley: "fine :)" keeps its space, and "fine : )" becomes
 # that
 _SPACE_BEFORE = re.compile(
-    r"\s+([?!,%)\]]|\.(?!\w)|[:;](?!\s*-?\s*[()DP])|'(?:s|m|re|ve|d|ll|t)\b|n't\b)"
+    r" ([?!,%)\]]|\.(?!\w)|[:;](?! ?-? ?[()DP])|'(?:s|m|re|ve|d|ll|t)\b|n't\b)"
 )
 
-HALF_A_FACE = re.compile(r"\s+[:;]\s*-?$")
+HALF_A_FACE = re.compile(r"-?\s*[:;]\s+")  # read backwards
 
 
 def tidy(text: str) -> str:
     """Text as people type it: Persona-Chat's `hi , i 'm fine !` becomes `hi, i'm fine!`. Idempotent."""
-    return re.sub(r"\s+", " ", _SPACE_BEFORE.sub(r"\1", text)).strip()
+    return _SPACE_BEFORE.sub(r"\1", " ".join(text.split()))
 
 
 def untidy_tail(text: str) -> int:
@@ -69,10 +69,10 @@ def untidy_tail(text: str) -> int:
     end = (
         len(text) - len(text.split()[-1]) if text.split() and not text[-1].isspace() else len(text)
     )
-    end = len(text[:end].rstrip())
-    while face := HALF_A_FACE.search(text, 0, end):
-        end = face.start()
-    return end
+    backwards, faces = text[:end].rstrip()[::-1], 0
+    while face := HALF_A_FACE.match(backwards, faces):
+        faces = face.end()
+    return len(backwards) - faces
 
 
 _ASKED = re.compile(
