@@ -6,6 +6,9 @@ import os
 import threading
 from concurrent.futures import Future
 
+from persona_bot.errors import exit_on_error
+from persona_bot.persona import load_presets
+
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Opens a page to chat with a persona.")
@@ -57,7 +60,10 @@ def parse_options() -> argparse.Namespace:
         action="store_true",
         help="figures at /metrics for Prometheus; needs prometheus_client",
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    with exit_on_error():  # told before anything loads: a page has at least one persona
+        load_presets()
+    return options
 
 
 def begin_to_load(options: argparse.Namespace) -> Future | None:

@@ -8,7 +8,10 @@ A preset is a plain file `persona_presets/<slug>.txt`, and so is any persona tha
     i am willow and i work for greenpeace.
 """
 
+import os
 import re
+import sys
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,13 +111,24 @@ def hint(persona: Persona) -> str | None:
 
 
 def load_presets(folder: Path | str = PRESETS) -> dict[str, Persona]:
-    """Every `<slug>.txt` of the folder by its slug; raises UserError naming a file that cannot be used."""
-    files = sorted(Path(folder).glob("*.txt"), key=lambda file: (_place(file.stem), file.stem))
-    if not files:
+    """Every `<slug>.txt` of the folder by its slug; a line on stderr names each that cannot be used. Raises UserError if none can."""
+    files = sorted(Path(folder).glob("[!.]*.txt"), key=lambda file: (_place(file.stem), file.stem))
+    presets = {}
+    for file in files:
+        try:
+            presets[file.stem] = read_persona(file)
+        except UserError as error:  # one slip must not cost the whole page
+            _warn_once(f"This preset is left out. {error}")
+    if not presets:
         raise UserError(
-            f"The folder {folder} holds no persona files; put one there, named like soldier.txt, a sentence a line."
+            f"The folder {folder} holds no persona files that can be used; put one there, named like soldier.txt, a sentence a line."
         )
-    return {file.stem: read_persona(file) for file in files}
+    return presets
+
+
+@cache
+def _warn_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def read_persona(file: Path | str) -> Persona:
@@ -150,7 +164,7 @@ def find_persona(name: str, seed: int) -> Persona:
         return random_persona(seed)
     if name in presets:
         return presets[name]
-    if Path(name).is_file():
+    if os.path.isfile(name):
         return read_persona(name)
     raise UserError(
         f"There is no persona {name!r}; name a file, random, or one of {', '.join(presets)}."

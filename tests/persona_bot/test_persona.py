@@ -230,17 +230,25 @@ def test_names_and_faces_of_presets_are_all_different():
         (b"x" * (MAX_TEXT_CHARS + 1), "broken.txt: The persona text has over 10,000 characters"),
     ],
 )
-def test_a_broken_preset_is_named(tmp_path, content, message):
+def test_a_broken_preset_is_left_out_and_named_once(tmp_path, capsys, content, message):
     (tmp_path / "good.txt").write_text("i like tea.")
+    (tmp_path / "._good.txt").write_bytes(b"\0\5\x16\7\xb0")  # macOS keeps a file's icon so
     (tmp_path / "broken.txt").write_bytes(content)
-    with pytest.raises(UserError) as error:
+    assert [*load_presets(tmp_path)] == [*load_presets(tmp_path)] == ["good"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "broken.txt") in line and message in line
+
+
+def test_each_of_our_files_is_a_preset(capsys):
+    assert len(load_presets()) == len([*PRESETS.glob("*.txt")]) and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("files", [{}, {"a.txt": "# notes"}])
+def test_a_folder_without_presets_is_named(tmp_path, files):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match="holds no persona files that can be used; put one there"):
         load_presets(tmp_path)
-    assert "broken.txt" in str(error.value) and message in str(error.value)
-
-
-def test_a_folder_without_presets_is_named(tmp_path):
-    with pytest.raises(UserError, match="holds no persona files; put one there"):
-        load_presets(tmp_path / "nowhere")
 
 
 def test_a_file_without_a_title_is_called_after_itself(tmp_path):
