@@ -33,7 +33,7 @@ from page.serving import launch
 from persona_bot.device import trim_memory
 from persona_bot.errors import UserError
 
-if former not in (None, backend) and former.ready.is_set():
+if former not in (None, backend) and former.model is not None:
     backend.use(former.model)
 
 

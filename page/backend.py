@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import NamedTuple
@@ -40,7 +41,9 @@ class Progress(NamedTuple):
 
 # a module's variable, so that ZeroGPU's forked processes find it
 model: Model | None = None
+# set once it is there, or once it is known that none will come, and why
 ready = threading.Event()
+failure = ""
 # the stop of every reply that is being written, for all visitors
 running: set[threading.Event] = set()
 
@@ -65,9 +68,9 @@ def tidy() -> None:
 
 
 def loaded() -> Model:
-    """The model that `ready` announced; raises UserError before."""
+    """The model that `ready` announced; raises UserError before, and where none will come."""
     if model is None:
-        raise UserError("The model is still loading; try again in a moment.")
+        raise UserError(failure or "The model is still loading; try again in a moment.")
     return model
 
 
@@ -76,18 +79,30 @@ promised = threading.Event()
 
 
 def load_unless_promised() -> None:
-    """Loads the default model in a thread of its own when the page was opened by other means than app.py."""
+    """Loads the model that the environment names, else the default, in a thread of its own when the page was opened by other
+    means than app.py. Where that fails, the page says why."""
     if promised.is_set() or ready.is_set():
         return
     promised.set()
 
     def load_default() -> None:
         try:
-            load(os.environ.get("MODEL_ID"))
+            load(os.environ.get("MODEL_ID"), None, os.environ.get("MODEL_ENDPOINT"))
         except UserError as error:
             print(error, file=sys.stderr, flush=True)
+            give_up(str(error))
+        except Exception as error:
+            give_up(f"The model failed to load ({type(error).__name__}); the page's log says more.")
+            traceback.print_exc()
 
     threading.Thread(target=load_default, daemon=True).start()
+
+
+def give_up(sentence: str) -> None:
+    """No model will come, for the reason that the sentence tells."""
+    global failure
+    failure = sentence
+    ready.set()
 
 
 def writes_in_turn() -> bool:
@@ -96,9 +111,11 @@ def writes_in_turn() -> bool:
 
 
 def state() -> str:
-    """ "ready", "loading", or "unreachable" while an endpoint has not answered yet; asks nobody."""
+    """ "ready", "loading", "failed" where none will come, or "unreachable" while an endpoint has not answered yet; asks nobody."""
     if not ready.is_set():
         return "loading"
+    if model is None:
+        return "failed"
     return "unreachable" if loaded().problem else "ready"
 
 

@@ -194,7 +194,7 @@ async def read_body(receive: Receive) -> bytes:
 
 
 def health(request: Request | None) -> JSONResponse:
-    """200 when replies can be had, 503 while the model loads, its endpoint has not answered yet, or the server ends."""
+    """200 when replies can be had, 503 while the model loads, where it failed to, while its endpoint has not answered yet, or the server ends."""
     state = "closing" if draining.is_set() else backend.state()
     return JSONResponse({"status": state}, 200 if state == "ready" else 503)
 

@@ -77,9 +77,13 @@ def _from_link(wanted: str, chat: Conversation) -> str | None:
 
 
 def model_arrives(chat: Conversation) -> Iterator[list]:
-    """Ends when the model is there."""
+    """Ends when the model is there, or will not come."""
     while not backend.ready.wait(1):
         yield [render.model_line(None, ""), gr.skip()]
-    model = backend.loaded()
+    try:
+        model = backend.loaded()
+    except UserError as error:
+        yield [render.no_model_line(str(error)), gr.skip()]
+        return
     line = render.model_line(model.name, model.device_label, backend.writes_in_turn())
     yield [line, shown(chat).status]

@@ -200,6 +200,10 @@ def model_line(name: str | None, device: str, in_turn: bool = False) -> str:
     return f'<p class="model" role="status"><span class="unseen">Model: </span><b>{escape(name)}</b> on {escape(device)}{IN_TURN if in_turn else ""}</p>'
 
 
+def no_model_line(why: str) -> str:
+    return f'<p class="model" role="status">{escape(why)}</p>'
+
+
 def status(chat: Conversation, used: int, limit: int) -> str:
     """How much of the model's memory is left, once little is; the last reply's speed, which shows while Settings are open."""
     speed = (

@@ -60,6 +60,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--model",
+        default=os.environ.get("MODEL_ID"),
         help="Hub repository (USER/NAME or USER/NAME@REVISION) or folder; default: the one that comes along",
     )
     parser.add_argument(

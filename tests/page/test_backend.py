@@ -3,13 +3,15 @@
 Run: `python -m pytest tests/page/test_backend.py`
 """
 
+import html
 import re
 import threading
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
-from page import backend, opening, why
+from page import api, backend, middleware, opening, why
 from page.conversation import Conversation, Exchange
 from persona_bot.persona import Persona
 from persona_bot.replies.local import LocalModel
@@ -79,3 +81,56 @@ def test_what_was_used_is_asked_once_for_each_reply(model, environmentalist, mon
     monkeypatch.setattr(backend, "used", lambda p, turns, reply: asked.append(reply) or ["<b>"])
     assert "<li>&lt;b&gt;</li>" in why.found(chat) == why.found(chat)
     assert asked == ["hello!"]
+
+
+@pytest.fixture
+def opened_by_others(monkeypatch):
+    """Opens the page as who launches or mounts it does; returns once the model is there or will not come."""
+    for name in ("ready", "promised"):
+        monkeypatch.setattr(backend, name, threading.Event())
+    monkeypatch.setattr(backend, "model", None)
+    monkeypatch.setattr(backend, "failure", "")
+
+    def open_page() -> None:
+        backend.load_unless_promised()
+        assert backend.ready.wait(60)
+
+    return open_page
+
+
+def breaks(*_):
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "load", "why"),
+    [
+        ("MODEL_ID", "/nope/<x>", None, "'/nope/<x>'"),
+        ("MODEL_ENDPOINT", "nowhere", None, "--endpoint (or MODEL_ENDPOINT) is no address"),
+        ("MODEL_ID", "", breaks, "The model failed to load (ZeroDivisionError); the page's log"),
+    ],
+)
+def test_a_model_that_cannot_load_is_told_by_the_page_its_health_and_its_api(
+    opened_by_others, environmentalist, monkeypatch, setting, value, load, why
+):
+    monkeypatch.setenv(setting, value)
+    if load:
+        monkeypatch.setattr(backend, "load_model", load)
+    opened_by_others()
+    health = middleware.health(None)
+    assert (health.status_code, health.body) == (503, b'{"status":"failed"}')
+    *_, (line, _) = opening.model_arrives(answered(environmentalist))
+    assert why in html.unescape(line) and "<x>" not in line and "data-loading" not in line
+    with pytest.raises(gr.Error) as told:
+        list(api.answer(["i am ann."], ["hi"]))
+    assert why in told.value.message
+
+
+def test_who_opens_the_page_otherwise_chooses_model_and_endpoint_by_the_environment(
+    opened_by_others, monkeypatch
+):
+    monkeypatch.setenv("MODEL_ID", "mine")
+    monkeypatch.setenv("MODEL_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(backend, "load_model", lambda *chosen: SimpleNamespace(chosen=chosen))
+    opened_by_others()
+    assert backend.model.chosen == ("mine", None, "http://127.0.0.1:9")

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from persona_bot import load_model
-from persona_bot.__main__ import Chat, main
+from persona_bot.__main__ import Chat, main, read_arguments
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.persona import load_presets, random_persona
 from persona_bot.replies.local import LocalModel
@@ -81,6 +81,14 @@ def test_flags_reach_the_sampler(chat_folder, type_in, capsys):
     flags = "--temperature 0 --top-p 0.5 --top-k 3 --min-tokens 1 --max-tokens 5 --repetition-penalty 1.5 --seed 1 --persona random"
     assert main(["--model", str(chat_folder), "--device", "cpu", *flags.split()]) == 0
     assert capsys.readouterr().out == printed(expected).replace("🪖", random_persona(1).face)
+
+
+def test_model_and_endpoint_may_stand_in_the_environment(monkeypatch):
+    monkeypatch.setenv("MODEL_ID", "user/mine")
+    monkeypatch.setenv("MODEL_ENDPOINT", "http://127.0.0.1:9")
+    options = read_arguments([])
+    assert (options.model, options.endpoint) == ("user/mine", "http://127.0.0.1:9")
+    assert read_arguments(["--model", "other"]).model == "other"
 
 
 def test_bytes_that_are_no_text_and_overlong_messages_do_not_end_the_chat(
