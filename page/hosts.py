@@ -10,9 +10,12 @@ import ipaddress
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+
+from persona_bot.errors import UserError
 
 HOST = re.compile(r"([\w.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(:\d{1,5})?", re.ASCII)
 FORWARDED = (b"forwarded", b"x-real-ip")  # and all that begin with x-forwarded-
@@ -66,14 +69,25 @@ def is_ours(host: str, names: Collection[str]) -> bool:
 
 def names_of(public: Sequence[str] | None, hops: int) -> dict[str, str] | None:
     """Those of `--public`, of GRADIO_ROOT_PATH and of the Space, each with its scheme or ""; None, which is every name, where
-    only a proxy can know them."""
+    only a proxy can know them. Raises UserError."""
     root = os.environ.get("GRADIO_ROOT_PATH", "")
-    known = dict(map(named, [*(public or ()), *([root] if "://" in root else [])]))
+    known = dict(map(told, [*(public or ()), *([root] if "://" in root else [])]))
     if hops and not known:
         return None
     if space := os.environ.get("SPACE_HOST"):
         known[bare(space)] = "https"
     return known
+
+
+def told(address: str) -> tuple[str, str]:
+    """`named` of what somebody wrote; raises UserError where it is no address of a page."""
+    with suppress(ValueError):
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        if HOST.fullmatch(parts.netloc) and parts.scheme in ("", "http", "https"):
+            return named(address)
+    raise UserError(
+        f"{address!r} is no address of a page; write one like https://chat.example.org in --public or GRADIO_ROOT_PATH."
+    )
 
 
 def named(address: str) -> tuple[str, str]:

@@ -3,15 +3,45 @@
 import argparse
 import importlib.util
 import os
+import re
 import threading
 from concurrent.futures import Future
+from functools import partial
+from typing import NoReturn
 
 from persona_bot.errors import exit_on_error
 from persona_bot.persona import load_presets
 
+# a site as a content security policy names it
+SITE = re.compile(
+    r"(https?://)?(\*|(\*\.)?[\w-]+(\.[\w-]+)*|\[[\da-fA-F:.]+\])(:(\d+|\*))?/?", re.ASCII
+)
+# Gradio reads them while it is imported, and fails there
+NUMBERS = ("GRADIO_SERVER_PORT", "GRADIO_NUM_PORTS", "GRADIO_NODE_NUM_PORTS")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, without the list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message}; --help lists the options.\n")
+
+
+def number(text: str, least: int) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+    return int(text)
+
+
+def site(text: str) -> str:
+    if not SITE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no site like https://example.org")
+    return text
+
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Opens a page to chat with a persona.")
+    """The options as they were given and found good; else the program ends with status 2 and one line on stderr."""
+    parser = Parser(description="Opens a page to chat with a persona.")
     chosen = parser.add_argument_group("the model")
     chosen.add_argument(
         "--model",
@@ -29,11 +59,14 @@ def parse_options() -> argparse.Namespace:
     door.add_argument("--port", type=int, help="else the first free one from 7860 on")
     door.add_argument("--share", action="store_true", help="also open a public link, for a week")
     door.add_argument(
-        "--waiting", type=int, default=128, help="how many replies may wait in the queue"
+        "--waiting",
+        type=partial(number, least=1),
+        default=128,
+        help="how many replies may wait in the queue",
     )
     door.add_argument(
         "--proxies",
-        type=int,
+        type=partial(number, least=0),
         default=1 if os.environ.get("SPACE_ID") else 0,
         help="how many trusted proxies stand in front of the page; X-Forwarded-* is believed from them only",
     )
@@ -52,6 +85,7 @@ def parse_options() -> argparse.Namespace:
     door.add_argument(
         "--embed",
         action="append",
+        type=site,
         metavar="ORIGIN",
         help="a site that may show the page in a frame; may be repeated",
     )
@@ -63,6 +97,9 @@ def parse_options() -> argparse.Namespace:
     options = parser.parse_args()
     with exit_on_error():  # told before anything loads: a page has at least one persona
         load_presets()
+    for name in NUMBERS:
+        if not os.environ.get(name, "1").isdecimal():
+            parser.error(f"{name} is {os.environ[name]!r}, which is no number")
     return options
 
 

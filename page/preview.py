@@ -7,7 +7,7 @@ import re
 from html import escape
 from pathlib import Path
 
-from starlette.datastructures import URL
+from starlette.datastructures import URL, Headers
 from starlette.responses import FileResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,11 +69,10 @@ class Preview:
 
 def address(scope: Scope) -> URL:
     """The visitor's own address of the page, behind a proxy too."""
-    headers = dict(scope["headers"])
-    url = URL(scope=scope)
-    scheme = headers.get(b"x-forwarded-proto", url.scheme.encode()).decode().split(",")[0]
-    host = headers.get(b"x-forwarded-host", url.netloc.encode()).decode().split(",")[0]
-    return url.replace(scheme=scheme.strip(), netloc=host.strip())
+    headers, url = Headers(scope=scope), URL(scope=scope)
+    scheme = headers.get("x-forwarded-proto", "").split(",")[0].strip().lower()
+    host = headers.get("x-forwarded-host", url.netloc).split(",")[0].strip()
+    return url.replace(scheme=scheme if scheme in ("http", "https") else url.scheme, netloc=host)
 
 
 route = Route("/preview.png", lambda request: FileResponse(PICTURE))

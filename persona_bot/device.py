@@ -22,7 +22,7 @@ def pick_device(name: str | None = None) -> torch.device:
             else "cpu"
         )
     try:
-        torch.empty(1, device=name)
+        torch.zeros(1, device=name).item()  # `meta` makes tensors that hold nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"The device {name!r} cannot be used here; try --device cpu.") from error
     return torch.device(name)

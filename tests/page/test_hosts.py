@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from page import backend, middleware
 from page.hosts import asked_host, bare, is_ours, names_of, only_from_trusted
 from page.middleware import Access
+from persona_bot.errors import UserError
 from tests.models import batched_model
 
 FALSE = ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "local.evil.example", "a.b"]
@@ -112,6 +113,15 @@ def test_names_come_from_the_option_the_root_path_and_the_space(monkeypatch):
     assert names_of(None, 0) == {"me-page.hf.space": "https"}
     monkeypatch.delenv("SPACE_HOST")
     assert names_of(None, 0) == {}
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "ftp://a.example", "a b", "https://", "u@a"])
+def test_what_is_no_address_of_a_page_is_told(monkeypatch, address):
+    with pytest.raises(UserError, match="is no address of a page; write one like"):
+        names_of([address], 0)
+    monkeypatch.setenv("GRADIO_ROOT_PATH", f"http://{address}")
+    with pytest.raises(UserError, match="GRADIO_ROOT_PATH"):
+        names_of(None, 1)
 
 
 def test_names_are_compared_without_port_case_and_brackets():

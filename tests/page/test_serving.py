@@ -98,13 +98,16 @@ def copy_without_environment(folder: Path) -> Path:
     [
         ({}, "http://127.0.0.1:7860/"),
         ({"x-forwarded-proto": "https", "host": "me.hf.space"}, "https://me.hf.space/"),
+        ({"x-forwarded-proto": " HTTPS , http"}, "https://127.0.0.1:7860/"),
+        ({"x-forwarded-proto": "javascript"}, "http://127.0.0.1:7860/"),
+        ({"x-forwarded-proto": "\xff"}, "http://127.0.0.1:7860/"),
         ({"host": 'x"><script>'}, None),
     ],
 )
 def test_the_preview_names_the_visitors_own_address(headers, address):
     scope = {
         "type": "http", "scheme": "http", "path": "/", "query_string": b"", "server": ("127.0.0.1", 7860),
-        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
     }  # fmt: skip
     tags = preview.tags(str(preview.address(scope))).decode()
     assert "<script" not in tags

@@ -116,6 +116,7 @@ def test_bytes_that_are_no_text_and_overlong_messages_do_not_end_the_chat(
         (["--temperature", "9"], "The setting temperature must be a number from 0 to 2"),
         (["--model", "EMPTY"], "is no checkpoint: it holds no *.safetensors or *.gguf file"),
         (["--device", "abacus"], "The device 'abacus' cannot be used here; try --device cpu."),
+        (["--device", "meta"], "The device 'meta' cannot be used here; try --device cpu."),
     ],
 )
 def test_a_users_error_is_one_line_and_exit_2(
