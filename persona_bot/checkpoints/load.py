@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 # one short text at a time: threads only cost
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -122,9 +122,14 @@ def load_module(source: Source, double_heads: bool = False) -> "PreTrainedModel"
     return model.to(source.device)  # type: ignore[arg-type]  # a decorator of transformers hides self
 
 
-def max_positions(config: object) -> int:
-    """Tokens that fit in one conversation."""
-    return min(getattr(config, "max_position_embeddings", MAX_CONTEXT), MAX_CONTEXT)
+def max_positions(config: Any) -> int:
+    """Tokens that fit in one conversation; XLNet's -1 and nothing at all mean that the model sets no limit."""
+    if hasattr(
+        config, "get_text_config"
+    ):  # models that also see keep the numbers of their text apart
+        config = config.get_text_config(decoder=True)
+    limit = getattr(config, "max_position_embeddings", None)
+    return min(limit, MAX_CONTEXT) if isinstance(limit, int) and limit > 0 else MAX_CONTEXT
 
 
 def find_folder(name: str | None) -> Path:
@@ -159,7 +164,8 @@ def base_of(folder: Path, adapter: dict) -> Path:
 
 def num_rows(folder: Path) -> int | None:
     """How many tokens a model's embeddings have rows for, by its configuration."""
-    return (read_json(folder / "config.json") or {}).get("vocab_size")
+    config = read_json(folder / "config.json") or {}
+    return (config.get("text_config") or config).get("vocab_size")
 
 
 def suppress_missing(

@@ -38,7 +38,8 @@ def share(module: PreTrainedModel, max_positions: int, int8: bool = False) -> Sh
     """The model as one whose passes can be shared, with int8 weights if asked for; None, and the model as it was, if it cannot."""
     config, dtype = module.config, module.dtype
     can_switch = config.model_type == "openai-gpt" or module._can_set_attn_implementation()
-    if not can_switch or forgets(config, max_positions):
+    # models that also see or hear keep the numbers of their text apart
+    if not can_switch or forgets(config.get_text_config(decoder=True), max_positions):
         return None
     plain_name = config._attn_implementation
     replaced: list[tuple[Any, nn.Module]] = []
@@ -49,7 +50,7 @@ def share(module: PreTrainedModel, max_positions: int, int8: bool = False) -> Sh
                 module, whole(module, ids, types), torch.arange(NUM_IDS).to(module.device)
             )
             replaced = use_our_attention(module)
-            shape = kv_shape(module, ids, types)
+            shape = kv_shape(module, ids, types, max_positions)
             tried = SharedModel(module, *shape, NUM_IDS, module.dtype)
             close = distance(tried, ids, types, expected) < TOLERANCE[module.dtype]
     except Exception:  # whatever a model does in another way
@@ -111,10 +112,10 @@ def whole(module: PreTrainedModel, ids: list[int], types: list[int] | None) -> d
 
 @torch.inference_mode()
 def kv_shape(
-    module: PreTrainedModel, ids: list[int], types: list[int] | None
+    module: PreTrainedModel, ids: list[int], types: list[int] | None, max_positions: int
 ) -> tuple[int, int, int]:
-    """(layers, kv_heads, head_dim) as attention meets them."""
-    with inside(SharedPass(None, NUM_IDS)) as seen:
+    """(layers, kv_heads, head_dim) as attention meets them; CannotShare if they differ, or some layer sees fewer positions."""
+    with inside(SharedPass(None, max_positions)) as seen:
         run(module, whole(module, ids, types), torch.arange(1).to(module.device))
     if len(set(seen.shapes)) != 1:
         raise CannotShare("layers of different shapes, or without attention")

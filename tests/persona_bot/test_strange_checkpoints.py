@@ -7,6 +7,7 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,17 +16,23 @@ from transformers import (
     AutoTokenizer,
     BlenderbotConfig,
     BlenderbotForConditionalGeneration,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
+from persona_bot import Settings, load_model
 from persona_bot.checkpoints import load as load_module
 from persona_bot.checkpoints import prepared
 from persona_bot.checkpoints.files import save_tokenizer
-from persona_bot.checkpoints.load import load_checkpoint
+from persona_bot.checkpoints.load import load_checkpoint, max_positions
+from persona_bot.engine.backend import BatchedBackend
+from persona_bot.engine.gate import share
 from persona_bot.errors import UserError
 from tests.conftest import CHATML, save, train_bpe
+from tests.tiny_models import REFUSED, build
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +144,36 @@ def test_fewer_rows_than_tokens(chat_tokenizer, tmp_path):
     save(llama(rows), plain, tmp_path / "all")
     with pytest.raises(UserError, match="tokens for which the model has no"):
         load_checkpoint(str(tmp_path / "all"))
+
+
+@pytest.mark.parametrize("window", [64, 512])
+def test_a_model_that_also_sees(window, chat_tokenizer, environmentalist, tmp_path):
+    """Its text's numbers are in a configuration of their own: positions, rows, and a window that cannot share passes."""
+    more = copy.deepcopy(chat_tokenizer)
+    more.add_tokens(["Brumholm"])
+    text = {"vocab_size": len(chat_tokenizer), "max_position_embeddings": 256, "head_dim": 8}
+    layers = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 16}
+    sizes = {**text, **layers, "sliding_window": window, "num_key_value_heads": 1}
+    seen = {**layers, "intermediate_size": 32, "image_size": 28, "patch_size": 14}
+    config = Gemma3Config(text_config=sizes, vision_config=seen, mm_tokens_per_image=4)
+    folder = save(Gemma3ForConditionalGeneration(config), more, tmp_path / "model")
+    model = load_model(str(folder), "cpu")
+    assert model.context_length == 256
+    assert isinstance(model.backend, BatchedBackend) == (window > 256)
+    reply = model.reply(environmentalist, ["i live in Brumholm"], Settings(max_tokens=5, seed=1))
+    assert "".join(reply) and reply.finish_reason == "length"
+
+
+def test_a_window_that_no_configuration_tells():
+    """What attention itself is told counts, too."""
+    model = build(REFUSED["mistral window"])
+    model.config.use_sliding_window = False
+    assert share(model, 256) is None
+
+
+@pytest.mark.parametrize("limit", [None, -1, "512"])
+def test_positions_without_a_limit(limit):
+    assert max_positions(SimpleNamespace(max_position_embeddings=limit)) == 1024
 
 
 def test_what_is_saved_opens_in_transformers_4_too(convai_tokenizer, chat_tokenizer, tmp_path):
