@@ -13,6 +13,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
+from persona_bot.checkpoints.gguf import gguf_file
 from persona_bot.engine.llama import can_run, needed_tensors
 from persona_bot.errors import UserError
 from persona_bot.layouts import Layout
@@ -48,10 +49,11 @@ DOUBLE_HEADS = {"OpenAIGPTDoubleHeadsModel", "GPT2DoubleHeadsModel"}
 def check_files(folder: Path) -> None:
     """Refuses what is no checkpoint, has pickled weights only, or whose weights differ from their recorded hashes."""
     if not folder.is_dir():
+        alone = " and no other GGUF file" if folder.suffix == ".gguf" else ""
         raise UserError(
-            f"{folder} is a file, not a checkpoint folder; name the folder that holds the weights."
+            f"{folder} is a file, not a checkpoint folder; name the folder that holds the weights{alone}."
         )
-    weights = [*folder.glob("*.safetensors"), *folder.glob("*.gguf")]
+    weights = [*folder.glob("*.safetensors")] or gguf_file(folder)
     if not weights and [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]:
         raise UserError(
             f"{folder} holds pickled weights only, which can run code when opened; `python -m train.convert {folder}` makes safetensors of them."
@@ -217,11 +219,6 @@ def read_layout_file(folder: Path) -> dict:
         history = (read_json(folder / "model_args.json") or {}).get("max_history")
         marker = {"max_turns": 2 * history + 1} if isinstance(history, int) else {}
     return marker
-
-
-def gguf_file(folder: Path) -> str | None:
-    files = sorted(folder.glob("*.gguf"))
-    return files[0].name if files and not (folder / "config.json").exists() else None
 
 
 def read_json(path: Path) -> dict | None:

@@ -29,6 +29,7 @@ from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils import tqdm as hub_bar
 from huggingface_hub.utils import validate_repo_id
 
+from persona_bot.checkpoints.gguf import choose_gguf
 from persona_bot.checkpoints.hub_errors import explain, find_cause
 from persona_bot.errors import UserError
 
@@ -183,13 +184,10 @@ def choose_files(info: ModelInfo, repo: str) -> dict[str, str]:
         for file, digest in files.items()
         if file.endswith(READABLE) and not file.startswith("consolidated")
     }
-    gguf = sorted(
-        (file for file in chosen if file.endswith(".gguf")),
-        key=lambda file: ("q8_0" not in file.lower(), file),
-    )
     safe = any(file.endswith(".safetensors") for file in chosen)
     # such repositories hold the same weights many times over
-    for extra in gguf if safe else gguf[1:]:
+    gguf = None if safe else choose_gguf(chosen, repo)
+    for extra in [file for file in chosen if file.endswith(".gguf") and file != gguf]:
         del chosen[extra]
     if not safe and not gguf:
         if any(file.endswith(PICKLED) for file in files):

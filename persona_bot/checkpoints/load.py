@@ -28,11 +28,11 @@ from persona_bot.checkpoints.files import (
     DOUBLE_HEADS,
     adapter_rows,
     check_files,
-    gguf_file,
     load_model,
     read_json,
     read_layout_file,
 )
+from persona_bot.checkpoints.gguf import gguf_file
 from persona_bot.checkpoints.hub import fetch
 from persona_bot.checkpoints.prepared import load_prepared, prepared_folder
 from persona_bot.device import best_dtype, pick_device

@@ -24,12 +24,12 @@ from huggingface_hub.constants import HF_HOME
 
 from persona_bot.checkpoints.files import (
     check_files,
-    gguf_file,
     load_model,
     merge_adapter,
     save_layout,
     sha256,
 )
+from persona_bot.checkpoints.gguf import gguf_file
 from persona_bot.errors import UserError
 from persona_bot.layouts import Layout
 

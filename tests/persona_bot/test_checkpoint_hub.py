@@ -102,6 +102,20 @@ def test_one_of_several_gguf_files_is_downloaded(hub):
     assert os.listdir(fetch("user/model")) == ["m-Q8_0.gguf"]
 
 
+def test_a_gguf_of_what_lies_beside_a_model_is_not_taken_for_it(hub):
+    names = ["mmproj-m-Q8_0.gguf", "imatrix_q8_0.gguf", "m.imatrix.gguf", "m-Q4_K_M.gguf"]
+    hub.put("user/model", dict.fromkeys([*names, "config.json"], b"{}"))
+    assert set(os.listdir(fetch("user/model"))) == {"m-Q4_K_M.gguf", "config.json"}
+
+
+def test_a_gguf_in_parts_is_refused_unless_there_is_a_whole_one(hub):
+    parts = [f"m-Q8_0-0000{k}-of-00002.gguf" for k in (1, 2)]
+    hub.put("user/model", dict.fromkeys(parts, b"part"))
+    assert "user/model holds a GGUF in several parts" in refusal("user/model")
+    hub.put("user/both", dict.fromkeys([*parts, "m-Q4_0-00001-of-00001.gguf"], b"part"))
+    assert os.listdir(fetch("user/both")) == ["m-Q4_0-00001-of-00001.gguf"]
+
+
 def test_the_second_start_asks_the_hub_once(hub):
     hub.put("user/model", TINY)
     fetch("user/model")

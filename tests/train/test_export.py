@@ -19,7 +19,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from persona_bot.checkpoints import prepared
 from persona_bot.checkpoints.load import load_checkpoint
+from persona_bot.errors import UserError
 from persona_bot.layouts import system_text
 from persona_bot.persona import load_presets
 from train.export import main, modelfile
@@ -68,6 +70,25 @@ def test_transformers_reads_the_same_model_back(exported, chat_folder, chat_toke
     text = "hello, where do you work? café 🌻 <|im_end|>"
     assert tokenizer(text).input_ids == chat_tokenizer(text).input_ids
     assert tokenizer.chat_template == chat_tokenizer.chat_template
+
+
+@pytest.mark.parametrize("beside", [["config.json"], ["config.json", "tokenizer*", "chat*"]])
+def test_what_lies_beside_a_gguf_does_not_matter(
+    beside, exported, chat_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(prepared, "PREPARED", tmp_path / "prepared")
+    folder = shutil.copytree(exported, tmp_path / "model")
+    for file in (file for name in beside for file in chat_folder.glob(name)):
+        shutil.copy(file, folder)
+    (folder / "mmproj-f16.gguf").write_bytes(b"eyes")
+    ours = load_checkpoint(str(folder), "cpu").model.float()
+    expected = load_checkpoint(str(chat_folder), "cpu").model.float()
+    assert torch.equal(ours(IDS).logits.argmax(-1), expected(IDS).logits.argmax(-1))
+
+
+def test_the_file_itself_is_no_checkpoint(exported):
+    with pytest.raises(UserError, match="the folder that holds the weights and no other GGUF file"):
+        load_checkpoint(str(exported / "tiny.gguf"), "cpu")
 
 
 def test_llama_cpp_itself_says_the_same(exported, chat_folder):
