@@ -16,7 +16,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # time
 gc.disable()
 
-from page.options import begin_to_load, parse_options
+from persona_bot.errors import UserError, exit_on_error
+
+with exit_on_error():  # a proxy with which no client can be made, nor Gradio imported
+    from page.options import begin_to_load, parse_options
 
 # `gradio app.py` runs this file again, in a thread of its own, at its start and whenever a file changes
 RELOADING = threading.current_thread() is not threading.main_thread()
@@ -31,7 +34,6 @@ from page import backend, faults, hosts, metrics, middleware
 from page.blocks import demo
 from page.serving import launch
 from persona_bot.device import trim_memory
-from persona_bot.errors import UserError
 
 if former not in (None, backend) and former.model is not None:
     backend.use(former.model)

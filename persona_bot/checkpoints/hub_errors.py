@@ -7,6 +7,8 @@ from typing import TypeVar
 import httpx2
 from huggingface_hub import constants, errors, get_token
 
+from persona_bot.proxies import unusable
+
 Kind = TypeVar("Kind", bound=BaseException)
 
 
@@ -32,6 +34,8 @@ def explain(error: Exception, repo: str, revision: str = "") -> str:
         return f"{repo} has no revision {revision!r}; leave @{revision} out, or choose one listed at {hub}/{repo}."
     if answer := find_cause(error, errors.HfHubHTTPError):
         return _explain_status(answer, repo, hub)
+    if told := unusable():  # the client was never made
+        return told
     if find_cause(error, httpx2.TimeoutException) or find_cause(error, TimeoutError):
         return f"{hub} stopped answering; check the network and try again, or give a folder."
     if find_cause(error, httpx2.TransportError):

@@ -40,6 +40,7 @@ from persona_bot.errors import UserError
 from persona_bot.layouts import Layout, find_layout
 from persona_bot.library_warnings import silence_libraries
 from persona_bot.prompt import NOBODY
+from persona_bot.proxies import mend
 
 if TYPE_CHECKING:  # half a second
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -140,7 +141,10 @@ def find_folder(name: str | None) -> Path:
             if (DEFAULT_FOLDER / "adapter_config.json").exists()
             else find_base(BASE_MODEL)
         )
-    return Path(name) if Path(name).exists() else fetch(name)
+    if Path(name).exists():
+        return Path(name)
+    mend()
+    return fetch(name)
 
 
 def find_base(name: str) -> Path:

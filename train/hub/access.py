@@ -16,6 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 from persona_bot.checkpoints.hub import WORTH_RETRYING
 from persona_bot.checkpoints.hub_errors import find_cause
 from persona_bot.errors import UserError
+from persona_bot.proxies import unusable
 
 PAUSES = (2.0, 4.0, 8.0, 16.0, 32.0)  # seconds before each further attempt
 TIMEOUT = httpx2.Timeout(20, connect=10)  # seconds of silence; the client itself would wait forever
@@ -147,4 +148,6 @@ def explain(error: Exception, repo_id: str) -> str:
         return "Publishing needs the network but HF_HUB_OFFLINE is set; unset it."
     if find_cause(error, LOST):
         return f"{hub} cannot be reached; check the network (and HTTPS_PROXY), then {again}."
+    if told := unusable():  # the client was never made
+        return told
     return f"The upload to {hub} failed ({type(error).__name__}); check HF_ENDPOINT and the card's front matter, then {again}."
