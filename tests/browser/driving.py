@@ -13,6 +13,13 @@ from page.backend import Progress
 
 expect.set_options(timeout=60_000)
 
+# what of the first screen is cut off by the head above it or by the message box below
+SLICED = """() => {
+    const room = document.querySelector("#scroll").getBoundingClientRect();
+    return [...document.querySelectorAll(".invitation > *, .talk p, .starter")].filter(e => e.checkVisibility())
+        .map(e => [e.textContent, e.getBoundingClientRect()])
+        .filter(([, box]) => box.top < room.top || box.bottom > room.bottom).map(([text]) => text);
+}"""
 REPLY = '.them:not([data-number="-1"]) p:not(.dots)'
 
 

@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 from page.events import PRESETS
 from tests.browser.conftest import DESKTOP, PHONE
 from tests.browser.driving import (
+    SLICED,
     ask,
     box,
     button,
@@ -65,6 +66,7 @@ def test_a_phone_in_a_spaces_frame_shows_the_chat_and_the_box(browser, open_page
     assert 600 < heights[-1] == heights[-3] < 1700, heights
     send = frame.get_by_role("textbox", name="Message").bounding_box()
     assert send["y"] + send["height"] < 844
+    assert page.frames[1].evaluate(SLICED) == []
     context.close()
 
 

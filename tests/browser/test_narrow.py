@@ -6,7 +6,7 @@ Run: `python -m pytest tests/browser/test_narrow.py`
 import pytest
 
 from tests.browser.conftest import SCREENSHOTS
-from tests.browser.driving import ask, button, persona_box, retry, wait_for_replies
+from tests.browser.driving import SLICED, ask, button, persona_box, retry, wait_for_replies
 
 STATES = {
     "empty": lambda page: None,
@@ -20,7 +20,7 @@ STATES = {
 }
 # what cannot be seen whole in its window: beside the window, or cut off by what it stands in (but for rows that scroll)
 CUT_OFF = """() => [...document.querySelectorAll("button, input, textarea, p, h1, h2, h3, label, li, b, small")]
-    .filter(e => e.checkVisibility() && !e.closest(".unseen, .skip, #cast, #symbols") && !e.closest("[aria-hidden=true]"))
+    .filter(e => e.checkVisibility() && !e.closest(".unseen, .skip, #cast, .starters, #symbols") && !e.closest("[aria-hidden=true]"))
     .flatMap(e => {
         const box = e.getBoundingClientRect();
         if (!box.width || !box.height) return [];
@@ -47,6 +47,23 @@ def make_a_chat(page) -> None:
     ask(page, "w" * 60 + " and a question?")
     wait_for_replies(page, 1)
     retry(page, 2)
+
+
+SIZES = [(390, 844), (412, 732), (390, 664), (360, 640), (320, 640), (640, 400), (1024, 600)]
+
+
+@pytest.mark.parametrize("who", ["a preset", "one's own"])
+def test_the_first_screen_is_whole_above_the_message_box(open_page, tiny, who):
+    page = open_page(tiny)
+    if who == "one's own":  # says nothing by itself
+        persona_box(page).fill("i sell maps.\ni love rain.\ni hate sand.\ni have a boat.")
+        page.get_by_role("heading", name="Say hello to your persona").wait_for()
+    sliced = {}
+    for width, height in SIZES:
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(100)
+        sliced[width, height] = page.evaluate(SLICED)
+    assert sliced == {size: [] for size in SIZES}
 
 
 def go_on(page, name: str) -> None:
