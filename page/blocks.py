@@ -49,8 +49,8 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
         model_line = html(render.model_line(None, ""), elem_id="model")
     with gr.Row(elem_id="cast"):
         random_card = buttons(cast.random_card(), elem_id="random")
-        cards = buttons(cast.cards(PRESETS, FIRST), elem_id="cards")
         own_cards = html("", elem_id="own-cards", js_on_load="personaStore.cards(element, trigger)")
+        cards = buttons(cast.cards(PRESETS, FIRST), elem_id="cards")
     with gr.Row(elem_id="stage"):
         with gr.Column(elem_id="talk"):
             with gr.Row(elem_id="talk-head"):

@@ -3,6 +3,8 @@
 Run: `python -m pytest tests/browser/test_narrow.py`
 """
 
+import json
+
 import pytest
 
 from tests.browser.conftest import SCREENSHOTS
@@ -85,3 +87,44 @@ def test_nothing_is_cut_off_and_nothing_scrolls_sideways(open_page, tiny, size):
     assert page.evaluate(COVERED) == []
     assert page.locator("#persona").bounding_box()["height"] > 300  # all of it, below the talk
     assert not found, "\n".join(map(str, found))
+
+
+def test_ones_own_cards_are_in_sight_and_lie_over_nothing(open_page, tiny):
+    page = open_page(tiny)
+    height = page.locator("#cast").bounding_box()["height"]
+    own = [{"name": name, "sentences": [f"i am {name}."]} for name in ("Zoe", "W" * 40)]
+    kept = [{"id": one["name"], "persona": one} for one in own]
+    page.evaluate("kept => (localStorage['persona-bot:personas'] = kept)", json.dumps(kept))
+    page.reload()
+    card = page.locator("#own-cards .card")
+    card.nth(1).wait_for()
+    boxes = [card.nth(place).bounding_box() for place in (0, 1)]
+    assert boxes[1]["x"] + boxes[1]["width"] < 500
+    assert card.nth(1).locator(".name").bounding_box()["width"] <= boxes[1]["width"]
+    assert page.locator("#cast").bounding_box()["height"] == pytest.approx(height, abs=1)
+
+
+LEFT = """e => {
+    const range = document.createRange();
+    const text = document.createTreeWalker(e, NodeFilter.SHOW_TEXT).nextNode();
+    const place = n => (range.setStart(text, n), range.setEnd(text, n + 1), range.getBoundingClientRect().left);
+    return place(text.length - 1) < place(0);
+}"""
+
+
+def test_what_is_written_from_right_to_left_has_its_full_stop_on_the_left(open_page, tiny):
+    page = open_page(tiny)
+    text = "שלום, אני אופה לחם."
+    persona_box(page).fill(text)
+    page.get_by_label("Name", exact=True).fill(text)
+    page.locator("#header h2", has_text=text).wait_for()
+    page.locator("#own-cards small").wait_for()
+    for place in ("#header h2", "#header p", ".facts li", "#own-cards small"):
+        assert page.locator(place).first.evaluate(LEFT), place
+    boxes = page.locator(
+        "#composer textarea, #persona-text textarea, #persona-name :is(input, textarea)"
+    )
+    assert (
+        boxes.evaluate_all("all => all.map(e => getComputedStyle(e).unicodeBidi)")
+        == ["plaintext"] * 3
+    )

@@ -22,7 +22,7 @@ window.personaWhy = {
 		over.id = "marks";
 		over.setAttribute("aria-hidden", "true");
 		const style = getComputedStyle(box);
-		for (const name of ["font", "letterSpacing", "lineHeight", "padding", "textAlign", "direction"]) over.style[name] = style[name];
+		for (const name of ["font", "letterSpacing", "lineHeight", "padding", "textAlign", "direction", "unicodeBidi"]) over.style[name] = style[name];
 		const place = { left: box.offsetLeft + box.clientLeft, top: box.offsetTop + box.clientTop, width: box.clientWidth, height: box.clientHeight };
 		for (const [name, value] of Object.entries(place)) over.style[name] = `${value}px`;
 		let rest = box.value;
