@@ -9,6 +9,7 @@ from starlette.types import Message, Receive
 
 SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
 KNOWN = ("data", "fn_index", "session_hash", "event_data", "trigger_id", "event_id")
+NEEDED = 2  # values of a call of the endpoint for programs: persona and turns
 FILE_KEYS = {"meta", "_type", "path", "url", "orig_name"}  # Gradio would fetch what they name
 
 
@@ -51,9 +52,9 @@ def read_call(body: bytes, path: str, blocks: Blocks) -> Call:
         raise Malformed("This page has no function of that number.", 404)
     if action == "run" and function.queue:
         raise Malformed("This function is called through the queue only.", 404)
-    if len(fields["data"]) > len(function.inputs):
-        raise Malformed(f"This function takes {len(function.inputs)} values.")
-    if function.api_name != "chat" and len(fields["data"]) != len(function.inputs):
+    if function.api_name == "chat":
+        fields["data"] = _with_defaults(fields["data"], function)
+    if len(fields["data"]) != len(function.inputs):
         raise Malformed(f"This function takes {len(function.inputs)} values.")
     known = {key: fields[key] for key in KNOWN if key in fields}
     return Call(_encode(known), session, function)
@@ -102,6 +103,15 @@ def _stopping(fields: dict[str, Any], stops: bool) -> Call:
     if "fn_index" in kept and type(kept["fn_index"]) is not int:
         raise Malformed("The field fn_index must be a whole number.")
     return Call(_encode(kept), session, None)
+
+
+def _with_defaults(values: list, function: BlockFunction) -> list:
+    """Of the endpoint for programs persona and turns must be given, settings may be left out."""
+    if len(values) < NEEDED:
+        raise Malformed(
+            f"This function takes {NEEDED} to {len(function.inputs)} values: the persona, the turns, and settings."
+        )
+    return values + [setting.value for setting in function.inputs[len(values) :]]
 
 
 def _by_name(name: str, blocks: Blocks) -> BlockFunction:

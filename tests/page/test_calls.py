@@ -5,12 +5,14 @@ Run: `python -m pytest tests/page/test_calls.py`
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from page.blocks import demo
 from page.calls import FILE_KEYS, KNOWN, Malformed, read_call
 from page.routes import CALLS
+from persona_bot.settings import API_FIELDS, Settings
 
 TEXT = some.text(some.characters(), max_size=20)  # half surrogate pairs among them
 LEAF = some.none() | some.booleans() | some.integers() | some.floats() | TEXT
@@ -63,3 +65,17 @@ def test_bytes_that_are_no_call_are_refused(body, path):
         assert str(refusal).endswith(".")
     else:
         assert isinstance(json.loads(body), dict)
+
+
+def test_settings_that_a_call_leaves_out_are_the_defaults():
+    defaults = [getattr(Settings(), name) for name in API_FIELDS]
+    for given_too in ([], [0.1], defaults):
+        body = {"data": [["i bake."], ["hi"], *given_too]}
+        call = read_call(json.dumps(body).encode(), "/gradio_api/call/chat", demo)
+        assert json.loads(call.body)["data"] == [*body["data"], *defaults[len(given_too) :]]
+
+
+@pytest.mark.parametrize("data", [[], [["i bake."]], [None] * 11])
+def test_a_call_of_too_few_or_too_many_values_is_refused(data):
+    with pytest.raises(Malformed, match=r"^This function takes (2 to )?10 values"):
+        read_call(json.dumps({"data": data}).encode(), "/gradio_api/call/chat", demo)
