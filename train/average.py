@@ -8,6 +8,7 @@ averaged factor by factor, which is near to the mean of their products as long a
 """
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -28,6 +29,7 @@ from persona_bot.checkpoints.files import (
 from persona_bot.errors import UserError, exit_on_error
 from train.hub.sources import all_data
 from train.run.checkpoints import MANIFEST, write_folder_atomically
+from train.run.command import holds_files
 from train.run.facts import earlier_facts, machine, public_command, write_json
 
 # they are about one of them
@@ -142,7 +144,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[Path], list[float], Path]:
     options = parser.parse_args(arguments)
     if len(options.checkpoints) < 2:
         raise UserError("A mean needs at least two checkpoints; name another folder.")
-    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+    if holds_files(options.out):
         raise UserError(f"{options.out} is not empty; name a new folder for --out.")
     given = [weighted(text) for text in options.checkpoints]
     folders = [folder for folder, _ in given]
@@ -168,7 +170,7 @@ def weighted(text: str) -> tuple[Path, float]:
         folder, weight = Path(text), 1.0
     if not 0 < weight < float("inf"):
         raise UserError(f"{text}: a weight must be a number above 0; leave it out for 1.")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"{folder} is no folder; name one that train.finetune wrote.")
     return folder, weight
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from persona_bot.checkpoints.files import read_json
 from persona_bot.errors import UserError, exit_on_error
+from train.run.command import holds_files
 
 WEIGHTS = ("pytorch_model*.bin", "adapter_model.bin", "*.pt", "*.pth")
 NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "rng_state", "scaler")
@@ -36,7 +37,7 @@ def convert(folder: Path, out: Path | None = None) -> list[Path]:
     Raises UserError, and then nothing is left half written.
     """
     pickles = weight_files(folder)
-    if out and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out and holds_files(out):
         raise UserError(f"{out} is not empty; name a new folder for --out.")
     target = out or folder
     made: list[Path] = []
@@ -63,7 +64,7 @@ def convert(folder: Path, out: Path | None = None) -> list[Path]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"{folder} is no folder; name the one that holds pytorch_model.bin.")
     found = {file for pattern in WEIGHTS for file in folder.glob(pattern)}
     pickles = sorted(file for file in found if not file.name.startswith(NO_WEIGHTS))
@@ -123,7 +124,7 @@ def copy_others(folder: Path, out: Path) -> None:
     """Every file of the folder that is neither pickled nor about the pickles."""
     for file in folder.iterdir():
         if (
-            file.is_file()
+            os.path.isfile(file)
             and file.suffix not in (".bin", ".pt", ".pth", ".pkl")
             and ".bin." not in file.name
         ):

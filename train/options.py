@@ -7,6 +7,7 @@
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -16,6 +17,7 @@ from typing import Any
 
 from persona_bot.errors import UserError
 from train.recipes.pipelines import is_main_process
+from train.run.command import holds_files
 from train.run.facts import read_facts
 
 
@@ -135,9 +137,9 @@ def check(options: argparse.Namespace, sft_settings: list[str]) -> None:
         raise UserError(f"--score-dialogues must be at least 0, not {options.score_dialogues}.")
     if options.space and not options.publish:
         raise UserError("--space needs --publish USER/NAME, the model that it chats with.")
-    if options.out.exists() and not options.out.is_dir():
+    if os.path.exists(options.out) and not os.path.isdir(options.out):
         raise UserError(f"{options.out} is a file; name a folder for --out.")
-    is_new = not options.out.exists() or not any(options.out.iterdir()) or not is_main_process()
+    is_new = not holds_files(options.out) or not is_main_process()
     if not (is_new or options.resume or options.overwrite):
         raise UserError(
             f"{options.out} is not empty; --resume goes on with the training in it, --overwrite trains anew over it."

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -48,11 +49,11 @@ DOUBLE_HEADS = {"OpenAIGPTDoubleHeadsModel", "GPT2DoubleHeadsModel"}
 
 def check_files(folder: Path) -> None:
     """Refuses what is no checkpoint, has pickled weights only, or whose weights differ from their recorded hashes."""
-    if not folder.is_dir():
+    is_folder = os.path.isdir(folder)
+    if not (is_folder and os.access(folder, os.R_OK | os.X_OK)):
+        what = "not yours to read" if is_folder else "a file, not a checkpoint folder"
         alone = " and no other GGUF file" if folder.suffix == ".gguf" else ""
-        raise UserError(
-            f"{folder} is a file, not a checkpoint folder; name the folder that holds the weights{alone}."
-        )
+        raise UserError(f"{folder} is {what}; name the folder that holds the weights{alone}.")
     weights = [*folder.glob("*.safetensors")] or gguf_file(folder)
     if not weights and [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]:
         raise UserError(
@@ -65,7 +66,7 @@ def check_files(folder: Path) -> None:
             f"{folder} is no checkpoint: it holds no *.safetensors or *.gguf file; {cure}."
         )
     for file, expected in read_layout_file(folder).get("sha256", {}).items():
-        if not (folder / file).is_file() or sha256(folder / file) != expected:
+        if not os.path.isfile(folder / file) or sha256(folder / file) != expected:
             raise UserError(
                 f"{folder / file} is damaged or was swapped: its sha256 is not the recorded one; download or train it again."
             )
@@ -172,7 +173,7 @@ def load_tensors(folder: Path, dtype: torch.dtype) -> tuple[SimpleNamespace, Ten
     Without transformers' classes for it and its configuration, which take 2 s to import."""
     try:
         check_files(folder)
-    except UserError:
+    except (UserError, OSError):
         return None
     config = SimpleNamespace(**(read_json(folder / "config.json") or {}))
     if (
@@ -222,7 +223,7 @@ def read_layout_file(folder: Path) -> dict:
 
 
 def read_json(path: Path) -> dict | None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

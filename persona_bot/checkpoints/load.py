@@ -138,10 +138,10 @@ def find_folder(name: str | None) -> Path:
     if not name:
         return (
             DEFAULT_FOLDER
-            if (DEFAULT_FOLDER / "adapter_config.json").exists()
+            if os.path.exists(DEFAULT_FOLDER / "adapter_config.json")
             else find_base(BASE_MODEL)
         )
-    if Path(name).exists():
+    if os.path.exists(name):
         return Path(name)
     mend()
     return fetch(name)
@@ -188,7 +188,7 @@ def suppress_missing(
 
 def load_tokenizer(folder: Path, base: Path) -> "PreTrainedTokenizerBase":
     """The checkpoint's own tokenizer, else its base's (a GGUF file carries one)."""
-    source = folder if (folder / "tokenizer_config.json").exists() else base
+    source = folder if os.path.exists(folder / "tokenizer_config.json") else base
     settings = read_json(source / "tokenizer_config.json")
     if settings and settings.get("tokenizer_class") in (
         "TokenizersBackend",
@@ -207,7 +207,7 @@ def load_tokenizer(folder: Path, base: Path) -> "PreTrainedTokenizerBase":
 def display_name(name: str | None, folder: Path) -> str:
     """What the page shows: the name that was asked for, or which default is in use; never a path of this machine."""
     if name:
-        return Path(name).name if Path(name).exists() else name
+        return Path(name).name if os.path.exists(name) else name
     return (
         "SmolLM2-135M · Persona-Chat"
         if folder == DEFAULT_FOLDER

@@ -46,7 +46,7 @@ PREPARE = "import sys; from persona_bot.checkpoints.load import load_checkpoint;
 
 def prepared_folder(folder: Path, base: Path) -> Path:
     """Where a GGUF made dense, or this adapter merged, is kept; `folder` itself where it can be read as it is."""
-    if not (folder / "adapter_config.json").exists() and not gguf_file(base):
+    if not os.path.exists(folder / "adapter_config.json") and not gguf_file(base):
         return folder
     bases = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weight_files(base))
     # by content: every checkout of the same adapter shares one copy
@@ -67,7 +67,7 @@ def prepare_apart(folder: Path, base: Path, ready: Path) -> None:
 
     Where that fails nothing is there, and `load_prepared` makes it here or says why it cannot.
     """
-    if ready.exists() or sum(p.stat().st_size for p in weight_files(base)) < LARGE:
+    if os.path.exists(ready) or sum(p.stat().st_size for p in weight_files(base)) < LARGE:
         return
     root = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -90,7 +90,7 @@ def load_prepared(
     try:
         check_files(ready)
         return load_model(ready, dtype=dtype)
-    except UserError:  # not there yet, or damaged: made anew
+    except (UserError, OSError):  # not there yet, damaged, or not for us: made anew
         model = load_model(base)
     if folder != base:
         model = merge_adapter(model, folder)

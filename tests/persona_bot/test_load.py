@@ -26,7 +26,7 @@ from persona_bot.engine.backend import BatchedBackend
 from persona_bot.engine.int8_linear import has_fast_int8
 from persona_bot.errors import UserError
 from persona_bot.layouts import SILENCE, find_layout
-from persona_bot.persona import load_presets
+from persona_bot.persona import find_persona, load_presets
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 
@@ -237,6 +237,32 @@ def test_a_cache_that_cannot_be_written_only_costs_time(adapter_folder, monkeypa
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr(prepared, "PREPARED", tmp_path / "file" / "prepared")
     assert load_checkpoint(str(adapter_folder), "cpu").layout.name == "chat"
+
+
+def test_a_cache_that_may_not_even_be_looked_into_only_costs_time(
+    adapter_folder, monkeypatch, tmp_path
+):
+    forbidden = tmp_path / (
+        "x" * 300
+    )  # not even whether it is there is told, as where HOME is not ours
+    monkeypatch.setattr(prepared, "PREPARED", forbidden / "prepared")
+    monkeypatch.setattr(prepared, "LARGE", 0)
+    model = load_model(str(adapter_folder), "cpu")
+    assert model.layout.name == "chat"
+
+
+@pytest.mark.parametrize("name", ["i am a lighthouse keeper. " * 12, "x" * 300])
+def test_a_name_that_no_file_can_have_is_a_sentence(name):
+    with pytest.raises(UserError, match="is neither a folder nor a name on the Hub"):
+        load_model(name)
+    with pytest.raises(UserError, match="There is no persona"):
+        find_persona(name, 0)
+
+
+def test_a_folder_that_is_not_ours_to_read_is_told(chat_folder, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="is not yours to read"):
+        load_model(str(chat_folder))
 
 
 def test_every_changed_bit_of_the_weights_is_refused(chat_folder, chat_tokenizer, tmp_path):

@@ -5,10 +5,15 @@ Run: `python -m pytest tests/train/test_command.py`
 
 import importlib
 import sys
+from pathlib import Path
 
 import pytest
 
-from train.run.command import check_outputs, write
+from persona_bot.errors import UserError
+from train.data.sources import held_out_part, read_source
+from train.hub.folder import find_files
+from train.run.command import check_outputs, holds_files, write
+from train.run.facts import base_facts, earlier_facts, source_name
 
 
 def told(command: str, arguments: list[str], monkeypatch, capsys) -> str:
@@ -71,3 +76,26 @@ def test_a_file_that_is_there_stays_as_it_is(tmp_path):
     assert kept.read_text() == "precious" and not new.exists()
     write(new, "ä")
     assert new.read_bytes() == "ä".encode()
+
+
+LONG = "i am a lighthouse keeper " * 12  # no file can have this name, and the system says so
+
+
+def test_a_name_that_no_file_can_have_is_none_that_is_there(monkeypatch):
+    assert not holds_files(Path(LONG))
+    assert (source_name(LONG), base_facts(LONG)) == (LONG, {"base_model": LONG})
+    assert earlier_facts(LONG) == {}
+    for reader in (find_files, lambda name: read_source(str(name), "train")):
+        with pytest.raises(UserError, match="is no folder|cannot be read"):
+            reader(Path(LONG))
+    with pytest.raises(UserError, match="cannot be read"):
+        held_out_part(LONG)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path, monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UserError, match="cannot be read .Permission denied.; name another folder"):
+        holds_files(tmp_path)

@@ -7,6 +7,7 @@ they are. `train/example_dialogues.json` is an example of Persona-Chat's own lay
 """
 
 import io
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -148,7 +149,7 @@ def _rows_of_text(
 
 def _position(source: str, split: str, place: str) -> str:
     """Where a place (or with "" the first error) of a JSON file is; "" for other sources and huge files."""
-    if place.startswith(("line", "row")) or not Path(source).is_file():
+    if place.startswith(("line", "row")) or not os.path.isfile(source):
         return ""
     try:
         kind, file = files.open_file(Path(source))

@@ -43,7 +43,7 @@ def fetch_personachat(
     `pause`: seconds before that. Raises UserError; what has come so far stays and the next call goes on from it.
     """
     target = Path(cache_dir or default_cache()) / "personachat_self_original.json"
-    if target.exists():
+    if os.path.exists(target):
         return target
     part = target.with_suffix(".part")
     try:

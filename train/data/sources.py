@@ -4,6 +4,7 @@
 `:COUNT` takes the first so many. May be given several times.
 """
 
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ def read_source(name: str, part: str) -> list[Dialogue]:
         from train.data.personachat import fetch_personachat
 
         return read_dialogues(fetch_personachat(), part, BAD_IN_PUBLIC)[:count]
-    if not Path(name).exists() and is_hub_name(name):
+    if not os.path.exists(name) and is_hub_name(name):
         return collect(read_hub(name, part), Findings(name), part)[:count]
     return read_dialogues(name, part)[:count]
 
@@ -63,7 +64,7 @@ def read_source(name: str, part: str) -> list[Dialogue]:
 def held_out_part(name: str) -> list[Dialogue]:
     """The validation part that a source brings itself; [] where it has none."""
     path = Path(split_count(name)[0])
-    if path.is_file() and not has_parts(path):
+    if os.path.isfile(path) and not has_parts(path):
         return []
     try:
         return read_source(name, "valid")

@@ -5,6 +5,7 @@ layout file, and a card that says what is not known.
 """
 
 import json
+import os
 import re
 from fnmatch import fnmatch
 from pathlib import Path
@@ -41,8 +42,10 @@ CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json", "ad
 
 def find_files(folder: Path) -> dict[str, Path]:
     """The files of a checkpoint by name. Raises UserError for a folder that is none, or no finished and portable one."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; name the one that holds the checkpoint.")
+    if not (os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
+        raise UserError(
+            f"{folder} is no folder that can be read; name the one that holds the checkpoint."
+        )
     files = {file.name: file for file in sorted(folder.iterdir()) if file.is_file()}
     has_weights = any(fnmatch(name, pattern) for name in files for pattern in WEIGHTS)
     pickles = [name for name in files if any(fnmatch(name, pattern) for pattern in NEVER)]
@@ -178,7 +181,7 @@ def _base_is_public(config: Path) -> bool:
         validate_repo_id(base)
     except errors.HFValidationError:
         return False
-    return not Path(base).exists()
+    return not os.path.exists(base)
 
 
 def _read_json(path: Path) -> dict:

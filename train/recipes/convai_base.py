@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import sys
 import types
 from pathlib import Path
@@ -120,7 +121,7 @@ class LoadedModel(StockConvAIModel):
                 cuda_device,
             )
         self.name = self.args.model_name = (
-            Path(model_name).name if Path(model_name).exists() else model_name
+            Path(model_name).name if os.path.exists(model_name) else model_name
         )
         self.model = self.model.float().eval()
         if use_cuda is None and not torch.cuda.is_available():

@@ -5,6 +5,7 @@ A setting that a newer version adds is in none of the three lists, and tests/tra
 
 import difflib
 import math
+import os
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from simpletransformers.config.model_args import ConvAIArgs
 
 from persona_bot.errors import UserError
 from train.recipes.convai_optimizer import SCHEDULERS
+from train.run.command import holds_files
 
 # lowest and highest value; None: no bound
 WHOLE = {
@@ -217,9 +219,9 @@ def _is_within(value: object, low: float, high: float | None, whole: bool = Fals
 
 def check_target(out: Path, may_hold_files: bool) -> None:
     """Raises UserError when the output folder holds something and that was not asked for."""
-    if out.exists() and not out.is_dir():
+    if os.path.exists(out) and not os.path.isdir(out):
         raise UserError(f"{out} is a file; name a folder for the model.")
-    if out.exists() and any(out.iterdir()) and not may_hold_files:
+    if not may_hold_files and holds_files(out):
         raise UserError(
             f"{out} is not empty; set overwrite_output_dir to write over it, resume to go on, or name another folder."
         )

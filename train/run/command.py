@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from persona_bot.errors import UserError
@@ -26,7 +27,7 @@ def check_outputs(*paths: Path | None) -> None:
             raise UserError(
                 f"The folder of {out} does not exist; make it first or write somewhere else."
             )
-        there = out.exists()
+        there = os.path.exists(out)
         try:
             out.open("a").close()
         except OSError as error:
@@ -35,6 +36,16 @@ def check_outputs(*paths: Path | None) -> None:
             ) from None
         if not there:
             out.unlink()
+
+
+def holds_files(out: Path) -> bool:
+    """Whether there is anything in the way of a new folder `out`; raises UserError where that cannot be seen."""
+    try:
+        return os.path.exists(out) and (not os.path.isdir(out) or any(out.iterdir()))
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be read ({error.strerror}); name another folder for --out."
+        ) from None
 
 
 def write(path: Path, content: str) -> None:

@@ -1,6 +1,7 @@
 """What training.json says about a run: command, data, base, time, machine. No path of this machine is ever in it."""
 
 import json
+import os
 import platform
 import re
 import time
@@ -39,7 +40,7 @@ def public_command(program: str, arguments: Sequence[str]) -> str:
 
 def source_name(name: str) -> str:
     """What training.json calls a `--data` value: a file without its folders, anything else as it is."""
-    is_file = Path(re.sub(r":\d+$", "", name)).is_file()
+    is_file = os.path.isfile(re.sub(r":\d+$", "", name))
     return Path(name).name if is_file else public_name(name)
 
 
@@ -60,7 +61,7 @@ def _words(text: str) -> str:
 
 def base_facts(base: str) -> dict:
     """The base model's name; of a folder only the last part, and that it is no name on the Hub."""
-    if Path(base).exists() or is_private_path(base):
+    if os.path.exists(base) or is_private_path(base):
         name = re.split(r"[\\/]", str(Path(base).absolute()).rstrip("\\/"))[-1]
         return {"base_model": name, "base_is_folder": True}
     return {"base_model": base}
@@ -69,18 +70,18 @@ def base_facts(base: str) -> dict:
 def earlier_facts(model: str | None) -> dict:
     """{"goes_on_from": training.json} of the folder whose training goes on: an adapter's, or one that was trained whole."""
     folder = Path(model or "")
-    if not model or not folder.is_dir():
+    if not model or not os.path.isdir(folder):
         return {}
     places = [folder / "training.json"]
-    if (folder / "adapter_config.json").is_file():
+    if os.path.isfile(folder / "adapter_config.json"):
         places.append(folder.absolute().parent / "training.json")
-    file = next((place for place in places if place.is_file()), None)
+    file = next((place for place in places if os.path.isfile(place)), None)
     return {"goes_on_from": public_facts(read_facts(file))} if file else {}
 
 
 def read_facts(file: Path) -> dict:
     """A training.json or scores.json as an object, {} where there is no such file. Raises UserError."""
-    if not file.is_file():
+    if not os.path.isfile(file):
         return {}
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
