@@ -41,7 +41,19 @@ KEPT = 3  # each is as large as the model
 IN_USE = 3600.0  # seconds
 LARGE = 64 << 20  # bytes of weights from which on a process of its own is worth its start
 PATIENCE = 900.0  # seconds that it may take
-PREPARE = "import sys; from persona_bot.checkpoints.load import load_checkpoint; load_checkpoint(sys.argv[1], 'cpu')"
+# nothing comes on stdin, which ends with its parent, however that ends; what is half written is then removed, if there is time
+WITH_PARENT = """
+import _thread, os, sys, threading, time
+def leave():
+    os.read(0, 1)
+    _thread.interrupt_main()
+    time.sleep(5)
+    os._exit(1)
+threading.Thread(target=leave, daemon=True).start()
+"""
+PREPARE = (
+    "from persona_bot.checkpoints.load import load_checkpoint; load_checkpoint(sys.argv[1], 'cpu')"
+)
 
 
 def prepared_folder(folder: Path, base: Path) -> Path:
@@ -71,15 +83,17 @@ def prepare_apart(folder: Path, base: Path, ready: Path) -> None:
         return
     root = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    with suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(
-            [sys.executable, "-c", PREPARE, str(folder)],
+    with (
+        suppress(OSError, subprocess.TimeoutExpired),
+        subprocess.Popen(
+            [sys.executable, "-c", WITH_PARENT + PREPARE, str(folder)],
             env={**os.environ, "PYTHONPATH": paths},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=PATIENCE,
-        )
+        ) as child,
+    ):
+        child.wait(PATIENCE)
 
 
 def load_prepared(

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from persona_bot.layouts import SILENCE, find_layout
 from persona_bot.persona import find_persona, load_presets
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
+from tests.children import program
 
 
 @pytest.fixture(autouse=True)
@@ -200,6 +202,39 @@ def test_where_no_process_can_be_started_the_adapter_is_merged_here(
     monkeypatch.setattr(sys, "executable", "/nowhere")
     load_model(str(adapter_folder), "cpu")
     assert len(list(prepared.PREPARED.iterdir())) == 1
+
+
+STARTS_A_CHILD = """
+import sys
+from pathlib import Path
+from persona_bot.checkpoints import prepared
+prepared.LARGE = 0
+prepared.PREPARE = sys.argv[2]
+prepared.prepare_apart(Path(sys.argv[1]), Path("nowhere"), Path("nowhere"))
+"""
+WORKS = """
+try:
+    open(sys.argv[1], "w").close()
+    for _ in range(1200): time.sleep(0.1)
+finally:
+    os.unlink(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("told", [signal.SIGKILL, signal.SIGTERM])
+def test_who_prepares_ends_with_the_start_that_asked_for_it(tmp_path, told):
+    sign = tmp_path / "at work"
+    with program([sys.executable, "-c", STARTS_A_CHILD, str(sign), WORKS]) as parent:
+        until(sign.exists)
+        os.kill(parent.pid, told)
+        until(lambda: not sign.exists())
+
+
+def until(happens) -> None:
+    end = time.monotonic() + 60
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_checkouts_of_one_adapter_share_what_is_prepared(adapter_folder, chat_folder, tmp_path):
