@@ -30,7 +30,7 @@ if __name__ == "__main__" and not RELOADING:
     options = parse_options()
     loading = begin_to_load(options)
 
-from page import backend, faults, hosts, metrics, middleware
+from page import backend, faults, hosts, metrics, middleware, output
 from page.blocks import demo
 from page.serving import launch
 from persona_bot.device import trim_memory
@@ -41,6 +41,7 @@ if former not in (None, backend) and former.model is not None:
 
 def main(options: argparse.Namespace, loading: Future | None) -> None:
     """Serves the page until it is told to stop; `loading` is the model on its way, if it is on its way already."""
+    output.outlive_readers()
     # not KeyboardInterrupt: raised in a destructor it would be lost
     for told in (signal.SIGTERM, signal.SIGINT):
         signal.signal(told, middleware.close)

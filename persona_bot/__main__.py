@@ -28,7 +28,7 @@ HELP = """/retry            another reply to your last message
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit status: 0, or 2 after an error that a user can cause, told in one line on stderr."""
+    """The exit status: 0, or 2 after an error that a user can cause, told in one line on stderr. Nobody reads on: 0, too."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         # bytes that are no text, or a face that the terminal lacks, must not end the chat
         if isinstance(stream, io.TextIOWrapper):
@@ -47,6 +47,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:  # while loading
         return 130
+    except OSError as error:
+        gone = isinstance(error, BrokenPipeError)
+        if not gone:
+            print(
+                f"The chat cannot go on ({error.strerror}); look at where it is written to.",
+                file=sys.stderr,
+            )
+        # Python writes out what is left when it ends, and would fail again
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        return 0 if gone else 2
     return 0
 
 

@@ -4,6 +4,7 @@ Run: `python -m pytest tests/page/test_start.py`
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,8 +26,9 @@ LIMIT = 180.0  # seconds; a busy machine may take a tenth of them and more
 
 
 @contextmanager
-def start(*options: str, port: int) -> Iterator[subprocess.Popen]:
+def start(*options: str, port: int, **settings: str) -> Iterator[subprocess.Popen]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MODEL_ID": ""}
+    environment |= settings
     command = [
         sys.executable,
         "app.py",
@@ -76,6 +78,28 @@ def test_it_can_be_ended_while_the_model_loads(free_port, told):
         process.send_signal(told)
         output, errors = process.communicate(timeout=LIMIT)
     assert (process.returncode, errors) == (0, "")
+
+
+def test_the_page_goes_on_where_nobody_reads_what_it_prints(chat_folder, free_port, tmp_path):
+    folder = shutil.copytree(chat_folder, tmp_path / "chat·é")
+    options = {"port": free_port, "PYTHONIOENCODING": "ascii"}
+    with start("--model", str(folder), **options) as process:
+        process.stdout.close()  # before its first line
+        url = f"http://127.0.0.1:{free_port}/"
+        wait_until_ready(url)
+        client = Client(url, verbose=False, analytics_enabled=False)
+        assert client.predict(["i am a baker."], ["hi!"], api_name="/chat")
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr.read() == ""
+        assert process.wait(LIMIT) == 0
+
+
+def test_letters_that_its_output_lacks_are_replaced(chat_folder, free_port, tmp_path):
+    folder = shutil.copytree(chat_folder, tmp_path / "chat·é")
+    options = {"port": free_port, "PYTHONIOENCODING": "ascii"}
+    with start("--model", str(folder), **options) as process:
+        assert process.stdout.readline() == f"http://127.0.0.1:{free_port}/\n"
+        assert process.stdout.readline() == "Ready: chat?? on CPU.\n"
 
 
 def test_a_port_that_is_taken_is_told(free_port):

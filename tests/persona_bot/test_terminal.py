@@ -142,6 +142,32 @@ def test_help_and_a_mistyped_persona_answer_before_torch_is_imported():
     assert done.stdout.splitlines()[-3:] == ["help 0", "mistyped 2", "False False"]
 
 
+def chatted(folder, output) -> tuple[int, str]:
+    """Exit status and stderr after a message, of a program whose replies go to `output`."""
+    options = ["--model", str(folder), "--device", "cpu", "--persona", "soldier"]
+    done = subprocess.run(
+        [sys.executable, "-m", "persona_bot", *options],
+        input="hi\nhi\n", stdout=output, stderr=subprocess.PIPE, text=True, timeout=120,
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+def test_it_ends_quietly_when_nobody_reads_on(chat_folder):
+    reader, writer = os.pipe()
+    os.close(reader)
+    status, told = chatted(chat_folder, writer)
+    os.close(writer)
+    assert status == 0 and told.endswith(SOLDIER.sentences[-1] + "\n\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_disk_that_is_full_is_told_in_one_line(chat_folder):
+    with open("/dev/full", "w") as full:
+        status, told = chatted(chat_folder, full)
+    why = "The chat cannot go on (No space left on device); look at where it is written to.\n"
+    assert status == 2 and told.endswith(SOLDIER.sentences[-1] + "\n\n" + why)
+
+
 def test_ctrl_c_stops_the_reply_and_not_the_program(chat, type_in, capsys):
     calls = []
 
