@@ -3,30 +3,37 @@
 Run: `python app.py`, or `python app.py --help` for its options; MODEL_ID and MODEL_ENDPOINT are like --model and --endpoint.
 """
 
-import argparse
-import gc
 import os
 import signal
-import sys
 import threading
+
+# `gradio app.py` runs this file again, in a thread of its own, at its start and whenever a file changes
+RELOADING = threading.current_thread() is not threading.main_thread()
+AS_PROGRAM = __name__ == "__main__" and not RELOADING
+if AS_PROGRAM:  # until `main` has its own; an exception would leave the imports with a traceback
+    for told in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(told, lambda *_: os._exit(0))
+
+import argparse
+import gc
+import sys
 from concurrent.futures import Future
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-# imports make a million objects for good; to look through them again and again takes a sixth of the
-# time
-gc.disable()
+if AS_PROGRAM:
+    # imports make a million objects for good; to look through them again and again takes a sixth of
+    # the time
+    gc.disable()
 
 from persona_bot.errors import UserError, exit_on_error
 
 with exit_on_error():  # a proxy with which no client can be made, nor Gradio imported
     from page.options import begin_to_load, parse_options
 
-# `gradio app.py` runs this file again, in a thread of its own, at its start and whenever a file changes
-RELOADING = threading.current_thread() is not threading.main_thread()
 former = globals().get("backend")
 
 # the model loads while Gradio is imported, which takes as long
-if __name__ == "__main__" and not RELOADING:
+if AS_PROGRAM:
     options = parse_options()
     loading = begin_to_load(options)
 
@@ -96,7 +103,5 @@ def leave(loading: Future | None) -> None:
     sys.exit(2)
 
 
-if __name__ == "__main__" and not RELOADING:
+if AS_PROGRAM:
     main(options, loading)
-elif not RELOADING:  # imported: by tests, and by who embeds the page
-    settle()

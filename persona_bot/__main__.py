@@ -4,9 +4,16 @@ Run: `python -m persona_bot --persona soldier`, or with any file of sentences, o
 press Enter; Ctrl-C stops a reply, and leaves at the prompt. Piped messages work too: `echo "hi, who are you?" | python -m persona_bot`.
 """
 
+import os
+import signal
+
+if (
+    __name__ == "__main__"
+):  # until all is imported; an exception would leave the imports with a traceback
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import argparse
 import io
-import os
 import random
 import sys
 from dataclasses import replace
@@ -188,4 +195,5 @@ if __name__ == "__main__":
         import readline  # noqa: F401  (arrow keys at the prompt; Windows has its own)
     except ImportError:
         pass
+    signal.signal(signal.SIGINT, before)
     sys.exit(main())

@@ -18,12 +18,20 @@ from tests import children
 from tests.page.test_start import ROOT, free_port, wait_until_ready  # noqa: F401
 
 EMBEDDED = """
+import gc
+import importlib
+
 import gradio as gr
 import httpx
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+gc.disable()  # the host's own business, as is what it freezes
 import app
+assert not gc.isenabled() and gc.get_freeze_count() == 0
+gc.enable()
+importlib.reload(app)
+assert gc.isenabled()
 from page import backend
 
 

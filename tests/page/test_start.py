@@ -22,6 +22,18 @@ from gradio_client import Client
 from tests.children import program
 
 ROOT = Path(__file__).parents[2]
+# Ctrl-C as soon as a module is looked for
+INTERRUPTED = """
+import signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "{module}":
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+"""
 LIMIT = 180.0  # seconds; a busy machine may take a tenth of them and more
 
 
@@ -100,6 +112,19 @@ def test_letters_that_its_output_lacks_are_replaced(chat_folder, free_port, tmp_
     with start("--model", str(folder), **options) as process:
         assert process.stdout.readline() == f"http://127.0.0.1:{free_port}/\n"
         assert process.stdout.readline() == "Ready: chat?? on CPU.\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "module", "status"),
+    [(["app.py"], "page.options", 0), (["-m", "persona_bot"], "persona_bot.persona", 130)],
+)
+def test_ctrl_c_among_the_imports_is_silent(program, module, status, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED.format(module=module))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, *program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
 
 
 def test_a_port_that_is_taken_is_told(free_port):
