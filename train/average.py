@@ -78,7 +78,7 @@ def average(
         if facts:
             write_json(new / "training.json", facts)
 
-    write_folder_atomically(out, write)
+    write_folder_atomically(out, write, "free space, or name another --out")
 
 
 def mean(files: Sequence[Path], shares: Sequence[float]) -> dict[str, torch.Tensor]:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from persona_bot.checkpoints.files import read_json
 from persona_bot.errors import UserError, exit_on_error
+from train.run.checkpoints import reason
 from train.run.command import holds_files
 
 WEIGHTS = ("pytorch_model*.bin", "adapter_model.bin", "*.pt", "*.pth")
@@ -56,9 +58,15 @@ def convert(folder: Path, out: Path | None = None) -> list[Path]:
             copy_others(folder, out)
         write_index(folder, target)
         write_config(target, list(names))
-    except OSError as error:
+    except Exception as error:
+        for left in target.glob(".*.safetensors.new"):
+            left.unlink()
+        if out:  # it was new, or empty
+            shutil.rmtree(out, ignore_errors=True)
+        if not isinstance(error, (OSError, SafetensorError)):
+            raise
         raise UserError(
-            f"{target} cannot be written ({error.strerror or error}); free space, or name another --out."
+            f"{target} cannot be written ({reason(error)}); free space, or name another --out."
         ) from error
     return made
 

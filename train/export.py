@@ -61,14 +61,11 @@ def export_gguf(checkpoint: Checkpoint, path: Path, kind: str = "q8_0") -> None:
         _write_settings(writer, checkpoint, kind)
         _write_tokenizer(writer, tokenizer, config, checkpoint.name)
         _write_tensors(writer, checkpoint.model, TYPES[kind])
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        _write_file(writer)
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written ({error.strerror or error}); name another file for --gguf."
+            f"{path} cannot be written ({error.strerror or error}); free space, or name another file for --gguf."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -189,6 +186,21 @@ def _write_tensors(
         half = gguf.GGMLQuantizationType.F16 if numbers.ndim > 1 else gguf.GGMLQuantizationType.F32
         stored = kind if fits or (numbers.ndim > 1 and kind != TYPES["q8_0"]) else half
         writer.add_tensor(place, gguf.quants.quantize(numbers, stored), raw_dtype=stored)
+
+
+def _write_file(writer: gguf.GGUFWriter) -> None:
+    """What the writer was given. Its own write_tensors_to_file hands small ones to numpy, which forgets that a disk is full."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    assert writer.fout is not None  # open
+    (file,), (tensors,) = writer.fout, writer.tensors
+    writer.write_padding(file, file.tell())
+    for info in tensors.values():
+        assert info.tensor is not None  # only once it is written
+        file.write(info.tensor.tobytes())
+        writer.write_padding(file, info.nbytes)
+    writer.close()
 
 
 def _interleave(rows: numpy.ndarray, heads: int) -> numpy.ndarray:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 import transformers
 from huggingface_hub.constants import HF_HOME
+from safetensors import SafetensorError
 
 from persona_bot.checkpoints.files import (
     check_files,
@@ -112,7 +113,7 @@ def load_prepared(
     try:
         keep(model, layout, ready)
     # a full or read-only disk only means that the next start takes as long as this one
-    except OSError:
+    except (OSError, SafetensorError):
         pass
     return model.to(dtype)  # type: ignore[arg-type]  # the same
 

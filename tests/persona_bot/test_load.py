@@ -31,6 +31,7 @@ from persona_bot.persona import find_persona, load_presets
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from tests.children import program
+from tests.full_disk import full_disk
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +104,14 @@ def test_an_adapter_is_merged_into_its_base(adapter_folder, chat_folder):
 def test_the_second_start_reads_what_the_first_prepared(adapter_folder, monkeypatch):
     first = load_checkpoint(str(adapter_folder), "cpu").model.state_dict()
     monkeypatch.setattr(prepared, "merge_adapter", None)  # a second merge would fail
+    second = load_checkpoint(str(adapter_folder), "cpu").model.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_full_disk_costs_the_next_start_its_time_and_this_one_nothing(adapter_folder):
+    with full_disk(1_000):
+        first = load_checkpoint(str(adapter_folder), "cpu").model.state_dict()
+    assert [*prepared.PREPARED.iterdir()] == []
     second = load_checkpoint(str(adapter_folder), "cpu").model.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from persona_bot.checkpoints.files import save_layout
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.errors import UserError
+from tests.full_disk import full_disk
 from train import average
 from train.hub.model_card import all_data
 
@@ -133,6 +134,15 @@ def test_what_makes_no_mean_is_refused(
         and said.count("\n") == 1
         and not Path("mean").exists()
     )
+
+
+def test_a_full_disk_is_told_with_a_cure_that_this_command_has(folders, tmp_path):
+    with full_disk(1_000), pytest.raises(UserError) as caught:
+        average.average(folders[:2], [0.5, 0.5], tmp_path / "mean")
+    told = str(caught.value)
+    assert told.startswith(f"{tmp_path / 'mean'} cannot be written (")
+    assert told.endswith("); free space, or name another --out.")
+    assert not (tmp_path / "mean").exists() and not [*tmp_path.glob(".*")]
 
 
 def test_nothing_is_written_over(folders, tmp_path):

@@ -20,6 +20,7 @@ from persona_bot.persona import Persona
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from tests.convai_data import make_bases
+from tests.full_disk import full_disk
 from train.convert import convert, main
 
 CLASSES = {"gpt": OpenAIGPTDoubleHeadsModel, "gpt2": GPT2DoubleHeadsModel}
@@ -115,6 +116,30 @@ def test_shards_and_their_index(tmp_path):
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert index["weight_map"] == {"w1": made[0].name, "w2": made[1].name}
     assert load_file(made[1])["w2"].tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, beside):
+    folder = tmp_path / "old"
+    folder.mkdir()
+    torch.save({"w": torch.ones(20_000)}, folder / "pytorch_model.bin")
+    out = None if beside else tmp_path / "new"
+    with full_disk(40_000), pytest.raises(UserError) as caught:
+        convert(folder, out)
+    told = str(caught.value)
+    assert told.startswith(f"{out or folder} cannot be written (") and "\n" not in told
+    assert told.endswith("; free space, or name another --out.")
+    assert [path.name for path in tmp_path.rglob("*")] == ["old", "pytorch_model.bin"]
+
+
+def test_a_damaged_second_file_leaves_no_new_folder(tmp_path):
+    folder = tmp_path / "old"
+    folder.mkdir()
+    torch.save({"w": torch.ones(2)}, folder / "pytorch_model-00001-of-00002.bin")
+    (folder / "pytorch_model-00002-of-00002.bin").write_text("no tensors")
+    with pytest.raises(UserError, match="holds more than tensors, or is damaged"):
+        convert(folder, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
 class Evil:

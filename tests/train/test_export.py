@@ -24,6 +24,7 @@ from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.errors import UserError
 from persona_bot.layouts import system_text
 from persona_bot.persona import load_presets
+from tests.full_disk import full_disk
 from train.export import main, modelfile
 
 LLAMA_CPP = """
@@ -159,6 +160,17 @@ def refusal(arguments, capsys) -> str:
     told = capsys.readouterr().err
     assert ended.value.code == 2 and told.count("\n") == 1
     return told
+
+
+@pytest.mark.parametrize("lost", [1, 40, 1_000])  # bytes: of the last tensor, which is small
+def test_a_full_disk_leaves_no_shorter_file(exported, chat_folder, tmp_path, capsys, lost):
+    whole = (exported / "tiny.gguf").stat().st_size
+    path = tmp_path / "x.gguf"
+    path.write_text("from before")
+    with full_disk(whole - lost):
+        told = refusal([str(chat_folder), "--gguf", str(path), "--type", "f32"], capsys)
+    assert told.startswith(f"{path} cannot be written (File too large); free space, or name")
+    assert path.read_text() == "from before" and [*tmp_path.iterdir()] == [path]
 
 
 def test_what_cannot_be_written_is_said(

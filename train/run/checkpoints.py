@@ -17,7 +17,11 @@ from persona_bot.errors import UserError
 MANIFEST = "manifest.json"
 
 
-def write_folder_atomically(target: Path, write: Callable[[Path], object]) -> None:
+def write_folder_atomically(
+    target: Path,
+    write: Callable[[Path], object],
+    cure: str = "earlier ones are intact: free space, then --resume",
+) -> None:
     """Calls `write(folder)` for a temporary sibling of `target` and renames it. Raises UserError when the disk refuses."""
     new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
     try:
@@ -38,9 +42,7 @@ def write_folder_atomically(target: Path, write: Callable[[Path], object]) -> No
     # a full disk is an OSError of Python's, but an exception of its own in safetensors and torch
     except Exception as error:
         shutil.rmtree(new, ignore_errors=True)  # room for whoever frees some and goes on
-        raise UserError(
-            f"{target} cannot be written ({_reason(error)}); earlier ones are intact: free space, then --resume."
-        ) from error
+        raise UserError(f"{target} cannot be written ({reason(error)}); {cure}.") from error
 
 
 def write_files_atomically(target: Path, write: Callable[[Path], object]) -> None:
@@ -60,7 +62,7 @@ def write_files_atomically(target: Path, write: Callable[[Path], object]) -> Non
         shutil.rmtree(staging)
     except OSError as error:
         raise UserError(
-            f"{target} cannot be written ({_reason(error)}); free space, then --resume."
+            f"{target} cannot be written ({reason(error)}); free space, then --resume."
         ) from error
 
 
@@ -106,7 +108,8 @@ def remove_checkpoints(out: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What an exception says, in one line: the system's words where it has some."""
     return (
         getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
     )
