@@ -85,3 +85,20 @@ def test_what_a_space_installs_has_upper_bounds_and_the_tests_their_exact_versio
                 assert file != "requirements.txt" or "<" in spec, spec
     pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-")
     assert [name for name in sorted(names) if f"\n{name}==" not in pinned] == []
+
+
+def test_what_is_no_code_has_a_row_among_the_licences():
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("## Licences")[1]
+    told = re.findall(r"[`(, ]((?:[\w.*]+/)[\w.*/]+)", table)
+    kinds = (
+        "default_model/*.safetensors",
+        "docs/*.png",
+        "page/static/**/*.png",
+        "page/static/faces/*",
+    )
+    kinds += ("train/*.json", "train/metrics/*.json", "train/data/**/*.txt", "persona_presets/*")
+    for kind in kinds:
+        files = [file.relative_to(ROOT) for file in ROOT.glob(kind) if file.is_file()]
+        assert files, kind
+        for file in files:
+            assert any(file.match(row) or str(file).startswith(row) for row in told), file
