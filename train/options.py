@@ -181,7 +181,7 @@ def take_settings(
         fits = isinstance(value, bool) == (kind is bool) and (
             isinstance(value, str) if kind is str else isinstance(value, (bool, int, float))
         )
-        if not fits or (kind is int and value != int(value)):
+        if not fits or (kind is int and isinstance(value, float) and not value.is_integer()):
             raise UserError(f"--config: {name!r} must be of type {kind.__name__}, not {value!r}.")
         if not hasattr(options, name):
             setattr(options, name, kind(value))

@@ -1,12 +1,17 @@
 """Every setting of simpletransformers' ConvAIArgs: honoured, refused, or named as having no effect; nonsense is one sentence."""
 
 import json
+import shutil
 from dataclasses import fields
 
 import pytest
 
 pytest.importorskip("simpletransformers", reason="pip install -r train/requirements-convai.txt")
 
+from sklearn.metrics import accuracy_score  # noqa: E402  (simpletransformers needs it)
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
+
+from persona_bot.checkpoints.load import load_checkpoint  # noqa: E402
 from persona_bot.errors import UserError  # noqa: E402  (all of these after the skip)
 from tests.convai_data import QUIET, entries, make_bases, write  # noqa: E402
 from train.convai import ConvAIArgs, ConvAIModel  # noqa: E402
@@ -20,6 +25,7 @@ from train.recipes.convai_settings import (  # noqa: E402
     check_args,
     tell_without_effect,
 )
+from train.recipes.pipelines import read_settings  # noqa: E402
 
 DEFAULTS = ConvAIArgs()
 ALL = [field.name for field in fields(ConvAIArgs)]
@@ -89,6 +95,46 @@ def test_values_that_a_review_got_through(name, value):
         check_args({name: value})
 
 
+def test_whole_numbers_may_be_written_with_a_point(bases, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = {"train_batch_size": 2, "eval_batch_size": 3, "max_history": 1, "num_candidates": 2}
+    whole |= {"personality_permutations": 2, "manual_seed": 5, "gradient_accumulation_steps": 2}
+    model = ConvAIModel("gpt2", str(bases["gpt2"]), args={**QUIET, **whole}, use_cuda=False)
+    other = ConvAIModel(
+        "gpt2",
+        str(bases["gpt2"]),
+        args={**QUIET, **{name: float(value) for name, value in whole.items()}},
+        use_cuda=False,
+    )
+    file = str(write(tmp_path, entries(2)))
+    assert other.train_model(file) == model.train_model(file)
+    assert repr(other.args) == repr(model.args)
+    assert read_settings(["train_batch_size=2.0"]) == {"train_batch_size": 2}
+
+
+def test_metrics_are_computed_of_labels_and_predictions(bases, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = ConvAIModel("gpt2", str(bases["gpt2"]), args=QUIET, use_cuda=False)
+    file = str(write(tmp_path, entries(3)))
+    asked = {"acc": accuracy_score, "gold": lambda labels, _: labels}
+    model.args.eval_batch_size = 1
+    scores = model.eval_model(file, **asked)
+    assert scores["acc"] == scores["f1_score"] and scores["gold"] == [2] * 10
+    assert f"acc = {scores['acc']}\n" in (tmp_path / "outputs" / "eval_results.txt").read_text()
+    args = {"evaluate_during_training": True}
+    _, (made,) = model.train_model(file, eval_file=file, args=args, **asked)
+    assert made["gold"] == [2] * 10 and 0 <= made["acc"] <= 1
+    told = "^acc is no argument here, and no metric, which is a function of labels and predictions;"
+    for call in (model.eval_model, model.train_model):
+        with pytest.raises(UserError, match=told):
+            call(file, acc="accuracy")
+
+
+def test_options_of_loading_are_refused_by_name(bases):
+    with pytest.raises(UserError, match="^ConvAIModel takes no cache_dir, proxies here; leave it"):
+        ConvAIModel("gpt2", str(bases["gpt2"]), cache_dir="x", proxies={})
+
+
 def test_settings_as_an_object_are_settings_as_a_dict(bases):
     args = ConvAIArgs(num_train_epochs=3, max_history=1, manual_seed=7)
     model = ConvAIModel("gpt2", str(bases["gpt2"]), args=args, use_cuda=False)
@@ -138,6 +184,25 @@ def test_a_tokenizer_that_makes_nothing_of_the_language_is_refused():
     dialogue = Dialogue(("i sail.",), (Utterance(("hi",), ("我喜欢海。",)),))
     with pytest.raises(UserError, match="^The tokenizer of mine encodes '我喜欢海。' to nothing"):
         check_encoding(Deaf(), [dialogue], "mine")
+
+
+@pytest.mark.parametrize("named", ["PreTrainedTokenizerFast", "TokenizersBackend", None])
+def test_a_folder_s_own_way_of_splitting_is_kept(bases, tmp_path, named):
+    """KoGPT2's kind: BPE that marks where words begin, of no GPT's class."""
+    text, folder = "나는 벌을 키워요 and bees", tmp_path / "ko"
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=90, special_tokens=["<unk>"], show_progress=False)
+    tokenizer.train_from_iterator([text] * 3, trainer)
+    shutil.copytree(bases["gpt2"], folder, ignore=shutil.ignore_patterns("vocab*", "merges*"))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    if named:
+        write(folder, {"tokenizer_class": named}, "tokenizer_config.json")
+    model = ConvAIModel("gpt2", str(folder), args=QUIET, use_cuda=False)
+    model.save_model(tmp_path / "out")
+    for layout in (model.layout, load_checkpoint(str(tmp_path / "out"), "cpu").layout):
+        assert layout.encode(text) == tokenizer.encode(text).ids
+        assert layout.decode(layout.encode(text)) == text
 
 
 def test_the_folder_says_which_tokenizer(tmp_path):

@@ -451,6 +451,8 @@ def test_the_training_json_of_a_run_is_a_settings_file(tmp_path):
         ('{"settings": {"epochs": "5"}}', "--config: 'epochs' must be of type float, not '5'."),
         ('{"settings": {"bf16": 1}}', "--config: 'bf16' must be of type bool, not 1."),
         ('{"settings": {"seed": 1.5}}', "--config: 'seed' must be of type int, not 1.5."),
+        ('{"settings": {"seed": 1e999}}', "--config: 'seed' must be of type int, not inf."),
+        ('{"settings": {"seed": NaN}}', "--config: 'seed' must be of type int, not nan."),
         ('{"settings": {"epochs": -1}}', "--epochs must be from 0.001 to 1000, not -1.0; leave it out for the default."),
         ('{"settings": [1]}', "'settings' must be an object"),
         ("[1]", "is not valid JSON"),

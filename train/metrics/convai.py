@@ -10,7 +10,10 @@ one true class, and every wrong choice adds a class with F1 zero to the mean. In
 batches the same model scores lower. Quote it with its batch size.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from persona_bot.checkpoints.load import Checkpoint
 from persona_bot.engine.likelihood import LikelihoodScorer
@@ -20,16 +23,20 @@ from persona_bot.prompt import build_prompt
 from train.data.dialogues import Dialogue
 from train.metrics.text import mean
 
+Metric = Callable[[Any, Any], Any]  # of labels and predictions, as scikit-learn's
+
 
 def convai_scores(
     checkpoint: Checkpoint,
     dialogues: Sequence[Dialogue],
     progress: Callable[[Iterable], Iterable] = iter,
     batch_size: int = 1,
+    metrics: Mapping[str, Metric] | None = None,
 ) -> dict[str, float]:
     """`language_model_loss` and `f1_score` of a checkpoint with a ranking head (`load_checkpoint(..., double_heads=True)`).
 
-    `batch_size`: ConvAIModel's `eval_batch_size`; the reference run had 1. Raises UserError without a ranking head.
+    `batch_size`: ConvAIModel's `eval_batch_size`; the reference run had 1. `metrics`: more, each of the numbers of all gold
+    candidates and of those that the head chose. Raises UserError without a ranking head.
     """
     if not checkpoint.ranking_head:
         raise UserError(
@@ -38,6 +45,8 @@ def convai_scores(
     scorer, layout = LikelihoodScorer(checkpoint.model, ranking_head=True), checkpoint.layout
     # a reply: nats, tokens, how far before the gold the chosen candidate stands
     results: list[tuple[float, int, int]] = []
+    labels: list[int] = []
+    predictions: list[int] = []
     for dialogue in progress(dialogues):
         for history, candidates in dialogue.utterances:
             replies = [[*layout.encode(text), layout.end_id] for text in candidates]
@@ -48,6 +57,8 @@ def convai_scores(
             )
             head = scores.head or []  # it is there: see above
             chosen = head.index(max(head))
+            labels.append(len(candidates) - 1)
+            predictions.append(chosen)
             results.append(
                 (-scores.log_likelihoods[-1], len(replies[-1]), len(candidates) - 1 - chosen)
             )
@@ -57,6 +68,10 @@ def convai_scores(
             sum(r[0] for r in batch) / sum(r[1] for r in batch) for batch in batches
         ),
         "f1_score": mean(macro_f1([r[2] for r in batch]) for batch in batches),
+        **{
+            name: np.asarray(metric(np.array(labels), np.array(predictions))).tolist()
+            for name, metric in (metrics or {}).items()
+        },
     }
 
 

@@ -15,6 +15,7 @@ Ids, token types, labels and both losses are stock's; tests/train/test_convai.py
     last steps     an epoch's leftover batches make a smaller step; stock carries their gradients into the next epoch
     evaluation     evaluate_during_training works; early stopping watches language_model_loss where the metric is not computed;
                    early_stopping_delta is how much better a score must be
+    metrics        that eval_model and train_model are given are computed, over all replies; stock takes and forgets them
     save_steps     saves what a resumed run needs, and keeps the newest two, not one more model each time
     numbers        a loss that is none stops training; fp16 is bfloat16 where the GPU has it; no manual_seed means seed 0
     chat           dropout off, one layout (also for a history of even length), cut to what the model can read; without a
@@ -24,18 +25,20 @@ Settings that do not exist, or cannot be honoured, are refused.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from persona_bot.errors import UserError
 from train.data.dialogues import Dialogue, read_dialogues
 from train.data.fitting import that_fit
 from train.data.personachat import fetch_personachat
 from train.data.sources import plural
-from train.metrics.convai import convai_scores
+from train.metrics.convai import Metric, convai_scores
 from train.recipes.convai_base import LoadedModel, check_encoding, model_type_of
 from train.recipes.convai_chat import answer, some_personality
 from train.recipes.convai_examples import ConvaiExamples
@@ -65,8 +68,13 @@ class ConvAIModel(LoadedModel):
         eval_file: str | Path | None = None,
         verbose: bool = True,
         resume: bool = False,
+        **metrics: Metric,
     ) -> tuple[int, list[dict]]:
-        """Trains on a file (None: the public Persona-Chat) and returns the steps done and the evaluations made on the way."""
+        """Trains on a file (None: the public Persona-Chat) and returns the steps done and the evaluations made on the way.
+
+        `metrics`: more scores for these by name, functions of labels and predictions as scikit-learn's are.
+        """
+        _check_metrics(metrics)
         settings = as_dict(args)
         tell_without_effect(settings)
         self.args.update_from_dict(settings)
@@ -80,7 +88,12 @@ class ConvAIModel(LoadedModel):
             )
         out = Path(output_dir or self.args.output_dir)
         done = self.fit(
-            train, valid, out, resume=resume, bar=show_running_loss and not self.args.silent
+            train,
+            valid,
+            out,
+            resume=resume,
+            bar=show_running_loss and not self.args.silent,
+            metrics=metrics,
         )
         return done.step, done.evaluations
 
@@ -93,6 +106,7 @@ class ConvAIModel(LoadedModel):
         resume: bool = False,
         bar: bool = False,
         report_to: str = "none",
+        metrics: Mapping[str, Metric] | None = None,
     ) -> Trained:
         """Trains on dialogues with the settings in `self.args`; the model, and checkpoints on the way, go to `out`."""
         args = self.args
@@ -105,7 +119,9 @@ class ConvAIModel(LoadedModel):
         if bar:
             callbacks = [*callbacks, Progress(None, examples.learnt)]
         scores = (
-            (lambda: convai_scores(self.checkpoint, valid, batch_size=args.eval_batch_size))
+            partial(
+                convai_scores, self.checkpoint, valid, iter, args.eval_batch_size, metrics or {}
+            )
             if valid
             else None
         )
@@ -142,11 +158,18 @@ class ConvAIModel(LoadedModel):
         output_dir: str | Path | None = None,
         verbose: bool = True,
         silent: bool = False,
+        **metrics: Metric,
     ) -> dict[str, float]:
-        """Scores a file (None: the public Persona-Chat's valid part); also in `eval_results.txt` of the output folder."""
+        """Scores a file (None: the public Persona-Chat's valid part); also in `eval_results.txt` of the output folder.
+
+        `metrics`: as train_model's.
+        """
+        _check_metrics(metrics)
         dialogues = self.that_fit(_dialogues(eval_file, "valid"))
         bar: Callable[[Iterable], Iterable] = iter if silent or self.args.silent else tqdm
-        self.results = convai_scores(self.checkpoint, dialogues, bar, self.args.eval_batch_size)
+        self.results = convai_scores(
+            self.checkpoint, dialogues, bar, self.args.eval_batch_size, metrics
+        )
         lines = [f"{name} = {value}\n" for name, value in sorted(self.results.items())]
         (_made(output_dir or self.args.output_dir) / "eval_results.txt").write_text(
             "".join(lines), encoding="utf-8"
@@ -207,6 +230,14 @@ def train_convai(
     return model.fit(
         train, valid if model.args.evaluate_during_training else None, out, callbacks, resume
     )
+
+
+def _check_metrics(metrics: Mapping[str, object]) -> None:
+    for name, metric in metrics.items():
+        if not callable(metric):
+            raise UserError(
+                f"{name} is no argument here, and no metric, which is a function of labels and predictions; leave it out."
+            )
 
 
 def _dialogues(file: str | Path | None, split: str) -> list[Dialogue]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from persona_bot.checkpoints.files import check_files, save_layout, save_tokenizer
-from persona_bot.checkpoints.load import Checkpoint, explained, find_folder
+from persona_bot.checkpoints.load import Checkpoint, explained, find_folder, load_tokenizer
 from persona_bot.device import pick_device
 from persona_bot.errors import UserError
 from persona_bot.layouts import ConvaiLayout
@@ -35,8 +35,9 @@ GPT_TOKENIZERS = (
     "GPT2TokenizerFast",
     "OpenAIGPTTokenizer",
     "OpenAIGPTTokenizerFast",
-    "PreTrainedTokenizerFast",
-    "TokenizersBackend",
+)
+PROBE = (
+    "i keep bees. 벌을 키워요."  # read otherwise by GPT's own way of splitting than by another's
 )
 CHECKED = 100  # dialogues whose encoding is checked
 MODEL_TYPES = {"openai-gpt": "gpt", "gpt2": "gpt2"}  # transformers' name -> simpletransformers'
@@ -75,6 +76,18 @@ def check_encoding(layout: ConvaiLayout, dialogues: list[Dialogue], name: str) -
                 )
 
 
+def own_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A tokenizer that was read as GPT's; or the folder's, where that is another kind, or was made to split in another way."""
+    folder = Path(tokenizer.name_or_path)
+    if folder_class(str(folder)) not in GPT_TOKENIZERS:
+        return load_tokenizer(folder, folder)
+    if not (folder / "tokenizer.json").exists():
+        return tokenizer
+    own = PreTrainedTokenizerFast.from_pretrained(folder)
+    same = own.tokenize(PROBE) == tokenizer.tokenize(PROBE)
+    return tokenizer if same else own
+
+
 class LoadedModel(StockConvAIModel):
     """Stock's class from a folder or the Hub to a folder again; convai.py trains it."""
 
@@ -89,6 +102,7 @@ class LoadedModel(StockConvAIModel):
         args: dict | ConvAIArgs | None = None,
         use_cuda: bool | None = None,
         cuda_device: int = -1,
+        **options: object,
     ):
         """`model_type`: gpt or gpt2; `model_name`: a folder, or a name on the Hub; `use_cuda`: None uses a GPU where there is one.
 
@@ -103,6 +117,10 @@ class LoadedModel(StockConvAIModel):
         if use_cuda and not torch.cuda.is_available():
             raise UserError(
                 "use_cuda is True and this machine has no CUDA GPU that torch can use; leave use_cuda out."
+            )
+        if options:
+            raise UserError(
+                f"ConvAIModel takes no {', '.join(options)} here; leave it out (HF_HOME names another cache folder)."
             )
         folder = find_folder(model_name)
         check_files(folder)
@@ -132,8 +150,7 @@ class LoadedModel(StockConvAIModel):
 
         Stock takes GPT's whatever the folder says, and asks for `tokenizer.encoder`, which transformers 5 has not.
         """
-        if folder_class(tokenizer.name_or_path) not in GPT_TOKENIZERS:
-            tokenizer = self.tokenizer = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
+        tokenizer = self.tokenizer = own_tokenizer(tokenizer)
         tokenizer.add_special_tokens(ATTR_TO_SPECIAL_TOKEN)
         if model.get_input_embeddings().num_embeddings < len(tokenizer):
             model.resize_token_embeddings(len(tokenizer))

@@ -28,7 +28,7 @@ class Trained(NamedTuple):
 
     step: int  # optimizer steps done
     finished: bool  # False when it was stopped from outside and waits to be resumed
-    evaluations: list[dict]  # step, epoch, language_model_loss, f1_score
+    evaluations: list[dict]  # step, epoch, language_model_loss, f1_score, and metrics by name
 
 
 class Passes(NamedTuple):
@@ -99,12 +99,15 @@ def train_double_heads(
         write_files_atomically(out, write)
         keep_newest(out, "resume-*", 0)
     model.eval()
-    names = ("step", "epoch", "language_model_loss", "f1_score")
     return Trained(
         state.global_step,
         finished,
         [
-            {name: round(line[name], 4) if name == "epoch" else line[name] for name in names}
+            {
+                name: round(value, 4) if name == "epoch" else value
+                for name, value in line.items()
+                if name != "eval_loss"
+            }
             for line in state.log_history
             if "eval_loss" in line
         ],

@@ -136,7 +136,7 @@ def as_dict(args: dict | ConvAIArgs | None) -> dict:
 
 
 def check_args(args: dict) -> dict:
-    """The settings as they are; raises UserError for the first that is unknown, impossible or not supported."""
+    """The settings, whole numbers as such; raises UserError for the first that is unknown, impossible or not supported."""
     defaults = {field.name: getattr(ConvAIArgs(), field.name) for field in fields(ConvAIArgs)}
     for name, value in args.items():
         if name not in defaults:
@@ -160,7 +160,10 @@ def check_args(args: dict) -> dict:
         raise UserError(
             "The recipe convai trains on one GPU; leave n_gpu out, or use recipe sft with accelerate launch."
         )
-    return args
+    return {
+        name: int(value) if name in {*WHOLE, "n_gpu"} and isinstance(value, float) else value
+        for name, value in args.items()
+    }
 
 
 def tell_without_effect(args: dict) -> None:
