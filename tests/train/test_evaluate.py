@@ -563,14 +563,21 @@ def test_the_command_writes_transcripts_and_replies_to_read(chat_folder, file, t
         (["--data", "FILE", "--set", "top_p=7"], "top_p"),
         (["--data", "FILE", "--json", "no/such/folder.json"], "does not exist"),
         (["--data", "FILE", "--model", "FILE"], "not a checkpoint folder"),
+        (["--data", "FILE:0"], "own.json:0 takes no dialogue; write at least "),
+        (["--data", "FILE:²"], "own.json:² cannot be read"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line_and_exit_2(arguments, message, file, capsys):
     with pytest.raises(SystemExit) as exit_:
-        main([str(file) if argument == "FILE" else argument for argument in arguments])
+        main([argument.replace("FILE", str(file)) for argument in arguments])
     error = capsys.readouterr().err
     assert exit_.value.code == 2
     assert message in error and error.count("\n") == 1
+
+
+def test_convai_alone_needs_a_ranking_head(chat):
+    with pytest.raises(UserError, match="^tiny has no ranking head, so ConvAIModel's scores"):
+        evaluate(chat, [BEEKEEPER], EvalConfig(groups=["convai"]))
 
 
 def test_hits_need_candidates(chat):

@@ -273,6 +273,25 @@ def test_without_a_validation_part_some_dialogues_are_held_out(tmp_path, monkeyp
     assert (len(some), valid) == (12, read_dialogues(EXAMPLE, "valid"))
 
 
+def test_held_out_copies_of_training_dialogues_are_told(tmp_path, capsys):
+    entries = json.loads(write_dialogues(tmp_path, 20).read_text()) * 2
+    (tmp_path / "twice.json").write_text(json.dumps(entries))
+    read_data(options("--data", str(tmp_path / "twice.json")))
+    told = "2 of 2 held-out dialogues stand in the training data too: scores on these are better"
+    assert told in capsys.readouterr().out
+
+
+def test_a_first_difference_needs_wrong_candidates(tmp_path, capsys):
+    entries = json.loads(write_dialogues(tmp_path, 2).read_text())
+    for utterance in [u for entry in entries for u in entry["utterances"]]:
+        utterance["candidates"] = utterance["candidates"][-1:]
+    (tmp_path / "bare.json").write_text(json.dumps(entries))
+    base, out = make_bases(tmp_path)["gpt2"], tmp_path / "out"
+    given = ["--model", str(base), "--data", str(tmp_path / "bare.json"), "--out", str(out)]
+    told = "--first-difference learns from wrong candidates, and no reply of the data has some; leave it out."
+    assert refusal([*given, "--no-bf16", "--first-difference", "3"], capsys) == told
+
+
 def write_dialogues(folder: Path, count: int, name: str = "some.json") -> Path:
     """A list of `count` different dialogues."""
     entries = json.loads(Path(EXAMPLE).read_text(encoding="utf-8"))["train"] * 3
@@ -335,7 +354,15 @@ def test_a_bad_validation_part_is_named_and_not_passed_over(tmp_path):
         read_data(options("--data", str(tmp_path / "parts.json")))
 
 
+@pytest.mark.parametrize("name", ["a.json:0", "personachat:00"])
+def test_no_dialogue_at_all_is_one_sentence(tmp_path, capsys, name):
+    told = refusal(["--data", name, "--out", str(tmp_path / "out")], capsys)
+    stem = name.split(":")[0]
+    assert told == f"{name} takes no dialogue; write at least {stem}:1, or leave the count out."
+
+
 def test_small_things():
+    assert split_count("a.json:²") == ("a.json:²", None)
     assert [
         split_count(name) for name in ("a.json", "a.json:40", "c:/a.json", "personachat:9")
     ] == [("a.json", None), ("a.json", 40), ("c:/a.json", None), ("personachat", 9)]

@@ -9,9 +9,10 @@
 
 import itertools
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from persona_bot.errors import UserError
 from persona_bot.layouts import Layout
 from train.data.dialogues import Dialogue
 from train.data.examples import Example, examples_of, replies_of, wrong_replies
@@ -51,7 +52,7 @@ class BranchedExample(NamedTuple):
 
 def branched_examples(
     layout: Layout,
-    dialogues: Iterable[Dialogue],
+    dialogues: Sequence[Dialogue],
     length: int,
     both_sides: bool = False,
     shuffle_persona: random.Random | None = None,
@@ -59,8 +60,15 @@ def branched_examples(
 ) -> list[Example | BranchedExample]:
     """As examples.dialogue_examples, but conversations of one dialogue share how they begin where they fit into `length` together.
 
-    `num_wrong`: so many wrong candidates of each reply are marked where they differ from it first.
+    `num_wrong`: so many wrong candidates of each reply are marked where they differ from it first. Raises UserError where it is
+    asked for and there are none.
     """
+    if num_wrong and all(
+        len(utterance.candidates) < 2 for d in dialogues for utterance in d.utterances
+    ):
+        raise UserError(
+            "--first-difference learns from wrong candidates, and no reply of the data has some; leave it out."
+        )
     examples: list[Example | BranchedExample] = []
     for dialogue in dialogues:
         told = examples_of(layout, dialogue, length, both_sides, shuffle_persona)

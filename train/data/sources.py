@@ -46,6 +46,12 @@ def training_data(
             f"Nothing is held out of {plural(len(train), 'dialogue')}: no validation, no early stopping, no scores; "
             "--valid FILE names some to validate on."
         )
+    known = set(train)
+    if copies := sum(dialogue in known for dialogue in valid):
+        print(
+            f"{copies:,} of {plural(len(valid), 'held-out dialogue')} stand in the training data too: scores on these are better "
+            "than on new ones."
+        )
     return train, valid
 
 
@@ -73,9 +79,15 @@ def held_out_part(name: str) -> list[Dialogue]:
 
 
 def split_count(name: str) -> tuple[str, int | None]:
-    """`file.json:400` -> (file.json, 400)."""
+    """`file.json:400` -> (file.json, 400). Raises UserError for a count of 0."""
     stem, _, count = name.rpartition(":")
-    return (stem, int(count)) if stem and count.isdigit() else (name, None)
+    if not (stem and count.isascii() and count.isdecimal()):
+        return name, None
+    if not int(count):
+        raise UserError(
+            f"{name} takes no dialogue; write at least {stem}:1, or leave the count out."
+        )
+    return stem, int(count)
 
 
 def has_parts(file: Path) -> bool:

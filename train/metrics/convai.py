@@ -75,6 +75,15 @@ def convai_scores(
     }
 
 
+def check_metrics(metrics: Mapping[str, object]) -> None:
+    """Raises UserError for the first that is no function."""
+    for name, metric in metrics.items():
+        if not callable(metric):
+            raise UserError(
+                f"{name} is no argument here, and no metric, which is a function of labels and predictions; leave it out."
+            )
+
+
 def macro_f1(chosen: Sequence[int]) -> float:
     """scikit-learn's macro F1 where the truth is always 0: the mean over all numbers chosen, and 0.
 

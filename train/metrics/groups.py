@@ -182,7 +182,7 @@ def greetings(work: Work) -> Scored:
 
 
 def convai(work: Work) -> Scored:
-    if not work.checkpoint.ranking_head:
+    if not work.checkpoint.ranking_head and list(work.config.groups) != ["convai"]:
         return Scored({})
     return Scored(convai_scores(work.checkpoint, work.dialogues, bar("as ConvAIModel")))
 

@@ -33,12 +33,11 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from persona_bot.errors import UserError
 from train.data.dialogues import Dialogue, read_dialogues
 from train.data.fitting import that_fit
 from train.data.personachat import fetch_personachat
 from train.data.sources import plural
-from train.metrics.convai import Metric, convai_scores
+from train.metrics.convai import Metric, check_metrics, convai_scores
 from train.recipes.convai_base import LoadedModel, check_encoding, model_type_of
 from train.recipes.convai_chat import answer, some_personality
 from train.recipes.convai_examples import ConvaiExamples
@@ -74,7 +73,7 @@ class ConvAIModel(LoadedModel):
 
         `metrics`: more scores for these by name, functions of labels and predictions as scikit-learn's are.
         """
-        _check_metrics(metrics)
+        check_metrics(metrics)
         settings = as_dict(args)
         tell_without_effect(settings)
         self.args.update_from_dict(settings)
@@ -164,7 +163,7 @@ class ConvAIModel(LoadedModel):
 
         `metrics`: as train_model's.
         """
-        _check_metrics(metrics)
+        check_metrics(metrics)
         dialogues = self.that_fit(_dialogues(eval_file, "valid"))
         bar: Callable[[Iterable], Iterable] = iter if silent or self.args.silent else tqdm
         self.results = convai_scores(
@@ -230,14 +229,6 @@ def train_convai(
     return model.fit(
         train, valid if model.args.evaluate_during_training else None, out, callbacks, resume
     )
-
-
-def _check_metrics(metrics: Mapping[str, object]) -> None:
-    for name, metric in metrics.items():
-        if not callable(metric):
-            raise UserError(
-                f"{name} is no argument here, and no metric, which is a function of labels and predictions; leave it out."
-            )
 
 
 def _dialogues(file: str | Path | None, split: str) -> list[Dialogue]:
