@@ -1,5 +1,6 @@
 """The one class for errors that a user can cause. The page shows them as a toast; a command prints one line and exits 2."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,3 +20,10 @@ def exit_on_error() -> Iterator[None]:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def reason(error: Exception) -> str:
+    """What a library says in an error, as it stands in the middle of a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
+    return re.split(r"[.!?] ", first[:300])[0].rstrip(".!") or type(error).__name__

@@ -11,10 +11,11 @@ can come out of it.
 import re
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
+from persona_bot.templates import ChatTemplate
 from persona_bot.text import (
     ENCODING,
     decode_text,
@@ -34,8 +35,6 @@ INSTRUCTION = "Chat casually and stay in character, in one or two short sentence
 
 # what looks like a control token: <think>, </s>, <|end|>, [INST]
 TAG = re.compile(r"<[|/\w][^<>\s]*>|\[/?[A-Z_]+\]")
-
-OPEN_THOUGHT = re.compile(r"<think(?:ing)?>\s*$")
 
 
 class Segment(NamedTuple):
@@ -122,9 +121,8 @@ class ChatLayout:
             for id, token in added
             if id not in self.control_ids and tokenizer.decode([id]) != str(token)
         }
-        self._system_turn = self._template_has_a_system_turn()
-        parts = self._render(["S", "U", "B"], add_generation_prompt=False)
-        after_reply = parts[-1]
+        self._template = ChatTemplate(tokenizer)
+        after_reply = self._template.render(3, add_generation_prompt=False)[-1]
         if not (isinstance(after_reply, str) and after_reply):
             raise UserError(
                 "This model's chat template writes nothing after a reply, so its end cannot be seen; use another model."
@@ -138,7 +136,7 @@ class ChatLayout:
         """The conversation as segments; with `add_generation_prompt` they end where the persona's next words begin."""
         texts = [system_text(persona), *(self.tidy(t) if t != SILENCE else "" for t in turns)]
         parts: list[Segment] = []
-        for piece in self._render(texts, add_generation_prompt):
+        for piece in self._template.render(len(texts), add_generation_prompt):
             # the number of a text: 0 the persona, odd the partner's, even the bot's
             if isinstance(piece, int):
                 is_reply = piece > 0 and piece % 2 == 0
@@ -174,39 +172,6 @@ class ChatLayout:
     def _encode_literal(self, text: str) -> list[int]:
         with ENCODING:
             return self.tokenizer(text, add_special_tokens=False).input_ids
-
-    def _render(self, texts: Sequence[str], add_generation_prompt: bool) -> list[str | int]:
-        """The template's output as a list of literal strings and of numbers that stand for `texts[number]`."""
-        marks = [f"\ue000{k}\ue001" for k in range(len(texts))]
-        messages = [
-            {"role": "assistant" if k % 2 == 0 else "user", "content": mark}
-            for k, mark in enumerate(marks)
-            if k > 0
-        ]
-        if self._system_turn:
-            messages.insert(0, {"role": "system", "content": marks[0]})
-        else:
-            messages[0]["content"] = f"{marks[0]}\n\n{marks[1]}"
-        # a str, as it is not to tokenize
-        text: Any = self.tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            enable_thinking=False,
-        )
-        # a template that opens a thought for the model (DeepSeek-R1's): here it answers at once
-        text = OPEN_THOUGHT.sub("", text) if add_generation_prompt else text
-        pieces = re.split("\ue000(\\d+)\ue001", text)
-        return [int(p) if k % 2 else p for k, p in enumerate(pieces) if k % 2 or p]
-
-    def _template_has_a_system_turn(self) -> bool:
-        """Some templates refuse or skip the system turn; the persona then opens the partner's first turn."""
-        self._system_turn = True
-        try:
-            return 0 in self._render(["S", "U"], add_generation_prompt=True)
-        # a template's raise_exception() surfaces as jinja2.TemplateError, or whatever it wraps
-        except Exception:
-            return False
 
 
 Layout = ConvaiLayout | ChatLayout

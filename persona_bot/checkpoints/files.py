@@ -218,7 +218,12 @@ def read_layout_file(folder: Path) -> dict:
     marker = read_json(folder / LAYOUT_FILE)
     if marker is None:
         history = (read_json(folder / "model_args.json") or {}).get("max_history")
-        marker = {"max_turns": 2 * history + 1} if isinstance(history, int) else {}
+        return {"max_turns": 2 * history + 1} if isinstance(history, int) and history >= 0 else {}
+    turns, sums = marker.get("max_turns"), marker.get("sha256", {})
+    if not (turns is None or isinstance(turns, int) and turns > 0) or not isinstance(sums, dict):
+        raise UserError(
+            f"{folder / LAYOUT_FILE} holds a max_turns or a sha256 that nothing writes; download or train the checkpoint again."
+        )
     return marker
 
 

@@ -179,6 +179,61 @@ def test_without_a_system_turn_the_persona_opens_the_partners_first(
     )
 
 
+BEGINS = "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+ENDS = "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+
+def test_a_template_that_wants_texts_as_lists_of_parts_gets_them(chat_tokenizer, environmentalist):
+    parts = "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}"
+    layouts = [
+        find_layout(with_template(chat_tokenizer, BEGINS + content + ENDS))
+        for content in ("{{ m.content }}", parts)
+    ]
+    prompts = [build_prompt(layout, environmentalist, TURNS[:3], 400) for layout in layouts]
+    assert prompts[0] == prompts[1]
+
+
+def test_a_system_turn_that_a_longer_chat_loses_is_not_used(chat_tokenizer, environmentalist):
+    short_only = "{% if m.role != 'system' or messages | length < 3 %}{{ m.content }}{% endif %}"
+    layout = find_layout(with_template(chat_tokenizer, BEGINS + short_only + ENDS))
+    for count in (1, 3, 5):
+        ids = build_prompt(layout, environmentalist, TURNS[:count], 10_000).ids
+        text = layout.tokenizer.decode(ids)
+        assert f"user\n{system_text(environmentalist)}\n\n" in text
+
+
+@pytest.mark.parametrize(
+    "template, cause",
+    [
+        (BEGINS + "{{ m.content }", "cannot write a chat (unexpected '}')"),
+        (BEGINS + "{{ bos_token + m.content }}" + ENDS, "cannot write a chat ('bos_token' is"),
+        ("{{ raise_exception('Tools needed. Call me') }}", "cannot write a chat (Tools needed)"),
+        (
+            "{% if messages | length > 3 %}{{ raise_exception('one turn') }}{% endif %}"
+            + (BEGINS + "{{ m.content }}" + ENDS),
+            "cannot write a chat (one turn)",
+        ),
+        ({"rag": "x", "tool_use": "x"}, "cannot write a chat (This model has multiple chat templ"),
+        ("{{ messages[-1].content }}<|im_end|>", "leaves out a part of the chat"),
+    ],
+)
+def test_a_template_that_cannot_write_a_chat_is_refused(chat_tokenizer, template, cause):
+    tokenizer = copy.deepcopy(chat_tokenizer)
+    tokenizer.bos_token, tokenizer.chat_template = None, template
+    with pytest.raises(UserError) as caught:
+        find_layout(tokenizer)
+    assert str(caught.value).startswith(f"This model's chat template {cause}")
+    assert str(caught.value).endswith("; use another model, or mend its chat_template.jinja.")
+
+
+def test_a_template_that_refuses_a_long_chat_says_so_in_the_chat(chat_tokenizer, environmentalist):
+    late = "{% if messages | length > 8 %}{{ raise_exception('too long') }}{% endif %}"
+    layout = find_layout(with_template(chat_tokenizer, late + BEGINS + "{{ m.content }}" + ENDS))
+    build_prompt(layout, environmentalist, ["hi"] * 7, 10_000)
+    with pytest.raises(UserError, match="cannot write a chat .too long.; use another model"):
+        build_prompt(layout, environmentalist, ["hi"] * 9, 10_000)
+
+
 # both layouts
 
 

@@ -195,3 +195,19 @@ def test_the_default_opens_in_transformers_4_too():
     folder = Path(__file__).parents[2] / "default_model"
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
+@pytest.mark.parametrize(
+    "marker", [{"sha256": None}, {"sha256": ["x"]}, {"max_turns": "7"}, {"max_turns": -3}]
+)
+def test_a_layout_file_of_another_shape(marker, convai_folder, tmp_path):
+    folder = shutil.copytree(convai_folder, tmp_path / "model")
+    (folder / "persona_layout.json").write_text(json.dumps({"layout": "convai", **marker}))
+    with pytest.raises(UserError, match="a max_turns or a sha256 that nothing writes; download"):
+        load_checkpoint(str(folder))
+
+
+def test_a_history_that_stock_cannot_mean(convai_folder, tmp_path):
+    folder = shutil.copytree(convai_folder, tmp_path / "model")
+    (folder / "model_args.json").write_text('{"max_history": -1}')
+    assert load_checkpoint(str(folder)).layout.max_turns == 5
