@@ -22,6 +22,7 @@ from persona_bot.checkpoints.prepared import prepare_apart
 from persona_bot.device import give_memory_back, use_half_the_cores
 from persona_bot.engine.backend import Backend, backend_for, fast_llama_backend
 from persona_bot.engine.sampler import Sampler
+from persona_bot.errors import UserError
 from persona_bot.layouts import Layout
 from persona_bot.persona import Persona
 from persona_bot.prompt import (
@@ -33,6 +34,7 @@ from persona_bot.prompt import (
 )
 from persona_bot.replies.best_of import write_best
 from persona_bot.replies.reply import Pieces, Reply, ends_a_sentence
+from persona_bot.replies.visible_text import VisibleText
 from persona_bot.settings import Settings
 from persona_bot.text import asks, settled
 
@@ -132,6 +134,7 @@ class LocalModel:
         """The pieces of one reply; `history`: ids of the persona's earlier replies, each with its end token, for what may not be repeated."""
         sampler = Sampler(self.layout, settings, history)
         pieces, ids, started = Pieces(), [], time.monotonic()
+        shown = VisibleText()
         reason, rest = "length", ""
         nothing = None
         if settings.guidance_scale != 1:
@@ -151,15 +154,20 @@ class LocalModel:
                     break
                 ids.append(token)
                 reply.num_tokens = len(ids)
-                if piece := pieces.up_to(self.layout.decode_settled(ids)):
+                if piece := shown.add(pieces.up_to(self.layout.decode_settled(ids))):
                     yield piece
-                if reply.is_long_enough(settings) and ends_a_sentence(self._whole(ids)):
+                enough = reply.is_long_enough(settings) and not shown.inside
+                if enough and ends_a_sentence(self._whole(ids)):
                     break
             else:
                 rest = "…"
         reply.finish_reason = reason
-        if piece := pieces.up_to(self._whole(ids) + rest):
+        if piece := shown.add(pieces.up_to(self._whole(ids) + rest)) + shown.end():
             yield piece
+        if shown.thought and not reply.text and reason != "cancelled":
+            raise UserError(
+                "The model only thought and came to no answer; choose one that does not think."
+            )
 
     def _whole(self, ids: Sequence[int]) -> str:
         return settled(self.layout.decode(ids))

@@ -3,20 +3,19 @@
 The work for a piece does not grow with the text before it.
 """
 
-import re
-
 from persona_bot.text import settled
-
-TAG = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
-LONGEST = len("</thinking>")
+from persona_bot.thoughts import CHANNEL, HALVES, LONGEST_HALF, TAG, TAGS
 
 
 class VisibleText:
     """Takes a text in chunks of any size and gives the pieces that can be shown."""
 
-    def __init__(self) -> None:
+    def __init__(self, inside: bool = False) -> None:
+        """`inside`: the text is expected to begin within a thought, whose end alone is marked."""
         self.thought = False  # whether any thought came
-        self._inside = False  # a thought
+        self.inside = inside  # a thought
+        self.began_inside = False  # a thought ended that had no beginning
+        self._guessed: list[str] | None = [] if inside else None  # shown if no thought ends
         self._half = ""  # the first half of a character, or of a tag
         self._held: list[str] = []  # white space that is shown once something follows
         self._begun = False
@@ -24,7 +23,18 @@ class VisibleText:
     def add(self, chunk: str) -> str:
         """What is new to show."""
         text, self._half = cut_half(self._half + chunk)
-        text = self._without_thoughts(text)
+        return self._settle(self._without_thoughts(text))
+
+    def end(self, is_whole: bool = True) -> str:
+        """What was held back, at the end of the text: the beginning of a tag, or all, where it was expected to begin within
+        a thought, is whole, and no thought ended."""
+        half, self._half = self._half.encode("utf-16", "ignore").decode("utf-16"), ""
+        if self._guessed is not None:
+            guessed, self._guessed = "".join([*self._guessed, half]), None
+            return self._settle(guessed) if is_whole else ""
+        return "".join([*self._held, half]) if half and not self.inside else ""
+
+    def _settle(self, text: str) -> str:
         # two halves may come in two chunks; what is left of one alone is none
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         text = text if self._begun else text.lstrip()
@@ -37,31 +47,27 @@ class VisibleText:
         self._held, self._begun = [rest] if rest else [], True
         return piece
 
-    def end(self) -> str:
-        """What was held back as a possible beginning of a tag, at the end of the text."""
-        half, self._half = self._half.encode("utf-16", "ignore").decode("utf-16"), ""
-        return "".join([*self._held, half]) if half and not self._inside else ""
-
     def _without_thoughts(self, text: str) -> str:
         shown, start = [], 0
         for tag in TAG.finditer(text):
-            if not self._inside:
+            opens, unmatched = tag[0].lower() in TAGS, not self.inside or self._guessed is not None
+            if not self.inside:
                 shown.append(text[start : tag.start()])
-            self._inside = not tag[0].startswith("</")
+            if unmatched and not opens and not tag[0].lower().startswith(CHANNEL):
+                self.began_inside = True
+            self.inside, self._guessed = opens, None
             self.thought, start = True, tag.end()
-        if not self._inside:
+        if not self.inside:
             shown.append(text[start:])
+        elif self._guessed is not None:
+            self._guessed.append(text)
         return "".join(shown)
 
 
 def cut_half(text: str) -> tuple[str, str]:
     """(the text, what at its end may be half a character or half a tag)."""
-    start = text.rfind("<", max(0, len(text) - LONGEST + 1))
-    if start >= 0 and any(
-        tag.startswith(text[start:].lower())
-        for tag in ("<think>", "</think>", "<thinking>", "</thinking>")
-    ):
-        if not TAG.fullmatch(text[start:]):
+    for start in range(max(0, len(text) - LONGEST_HALF), len(text)):
+        if text[start:].lower() in HALVES:
             return text[:start], text[start:]
     if text and "\ud800" <= text[-1] <= "\udbff":
         return text[:-1], text[-1]

@@ -324,7 +324,9 @@ def test_a_long_chat_is_encoded_once(chat_tokenizer, environmentalist):
     assert sum(encoded) < 140 * 40
 
 
-@pytest.mark.parametrize("opened", ["<think>\n", "<think>", "<thinking>\n\n"])
+@pytest.mark.parametrize(
+    "opened", ["<think>\n", "<think>", "<thinking>\n\n", "<reasoning>\n", "<seed:think>", "[THINK]"]
+)
 def test_a_template_that_opens_a_thought_is_answered_at_once(
     chat_tokenizer, environmentalist, opened
 ):

@@ -109,6 +109,25 @@ def test_characters_of_several_bytes_are_never_cut(chat, environmentalist):
     assert reply.finish_reason == "stop"
 
 
+@pytest.mark.parametrize(
+    "text", ["<think> hm. so. </think> i bake <3", "i bake <3[THINK]so[/THINK]"]
+)
+def test_a_thought_in_ordinary_tokens_is_not_shown(chat, environmentalist, text):
+    say(chat, [text, chat.layout.end_id])
+    settings = Settings(temperature=0, guidance_scale=1, repetition_penalty=1, no_repeat_ngram=0)
+    reply = chat.reply(environmentalist, TURNS, settings)
+    assert ("".join(reply), reply.text, reply.finish_reason) == ("i bake <3",) * 2 + ("stop",)
+
+
+def test_nothing_but_a_thought_is_one_sentence(chat, environmentalist):
+    say(chat, ["<think>", *chat.layout.encode("so.")[:2] * 30])
+    settings = Settings(
+        temperature=0, guidance_scale=1, max_tokens=40, repetition_penalty=1, no_repeat_ngram=0
+    )
+    with pytest.raises(UserError, match="only thought"):
+        list(chat.reply(environmentalist, TURNS, settings))
+
+
 def test_the_same_seed_says_the_same(chat, environmentalist):
     texts = [
         "".join(chat.reply(environmentalist, TURNS, Settings(seed=seed))) for seed in (1, 1, 2)
