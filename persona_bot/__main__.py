@@ -26,7 +26,7 @@ from persona_bot.persona import Persona, check_message, find_persona, load_prese
 from persona_bot.settings import FLAGS, Settings, add_flags, given
 
 if TYPE_CHECKING:
-    from persona_bot.replies.reply import Model
+    from persona_bot.replies.reply import Model, Reply
 
 HELP = """/retry            another reply to your last message
 /new              forget the conversation, keep the persona
@@ -154,21 +154,24 @@ class Chat:
         )
 
     def say(self, message: str, before: list[str] | None = None) -> None:
-        """Streams the reply to `message` and remembers both; after an error or an empty reply the conversation is as it was."""
+        """Streams the reply to `message` and remembers both, also what came before an error; without any text nothing changes."""
         if not message:
             return
         message = check_message(message)
         before = self.turns if before is None else before
-        text = self.print_reply([*before, message])
-        if text:
-            self.turns = [*before, message, text]
-
-    def print_reply(self, turns: list[str]) -> str:
-        """The reply's text, also when Ctrl-C ended it."""
+        turns = [*before, message]
         # a retry must differ, and a second run must not
         seed = ((self.settings.seed or 0) + self.replies) % 2**32
         self.replies += 1
         reply = self.model.reply(self.persona, turns, replace(self.settings, seed=seed))
+        try:
+            self.print_reply(reply)
+        finally:
+            if reply.text:
+                self.turns = [*turns, reply.text]
+
+    def print_reply(self, reply: "Reply") -> None:
+        """Prints what comes until its end, or Ctrl-C."""
         print(f"{self.persona.face} ".lstrip(), end="", flush=True)
         try:
             for piece in reply:
@@ -178,7 +181,6 @@ class Chat:
             reply.close()
         finally:
             print(flush=True)
-        return reply.text
 
 
 def read_line() -> str | None:

@@ -1,14 +1,7 @@
-"""What OpenAI-compatible servers understand: the conversation as messages, the settings as fields, the answer as events.
+"""What OpenAI-compatible servers understand: the conversation as messages, the settings as fields."""
 
-A server is a stranger: how many bytes are read is bounded by what was asked for, lines by their length, JSON by its depth.
-(huggingface_hub's client reads lines of any length and answers of any size, which is why this is not it.)
-"""
-
-import json
 import re
-import time
-from collections.abc import AsyncIterator, Sequence
-from email.utils import parsedate_to_datetime
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import httpx
@@ -19,15 +12,9 @@ from persona_bot.persona import Persona
 from persona_bot.settings import Settings
 from persona_bot.text import tidy
 
-BUSY = (429, 502, 503, 504)
-# a field that the server does not know, or more turns than its model takes
-NOT_ACCEPTED = (400, 413, 422)
-UNREACHABLE, SILENT, BROKEN, THINKING = -1, -2, -3, -4  # beside HTTP's statuses
 # how chat templates begin their control tokens
 CONTROL = re.compile(r"<(?=[|｜/a-zA-Z_])|\[(?=/?[A-Z_]{4,}\])")
 
-
-MAX_LINE = 64 << 10  # bytes of one event
 MAX_LIST = 4 << 20  # bytes of a list of models
 # bytes of a whole answer: so many for each token that was asked for, and some for what stands around
 PER_TOKEN, AROUND = 4 << 10, 256 << 10
@@ -53,23 +40,14 @@ SHAPES = [
 ]
 
 
-class Chunk(NamedTuple):
-    """One event of the stream, `data: {"choices": [{"delta": {"content": " hi"}, "finish_reason": null}]}` and the like."""
-
-    text: str
-    thought: bool  # it holds what the model thinks, in a field of its own
-    finish: str | None  # "stop" or "length" on the last one with a choice
-    usage: dict[str, int]  # prompt_tokens and completion_tokens, where the server counts them
-
-
 def base_address(url: str) -> httpx.URL:
-    """http://host:8000, with or without a slash, /v1 or the whole route -> http://host:8000/v1; raises UserError."""
+    """http://host:8000, with or without a slash or /v1 -> http://host:8000/v1; what stands before a whole route stays as it
+    is, and so does a query; raises UserError."""
     try:
         address = httpx.URL(url.strip())
         if (
             address.scheme not in ("http", "https")
             or not address.host
-            or address.query
             or address.fragment
             or (address.port or 1) > 65535
         ):
@@ -79,8 +57,10 @@ def base_address(url: str) -> httpx.URL:
         raise UserError(
             "--endpoint (or MODEL_ENDPOINT) is no address of a server; write one like http://localhost:8000."
         ) from error
-    path = address.path.rstrip("/").removesuffix("/chat/completions")
-    return address.copy_with(path=path if re.search(r"/v\d[^/]*(/|$)", path) else f"{path}/v1")
+    path = address.path.rstrip("/")
+    base = path.removesuffix("/chat/completions")
+    is_base = base != path or re.search(r"/v\d[^/]*(/|$)", path)
+    return address.copy_with(path=base if is_base else f"{path}/v1")
 
 
 def messages(persona: Persona, turns: Sequence[str], system_turn: bool = True) -> list[dict]:
@@ -123,98 +103,3 @@ def fields(settings: Settings, kind: str, max_tokens: int) -> dict[str, Any]:
             "repeat_penalty": settings.repetition_penalty,
         }
     return basic | more
-
-
-async def blocks(response: httpx.Response, max_bytes: int) -> AsyncIterator[bytes]:
-    """The answer's bytes as they come; raises ValueError where they are packed or too many."""
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise ValueError("packed, although we asked for it plain")
-    async for block in response.aiter_raw():
-        max_bytes -= len(block)
-        if max_bytes < 0:
-            raise ValueError("longer than what was asked for")
-        yield block
-
-
-async def chunks(response: httpx.Response, max_bytes: int) -> AsyncIterator[Chunk]:
-    """The events of a stream; raises ValueError and its like for anything else, and for a stream that just ends."""
-    rest, ended = b"", False
-    # not by text lines, which also end at marks that JSON may hold
-    async for block in blocks(response, max_bytes):
-        *lines, rest = (rest + block).split(b"\n")
-        if len(rest) > MAX_LINE:
-            raise ValueError("a line without end")
-        for line in lines:
-            if not line.startswith(b"data:"):  # blank, a keep-alive comment, or an event's name
-                continue
-            data = line[5:].strip()
-            if data == b"[DONE]":
-                return
-            chunk = read_event(data)
-            ended = ended or bool(chunk.finish)
-            yield chunk
-    if not ended:
-        raise ValueError("the stream ends in the middle")
-
-
-def read_event(data: bytes) -> Chunk:
-    event = read_json(data)
-    if event.get("error"):
-        raise ValueError("the server reports an error")
-    choice = (event.get("choices") or [{}])[0]
-    delta, finish = choice.get("delta") or {}, choice.get("finish_reason")
-    text = delta.get("content")
-    usage = {
-        name: count
-        for name, count in (event.get("usage") or {}).items()
-        if type(count) is int and 0 <= count < 10**7
-    }
-    thought = bool(delta.get("reasoning_content") or delta.get("reasoning"))
-    finish = finish if isinstance(finish, str) else None
-    return Chunk(text if isinstance(text, str) else "", thought, finish, usage)
-
-
-def read_json(data: bytes) -> Any:
-    """What JSON says; ValueError also for what is nested without end."""
-    try:
-        return json.loads(data)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
-def retry_after(response: httpx.Response) -> float:
-    """How many seconds the server asks us to wait; 0 where it does not say."""
-    said = response.headers.get("retry-after", "").strip()
-    if said.isdecimal():
-        return float(said[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
-        return 0.0
-
-
-def failure(error: httpx.RequestError) -> int:
-    """Which of the three kinds a failed request is."""
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-        return UNREACHABLE
-    return SILENT if isinstance(error, httpx.TimeoutException) else BROKEN
-
-
-def sentence(status: int, model: str) -> str:
-    """What the visitor reads. Never the server's own words, which may repeat the request."""
-    if status in (401, 403):
-        return f"The model's server refuses this page ({status}); set MODEL_ENDPOINT_TOKEN to a token that it accepts."
-    if status in NOT_ACCEPTED:
-        return (
-            f"The model's server does not accept the request ({status}) in any form that is known here; "
-            "look into its log, or check --model."
-        )
-    known = {
-        404: f"The model's server does not know {model} (404); name a model that it has with --model, or correct --endpoint.",
-        429: "The model's server is busy (429); try again in a minute.",
-        UNREACHABLE: "The model's server cannot be reached; start it, or correct --endpoint, and try again.",
-        SILENT: "The model's server did not answer in time; try again in a moment.",
-        THINKING: "The model only thought and came to no answer; choose one that does not think, or another server.",
-        BROKEN: "The model's server broke off its answer; what arrived is kept, try again.",
-    }
-    return known.get(status, f"The model's server failed ({status}); try again in a moment.")

@@ -26,18 +26,9 @@ import httpx
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.proxies import spare_loopback
-from persona_bot.replies.openai_protocol import (
-    BUSY,
-    MAX_LIST,
-    PLAIN,
-    SILENT,
-    Shape,
-    base_address,
-    blocks,
-    failure,
-    read_json,
-    sentence,
-)
+from persona_bot.replies.answer_events import blocks, read_json
+from persona_bot.replies.endpoint_faults import BUSY, SILENT, STRANGE, failure, sentence
+from persona_bot.replies.openai_protocol import MAX_LIST, PLAIN, Shape, base_address
 from persona_bot.replies.reply import Reply, ends_a_sentence
 from persona_bot.replies.request import End, Event, converse
 from persona_bot.settings import Settings
@@ -61,6 +52,7 @@ class Endpoint:
         self.problem: str | None = None  # one sentence while the server does not answer
         self.shape: Shape | None = None  # of a request that it accepted
         self.thinks = False  # before it answers, as far as is known
+        self.begins_inside = False  # a thought, whose end alone it marks
         token = os.environ.get("MODEL_ENDPOINT_TOKEN", "").strip()
         if not (token.isascii() and token.isprintable()):
             raise UserError(
@@ -70,8 +62,13 @@ class Endpoint:
         spare_loopback()
         # the page bounds how many replies are written at once
         limits = httpx.Limits(max_connections=None)
+        address = base_address(url)
         self.client = httpx.AsyncClient(
-            base_url=base_address(url), headers=headers, timeout=TIMEOUT, limits=limits
+            base_url=address.copy_with(query=None),
+            params=address.params,
+            headers=headers,
+            timeout=TIMEOUT,
+            limits=limits,
         )
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="endpoint", daemon=True).start()
@@ -182,8 +179,11 @@ class Endpoint:
         """Asks which model the server has, unless one was named; raises UserError while it does not answer."""
         try:
             status, data = await asyncio.wait_for(self._list(), LISTING)
-            if status in (401, 403) or status in BUSY or (status >= 400 and not self.model):
+            moved = 300 <= status < 400
+            if moved or status in (401, 403, *BUSY) or (status >= 400 and not self.model):
                 raise UserError(sentence(status, self.name))
+            if data.lstrip().startswith(b"<"):  # a page
+                raise UserError(sentence(STRANGE, self.name))
             self.model = self.model or str(read_json(data)["data"][0]["id"])[:200]
         except httpx.RequestError as error:
             raise UserError(sentence(failure(error), self.name)) from error
@@ -195,7 +195,7 @@ class Endpoint:
 
     async def _list(self) -> tuple[int, bytes]:
         async with self.client.stream("GET", "models", timeout=TIMEOUT.connect) as response:
-            if response.status_code >= 400 or self.model:
+            if response.status_code >= 300 or self.model:
                 return response.status_code, b""
             data = [block async for block in blocks(response, MAX_LIST)]
             return response.status_code, b"".join(data)

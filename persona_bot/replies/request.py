@@ -3,32 +3,35 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
+from persona_bot.replies.answer_events import MAX_LINE, Chunk, blocks, chunks, retry_after
+from persona_bot.replies.endpoint_faults import (
+    AGAIN,
+    BROKEN,
+    BROKEN_EARLY,
+    EMPTY,
+    NOT_ACCEPTED,
+    STRANGE,
+    THINKING,
+    TOO_LONG,
+    WITHHELD,
+    ReportedError,
+    failure,
+    sentence,
+)
 from persona_bot.replies.openai_protocol import (
     AROUND,
-    BROKEN,
-    BUSY,
-    MAX_LINE,
-    NOT_ACCEPTED,
     PER_TOKEN,
     SHAPES,
-    THINKING,
     THOUGHT_TOKENS,
-    Chunk,
     Shape,
-    blocks,
-    chunks,
-    failure,
     fields,
     messages,
-    retry_after,
-    sentence,
 )
 from persona_bot.replies.visible_text import VisibleText
 from persona_bot.settings import Settings
@@ -60,28 +63,46 @@ class Answer:
     """What has come of one answer; hands it on."""
 
     def __init__(
-        self, put: Callable[[Event], None], dropped_turns: int, accepted: Callable[[], None]
+        self, put: Callable[[Event], None], dropped_turns: int, server: "Endpoint", shape: Shape
     ):
-        self._put, self._dropped_turns, self._accepted = put, dropped_turns, accepted
+        self._put, self._dropped_turns = put, dropped_turns
+        self._server, self._shape = server, shape
+        self.rest = ""  # what was held back to the end
         self.wants_new = False  # it was refused, and the server names the newer field
         self.begin()
 
     def begin(self) -> None:
-        self.begun = self._thought = False
-        self.shown = VisibleText()
+        self.begun = self._thought = self._refused = False
+        self._finish: str | None = None
+        self.shown = VisibleText(self._server.begins_inside)
 
     def add(self, chunk: Chunk) -> None:
-        self._accepted()
+        self._server.accepted(self._shape)
         piece = self.shown.add(chunk.text)
+        self._server.begins_inside |= self.shown.began_inside
         self.begun = self.begun or bool(piece)
         self._thought = self._thought or chunk.thought or self.shown.thought
-        # nothing but a thought does not end the reply: the server is asked again
-        if not (self.only_thought and chunk.finish):
+        self._refused = self._refused or chunk.refused
+        self._finish = chunk.finish or self._finish
+        # an answer without text is not over: the server may be asked again
+        if self.begun or not chunk.finish:
             self._put(Arrived(self._dropped_turns, piece, chunk))
 
     @property
-    def only_thought(self) -> bool:
-        return self._thought and not self.begun
+    def is_empty(self) -> bool:
+        """It is complete, and nothing was shown."""
+        return bool(self._finish) and not self.begun
+
+    def end(self) -> int:
+        """200, or why there is no text."""
+        is_whole = self._finish != "length"
+        self.rest = self.shown.end(is_whole)
+        if self.begun or self.rest:
+            return 200
+        if self._refused:
+            return WITHHELD
+        # a server may hide the thought that took all the room
+        return THINKING if self._thought or not is_whole else EMPTY
 
 
 async def converse(
@@ -97,7 +118,7 @@ async def converse(
     shapes = [server.shape] if server.shape else list(SHAPES)
     while True:
         shape = shapes[0]
-        answer = Answer(put, dropped, partial(server.accepted, shape))
+        answer = Answer(put, dropped, server, shape)
         status = THINKING
         while status == THINKING:
             thinks = server.thinks
@@ -114,7 +135,7 @@ async def converse(
             if thinks:
                 break
         if status == 200:
-            return End(answer.shown.end())
+            return End(answer.rest)
         if status not in NOT_ACCEPTED:
             return UserError(sentence(status, server.name))
         new = Shape("new", shape.system_turn)
@@ -135,22 +156,29 @@ async def ask(
     """One request, repeated after a pause while there is hope, time, and no text yet; 200, or what went wrong."""
     for pause in (*PAUSES, None):
         answer.begin()
-        wanted = 0.0
+        wanted, kind = 0.0, ""
         try:
             async with client.stream("POST", "chat/completions", json=body) as response:
                 status, wanted = response.status_code, retry_after(response)
                 if status == 200:
+                    kind = response.headers.get("content-type", "event-stream")
                     async for chunk in chunks(response, max_bytes):
                         answer.add(chunk)
-                    return THINKING if answer.only_thought else status
-                if status in NOT_ACCEPTED:
-                    answer.wants_new = b"max_completion_tokens" in await first_block(response)
+                        if answer.is_empty:  # some servers leave the line open after the end
+                            break
+                    return answer.end()
+                if status in (*NOT_ACCEPTED, 500):
+                    told = await first_block(response)
+                    answer.wants_new = "max_completion_tokens" in told
+                    status = 413 if status == 500 and TOO_LONG.search(told) else status
         except httpx.RequestError as error:
             status = failure(error)
+        except ReportedError as error:
+            status = error.status
         # no chunk of this protocol, or no proper end
         except (ValueError, LookupError, TypeError, AttributeError):
-            status = BROKEN
-        if answer.begun or pause is None or (status > 0 and status not in BUSY):
+            status = BROKEN_EARLY if "event-stream" in kind else STRANGE
+        if answer.begun or pause is None or status not in AGAIN:
             return BROKEN if answer.begun else status
         pause = max(pause, wanted)
         if time.monotonic() + pause > until:
@@ -159,8 +187,8 @@ async def ask(
     raise AssertionError("the last pause is None")
 
 
-async def first_block(response: httpx.Response) -> bytes:
+async def first_block(response: httpx.Response) -> str:
     """The beginning of a refusal, which is looked through and never shown."""
     async for block in blocks(response, MAX_LINE):
-        return block
-    return b""
+        return block.decode("utf-8", "replace")
+    return ""

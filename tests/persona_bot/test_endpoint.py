@@ -35,10 +35,19 @@ from tests.endpoint_peer import BAKER, DONE, event, failure_of
         ("https://h/v1/chat/completions", "https://h/v1"),
         ("https://h/models/mine", "https://h/models/mine/v1"),
         ("https://h/v1beta/openai/", "https://h/v1beta/openai"),
+        ("https://h/inference/chat/completions/", "https://h/inference"),
+        ("https://h/d/chat/completions?api-version=1", "https://h/d?api-version=1"),
     ],
 )
 def test_addresses_are_written_in_many_ways(written, read):
     assert str(base_address(written)) == read
+
+
+def test_a_whole_route_is_asked_as_it_was_written(peer):
+    peer.script = [[event("i bake."), event("", "stop"), DONE]]
+    endpoint = Endpoint(f"{peer.url}/inference/chat/completions?api-version=1", "mine")
+    assert "".join(endpoint.reply(BAKER, ["hi"])) == "i bake."
+    assert peer.bodies[0][0] == "/inference/chat/completions?api-version=1"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +59,7 @@ def test_addresses_are_written_in_many_ways(written, read):
         "",
         "http://h:99999999",
         "http://u:secret@",
-        "http://h/?a=1",
+        "http://h/#a",
     ],
 )
 def test_what_is_no_address_is_told_without_repeating_it(written):
@@ -131,6 +140,15 @@ def test_the_terminal_speaks_through_an_endpoint(peer, monkeypatch, capsys):
     assert output.out == "🪖 i bake.\n" and "tiny/baker on another machine, seed 5." in output.err
     assert peer.bodies[0][1]["seed"] == 5
     assert main(["--endpoint", "localhost:8000"]) == 2
+
+
+def test_the_terminal_keeps_what_arrived_before_an_error(peer, monkeypatch, capsys):
+    peer.script = [[event("i bake")], [event("bread."), event("", "stop"), DONE]]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello\nand?\n")))
+    assert main(["--endpoint", peer.url, "--persona", "soldier", "--seed", "5"]) == 0
+    assert "what arrived is kept" in capsys.readouterr().err
+    sent = [message["content"] for message in peer.bodies[1][1]["messages"]]
+    assert sent[1:] == ["hello", "i bake", "and?"]
 
 
 def test_the_page_opens_at_once_and_answers_through_the_endpoint(peer):
