@@ -227,6 +227,7 @@ def certificate(tmp_path):
         + ["-keyout", str(paths[0]), "-out", str(paths[1])],
         check=True,
         capture_output=True,
+        timeout=100,
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(paths[1], paths[0])
