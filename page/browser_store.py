@@ -1,6 +1,6 @@
 """What the visitor's browser keeps of a conversation, as JSON, and how it is read again.
 
-    {"persona_bot": 1, "id": "4f0c..", "persona": {"name": "Willow", "face": "🌱", "sentences": ["i am willow."]}, "own": false,
+    {"persona_bot": 1, "id": "4f0c..", "persona": {"name": "Willow", "face": "🌱", "sentences": ["i am willow."]}, "own": false, "by_hand": [],
      "exchanges": [{"message": "hi", "replies": ["hello!", "hey."], "shown": 1}]}
 
 An exchange names its `persona` only where it is not the conversation's, and who said its message (`by`) where that was a
@@ -13,7 +13,7 @@ import re
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from page.conversation import MAX_EXCHANGES, MAX_REPLIES, Conversation, Exchange, new_id
-from page.typed import NAMELESS
+from page.typed import BY_HAND, NAMELESS
 from persona_bot.errors import UserError
 from persona_bot.persona import (
     MAX_FACE_CHARS,
@@ -35,13 +35,14 @@ BROKEN = "That is no conversation of this page, or it is damaged; nothing was ch
 
 
 def chat_to_json(chat: Conversation) -> str:
-    """The conversation as the browser keeps it; `own`: somebody wrote its persona."""
+    """The conversation as the browser keeps it; `own`: somebody wrote its persona; `by_hand`: what they chose of its name and face."""
     exchanges = [_exchange(exchange, chat) for exchange in chat.exchanges]
     record = {
         "persona_bot": VERSION,
         "id": chat.id,
         "persona": persona_to_dict(chat.persona),
         "own": chat.own,
+        "by_hand": sorted(chat.by_hand),
         "exchanges": exchanges,
     }
     text = json.dumps(record, ensure_ascii=False)
@@ -132,6 +133,8 @@ def chat_from_json(text: object) -> Conversation:
         raise UserError(BROKEN)
     chat = Conversation(persona_from_dict(record.get("persona")))
     chat.own = record.get("own") is True
+    chosen = _list(record.get("by_hand", []), len(BY_HAND))
+    chat.by_hand = frozenset(part for part in BY_HAND if part in chosen)
     identity = record.get("id")
     chat.id = identity if _is_id(identity) else new_id()
     for entry in _list(record.get("exchanges"), MAX_EXCHANGES):

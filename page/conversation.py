@@ -7,10 +7,10 @@ the queue in vain finds nothing left to do.
 import threading
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from page.exchange import Before, Exchange
-from page.typed import recognise, renamed
+from page.exchange import Exchange
+from page.typed import chosen, recognise, renamed
 from persona_bot.errors import UserError
 from persona_bot.layouts import SILENCE
 from persona_bot.persona import (
@@ -42,6 +42,7 @@ class Conversation:
     exchanges: list[Exchange] = field(default_factory=list)
     id: str = field(default_factory=new_id)  # by which the browser keeps it
     own: bool = False  # somebody wrote this persona; it is no preset and was not drawn
+    by_hand: frozenset[str] = frozenset()  # what of its name and its face somebody chose
     pending: Exchange | None = None  # always the last of `exchanges`
     claimed: bool = False
     stop: threading.Event | None = None  # ends the reply that is being written
@@ -50,7 +51,7 @@ class Conversation:
     settings: Settings | None = None  # of the last reply, for what it leaves to the prompt
     unsent: str = ""  # a message without an answer, on its way back into the message box
     returned: str = ""  # the message that `undo` gave back last
-    before: list[Before] = field(default_factory=list)
+    before: list[tuple["Conversation", str]] = field(default_factory=list)  # with their text boxes
     partner: Persona | None = None  # a second persona that talks to the first
     lines_left: int = 0  # of both, until they stop by themselves
     line: str | None = None  # what the partner is saying
@@ -183,7 +184,9 @@ class Conversation:
             return "" if exchange.by else exchange.message, None
         if not self.before:
             raise UserError("There is nothing to undo.")
-        self.id, self.persona, self.own, text, self.exchanges, message = self.before.pop()
+        former, text = self.before.pop()
+        self.take(former)
+        message, self.unsent = self.unsent, ""
         return message, text
 
     def edit(self, index: object) -> str:
@@ -209,14 +212,18 @@ class Conversation:
         """Starts a new chat, with `persona` if given; one `undo` brings the old one back, with the `text` of its text box."""
         self.put_away(text)
         if persona:
-            self.persona, self.own = persona, False
+            self.persona, self.own, self.by_hand = persona, False, frozenset()
         self.exchanges, self.id = [], new_id()
 
     def open(self, other: "Conversation", text: str | None = None) -> None:
         """Goes on with another conversation; one `undo` brings the present one back."""
         self.put_away(text)
-        self.persona, self.exchanges, self.id = other.persona, other.exchanges, other.id
-        self.own, self.unsent = other.own, other.unsent
+        self.take(other)
+
+    def take(self, other: "Conversation") -> None:
+        """Becomes what the other conversation is."""
+        self.id, self.persona, self.exchanges = other.id, other.persona, other.exchanges
+        self.own, self.by_hand, self.unsent = other.own, other.by_hand, other.unsent
 
     def put_away(self, text: str | None) -> None:
         """Ends what is being written and remembers all of it for `undo`."""
@@ -227,15 +234,13 @@ class Conversation:
         if self.pending:
             self.finish(self.pending)
         text = persona_text(self.persona) if text is None else text
-        self.before.append(
-            Before(self.id, self.persona, self.own, text, self.exchanges, self.unsent)
-        )
+        self.before.append((replace(self, before=[]), text))
         del self.before[:-MAX_STEPS_BACK]
         self.editing, self.unsent, self.tokens_per_second = None, "", None
 
     def rewrite(self, text: str, presets: dict[str, Persona]) -> None:
         """Reads the persona text box: counts from the next reply. Raises UserError naming a line over the limit."""
-        persona = recognise(parse_persona(text), self.persona, presets)
+        persona = recognise(parse_persona(text), self.persona, presets, self.by_hand)
         if persona != self.persona:
             self.persona, self.own = persona, persona not in presets.values()
 
@@ -243,6 +248,7 @@ class Conversation:
         """Gives the persona another name or face."""
         before, self.persona = self.persona, renamed(self.persona, name, face)
         self.own = self.own or self.persona != before
+        self.by_hand |= chosen(self.persona, before)
 
     def turns(self) -> list[str]:
         """Alternating plain texts, the partner's first, up to the reply that is wanted next."""

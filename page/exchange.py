@@ -1,7 +1,6 @@
 """An exchange: the partner's message and the persona's replies to it, of which one is shown and counts."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from persona_bot.persona import Persona
 
@@ -21,14 +20,3 @@ class Exchange:
     @property
     def reply(self) -> str:
         return self.replies[self.shown] if self.replies else ""
-
-
-class Before(NamedTuple):
-    """What a fresh start put away."""
-
-    id: str
-    persona: Persona
-    own: bool
-    text: str  # of the persona's text box, over a limit or not
-    exchanges: list[Exchange]
-    unsent: str

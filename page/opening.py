@@ -19,20 +19,20 @@ from persona_bot.settings import Settings
 def opened(kept: str, chat: Conversation, request: gr.Request) -> list:
     """A visit begins: with what the browser kept, else with the persona that a link brings, else with the first preset."""
     back = browser_store.kept_from_json(kept)
-    text, chat.id = back.text, new_id()  # every visit begins with a copy of the same conversation
+    text = back.text
+    chat.id, chat.before = new_id(), []  # every visit begins with a copy of the same conversation
     if back.problem:
         gr.Info(back.problem, title="")
     if back.link is not None:
         _from_shared(back.link, chat)
         text = None
     elif back.chat:
-        chat.persona, chat.exchanges, chat.id = back.chat.persona, back.chat.exchanges, back.chat.id
-        chat.own, chat.before = back.chat.own, []
+        chat.take(back.chat)
     elif request.query_params.get("persona", "").strip():
         text = _from_link(request.query_params["persona"], chat)
     if text is not None:
         with_what_was_good(chat, text)
-    unsent = back.chat.unsent if back.chat and back.link is None else ""
+    unsent, chat.unsent = chat.unsent, ""
     draft = " ".join(filter(None, [unsent, back.draft]))
     settings = [kept_setting(name, back.settings) for name in SETTINGS]
     persona = shown_persona(chat.persona, text)
@@ -53,12 +53,9 @@ def kept_setting(name: str, kept: dict[str, Any]) -> Any:
 def _from_shared(fragment: str, chat: Conversation) -> None:
     """Takes the conversation that a link holds."""
     try:
-        shared = share.chat_from_link(fragment)
+        chat.take(share.chat_from_link(fragment))
     except UserError as error:
         gr.Info(str(error), title="")
-        return
-    chat.persona, chat.exchanges, chat.own = shared.persona, shared.exchanges, shared.own
-    chat.before = []
 
 
 def _from_link(wanted: str, chat: Conversation) -> str | None:

@@ -49,5 +49,5 @@ def chat_from_link(fragment: object) -> Conversation:
     if not unpacker.eof:
         raise UserError(BROKEN)
     chat = chat_from_json(text)
-    chat.id = new_id()
+    chat.id, chat.unsent = new_id(), ""
     return chat

@@ -1,12 +1,30 @@
 """Whose sentences a visitor typed: a preset's, the former persona's, or somebody new."""
 
+from collections.abc import Iterable
+
 from persona_bot.persona import MAX_FACE_CHARS, MAX_NAME_CHARS, Persona, parse_persona
 
 NAMELESS = Persona("Your persona", (), "🎭")  # name and face of one that has none
+BY_HAND = ("name", "face")  # what is chosen beside the text
 
 
-def recognise(persona: Persona, before: Persona, presets: dict[str, Persona]) -> Persona:
-    """Name, face and greeting for sentences from the text box: a preset's, else those of the persona they were edited from."""
+def recognise(
+    persona: Persona, before: Persona, presets: dict[str, Persona], by_hand: Iterable[str] = ()
+) -> Persona:
+    """Name, face and greeting for sentences from the text box: a preset's, else those of the persona they were edited from.
+
+    What was chosen `by_hand` stays.
+    """
+    found = _whose(persona, before, presets)
+    return found._replace(**{part: getattr(before, part) for part in by_hand})
+
+
+def chosen(persona: Persona, before: Persona) -> set[str]:
+    """What of BY_HAND is another than before."""
+    return {part for part in BY_HAND if getattr(persona, part) != getattr(before, part)}
+
+
+def _whose(persona: Persona, before: Persona, presets: dict[str, Persona]) -> Persona:
     if persona.sentences == before.sentences:
         return before._replace(name=persona.name, face=persona.face) if persona.name else before
     for preset in presets.values():

@@ -77,6 +77,33 @@ def test_a_name_that_is_typed_before_the_text_is_answered_stays(open_page, tiny,
     wait_for_replies(page, 1)
     expect(name_box(page)).to_have_value("Zoe, map seller")
     expect(page.get_by_role("heading", name="Zoe, map seller", exact=True)).to_be_visible()
-    # and a text that makes somebody else of it takes the name along, as before
-    persona_box(page).fill(persona_text(PRESETS["soldier"]))
-    expect(name_box(page)).to_have_value(PRESETS["soldier"].name)
+
+
+def test_a_name_and_a_face_that_are_chosen_first_stay_when_the_text_is_written(open_page, tiny):
+    page = open_page(tiny)
+    text = persona_box(page).input_value()
+    name_box(page).fill("Gwendolyn, beekeeper")
+    page.get_by_role("heading", name="Gwendolyn, beekeeper").wait_for()
+    button(page, "Change the face").click()
+    page.locator('#faces [data-face="🐝"]').click()
+    page.locator("#header [href='#face-1f41d']").wait_for(state="attached")
+    persona_box(page).fill("")
+    persona_box(page).press_sequentially("i keep bees.")
+    page.get_by_text("1/12 sentences, one a line").wait_for()
+    page.wait_for_function("() => document.querySelector('.who').dataset.link.includes('bees')")
+
+    def expect_gwendolyn() -> None:
+        expect(name_box(page)).to_have_value("Gwendolyn, beekeeper")
+        page.get_by_role("heading", name="Gwendolyn, beekeeper").wait_for()
+        page.locator("#header [href='#face-1f41d']").wait_for(state="attached")
+
+    expect_gwendolyn()
+    page.reload()
+    expect(persona_box(page)).to_have_value("i keep bees.")
+    persona_box(page).fill("i keep wasps.")
+    page.wait_for_function("() => document.querySelector('.who').dataset.link.includes('wasps')")
+    expect_gwendolyn()
+    button(page, "Tom, soldier").click()  # another persona is opened: nothing of it stays
+    page.get_by_role("heading", name="Say hello to Tom").wait_for()
+    persona_box(page).fill(text)
+    expect(name_box(page)).to_have_value(PRESETS["environmentalist"].name)

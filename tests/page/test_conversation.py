@@ -282,6 +282,28 @@ def test_a_rewritten_persona_keeps_name_and_face_while_a_sentence_is_left():
     assert chat.persona == Persona("Baker", ("i am a baker.",), "🍞")
 
 
+def test_a_name_and_a_face_that_were_chosen_stay_until_another_persona_is_opened():
+    chat = said()
+    chat.rename(name="Gwendolyn, beekeeper")
+    chat.rewrite("i keep bees.", PRESETS)
+    assert chat.persona == NAMELESS._replace(
+        name="Gwendolyn, beekeeper", sentences=("i keep bees.",)
+    )
+    chat.rename(face="🐝")
+    chat.rewrite(persona_text(SOLDIER), PRESETS)
+    assert chat.persona == SOLDIER._replace(name="Gwendolyn, beekeeper", face="🐝") and chat.own
+    chat.fresh()
+    chat.rewrite("i keep bees.", PRESETS)
+    assert (chat.persona.name, chat.persona.face) == ("Gwendolyn, beekeeper", "🐝")
+    for leave in (lambda: chat.fresh(GREEN), lambda: chat.open(said())):
+        leave()
+        chat.rewrite("i bake.", PRESETS)
+        assert chat.persona == NAMELESS._replace(sentences=("i bake.",))
+        chat.undo()
+        chat.rewrite("i keep wasps.", PRESETS)
+        assert (chat.persona.name, chat.persona.face) == ("Gwendolyn, beekeeper", "🐝")
+
+
 def test_a_persona_over_the_limit_leaves_the_last_one_in_force():
     chat = said()
     with pytest.raises(UserError, match="Line 2"):

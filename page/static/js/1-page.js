@@ -4,7 +4,7 @@ window.personaPage = {
 	sending: null, // the message that the server has not taken yet
 	draft: null, // what stood in the message box before an earlier message was edited
 	pressed: "", // the card that was pressed last
-	byHand: { text: null, name: null }, // what somebody typed last as the persona's text, and since then as its name
+	byHand: { text: null, name: null }, // what somebody typed last as the persona's text and as its name
 
 	clicks(element, trigger) {
 		element.addEventListener("click", (event) => {
@@ -64,7 +64,7 @@ window.personaPage = {
 		personaPage.box().addEventListener("input", () => personaStore.draft());
 		personaPage.focusMessage();
 		const typed = ({ target }) => {
-			if (target.closest("#persona-text")) personaPage.byHand = { text: target.value, name: null };
+			if (target.closest("#persona-text")) personaPage.byHand.text = target.value;
 			if (target.closest("#persona-name")) personaPage.byHand.name = target.value;
 		};
 		document.addEventListener("input", typed, true); // before Gradio tells of it
