@@ -13,12 +13,11 @@ from typing import Any
 import gradio as gr
 
 from page import backend, browser_store, render
+from page.chosen import chosen_settings
 from page.conversation import Conversation
 from page.events import PRESETS, Shown, frame_seconds, shown, toast
-from page.names import SETTINGS
 from persona_bot.errors import UserError
 from persona_bot.persona import random_persona
-from persona_bot.settings import Settings
 
 
 def begin(chat: Conversation, event: gr.EventData) -> Shown:
@@ -47,7 +46,7 @@ def speak(chat: Conversation, *values: Any) -> Iterator[str]:
         return
     finished = False
     try:
-        settings = Settings(**dict(zip(SETTINGS, values, strict=True)))
+        settings = chosen_settings(values)
         while not backend.ready.wait(1) and not stop.is_set():
             yield render.growing(chat)
         drawn = 0.0

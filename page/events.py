@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from page import backend, browser_store, cast, duet_view, render, why
+from page.chosen import chosen_settings
 from page.conversation import Conversation
-from page.names import SETTINGS
 from page.typed import NAMELESS
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona, check_message, load_presets, persona_text, random_persona
-from persona_bot.settings import Settings
 
 PRESETS = load_presets()
 FIRST = next(iter(PRESETS.values()))
@@ -219,7 +218,7 @@ def reply(chat: Conversation, *values: Any) -> Iterator[str]:
     turns = chat.turns()
     drafts: tuple[str, ...] = ()
     try:
-        chat.settings = settings = Settings(**dict(zip(SETTINGS, values, strict=True)))
+        chat.settings = settings = chosen_settings(values)
         while not backend.ready.wait(1) and not stop.is_set():
             yield render.growing(chat)
         if stop.is_set():

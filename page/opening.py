@@ -7,13 +7,13 @@ from typing import Any
 import gradio as gr
 
 from page import backend, browser_store, render, share
+from page.chosen import chosen_setting
 from page.conversation import Conversation, new_id
 from page.events import FIRST, PRESETS, ShownPersona, shown, shown_persona, with_what_was_good
 from page.names import SETTINGS
 from page.typed import NAMELESS
 from persona_bot.errors import UserError
 from persona_bot.persona import random_persona
-from persona_bot.settings import Settings
 
 
 def opened(kept: str, chat: Conversation, request: gr.Request) -> list:
@@ -44,7 +44,7 @@ def opened(kept: str, chat: Conversation, request: gr.Request) -> list:
 def kept_setting(name: str, kept: dict[str, Any]) -> Any:
     """The value that the browser kept of a setting when it is in its range; else it stays as it stands on the page."""
     try:
-        return getattr(Settings(**{name: kept[name]}), name)
+        return chosen_setting(name, kept[name])
     except (KeyError, UserError):
         # somebody may have moved a slider already; only a number that is left out must be said, else Gradio draws 0
         return None if name == "seed" else gr.skip()

@@ -157,8 +157,11 @@ API_FIELDS = [
 ]
 
 
-def checked(field: dataclasses.Field, value: Any) -> int | float | None:
-    """The value as the field's type; raises UserError where it is none, or out of the field's range."""
+def checked(field: dataclasses.Field, value: Any, called: str = "") -> int | float | None:
+    """The value as the field's type; raises UserError where it is none, or out of the field's range.
+
+    The sentence names the field as it is `called`, else by its name.
+    """
     if value is None and field.default is None:
         return None
     low, high = field.metadata["low"], field.metadata["high"]
@@ -167,7 +170,7 @@ def checked(field: dataclasses.Field, value: Any) -> int | float | None:
     if not is_number or not low <= value <= high or (whole and value != int(value)):
         kind = "a whole number" if whole else "a number"
         raise UserError(
-            f"The setting {field.name} must be {kind} from {low:g} to {high_text(high)}; "
+            f"The setting {called or field.name} must be {kind} from {low:g} to {high_text(high)}; "
             f"it is {str(value)[:40]!r}."
         )
     return int(value) if whole else float(value)
