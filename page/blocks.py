@@ -174,14 +174,16 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     getattr(face_choice, names.FACE)(events.choose_face, chat, SHOWN, **at_once)
     new_chat.click(events.fresh, [persona, chat], SHOWN, **at_once).then(**to_message)
     undo_button.click(
-        events.undo, [message, persona, chat], [message, *PERSONA, *SHOWN], **at_once
+        events.undo,
+        [message, persona, chat],
+        [message, *PERSONA, *SHOWN],
+        js="personaPage.beforeUndo",
+        **at_once,
     ).then(**to_message)
     getattr(transcript, names.EDIT)(
         events.edit, chat, [message, *SHOWN], js="personaPage.beforeEdit", **at_once
     ).then(**to_message)
-    keep.click(events.stop_editing, chat, SHOWN, **at_once).then(
-        None, js="personaPage.afterEdit", **unseen
-    )
+    keep.click(events.stop_editing, chat, SHOWN, **at_once).then(**to_message)
     stop_button.click(events.halt, [message, chat], [message, *SHOWN], **at_once).then(**to_message)
     copy_link.click(passing_on.link_copied, js="personaPage.copyLink", **soon)
     gr.on([s.change for s in settings], None, settings, js="personaStore.keepSettings", **unseen)

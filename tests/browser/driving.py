@@ -68,12 +68,12 @@ def expect_messages(page, texts: list[str]) -> None:
 
 
 @contextmanager
-def unanswered(page) -> Iterator[None]:
+def unanswered(page, calls: str = "**/queue/join*") -> Iterator[None]:
     """What the page asks of the server within the block gets there only after it."""
     waiting = []
-    page.route("**/queue/join*", lambda route: waiting.append(route))
+    page.route(calls, lambda route: waiting.append(route))
     yield
-    page.route("**/queue/join*", lambda route: route.continue_())  # later ones pass at once
+    page.route(calls, lambda route: route.continue_())  # later ones pass at once
     for route in waiting:
         route.continue_()
 

@@ -68,6 +68,13 @@ window.personaPage = {
 			if (target.closest("#persona-name")) personaPage.byHand.name = target.value;
 		};
 		document.addEventListener("input", typed, true); // before Gradio tells of it
+		const edits = { childList: true, subtree: true, attributeFilter: ["data-editing"] };
+		let editing = false;
+		new MutationObserver(() => {
+			const before = editing;
+			editing = personaPage.editing();
+			if (before && !editing) personaPage.endEdit();
+		}).observe(document.getElementById("transcript"), edits);
 	},
 
 	lastPressed(_pressed, ...others) {
@@ -104,16 +111,20 @@ window.personaPage = {
 		if (matchMedia("(pointer: fine)").matches) personaPage.box().focus({ preventScroll: true }); // a phone would open its keyboard
 	},
 
+	editing() {
+		return document.querySelector("[data-editing]") !== null;
+	},
+
 	// The box clears and the message stands in the chat before the server has answered; what it would refuse stays in the box.
 	sent(message, ...others) {
-		const editing = document.querySelector("[data-editing]");
-		const talking = document.querySelector("[data-talking]"); // two personas, whom the visitor interrupts
-		const writing = !talking && document.querySelector("#growing .them");
-		if (personaPage.sending === null && !writing && message.trim() && message.length <= 1000) {
+		const letters = [...message].length; // as the server counts them
+		if (personaPage.sending === null && message.trim() && letters <= 1000) {
 			personaPage.sending = message;
-			const typedSince = personaPage.box().value.slice(message.length);
-			personaPage.setBox(editing ? (personaPage.draft ?? "") : typedSince);
-			if (!editing) document.getElementById("just-sent").append(personaPage.bubble(message.trim()));
+			if (personaPage.editing()) personaPage.endEdit();
+			else {
+				personaPage.setBox(personaPage.box().value.slice(message.length)); // typed since
+				document.getElementById("just-sent").append(personaPage.bubble(message.trim()));
+			}
 		}
 		return [message, ...others];
 	},
@@ -131,28 +142,36 @@ window.personaPage = {
 		if (personaPage.sending === null) return;
 		document.querySelector("#just-sent ol")?.remove();
 		personaPage.sending = null;
-		personaPage.draft = null;
 		personaStore.draft();
 	},
 
 	// The server did not take the message: it is back in the box, in front of what was typed since.
 	refused() {
 		if (personaPage.sending === null) return;
-		const text = [personaPage.sending, personaPage.box().value].filter(Boolean).join(" ");
+		const [message, typed] = [personaPage.sending, personaPage.box().value];
 		document.querySelector("#just-sent ol")?.remove();
 		personaPage.sending = null;
-		personaPage.setBox(text);
+		if (personaPage.editing()) personaPage.draft = typed;
+		personaPage.setBox(personaPage.editing() ? message : [message, typed].filter(Boolean).join(" "));
 	},
 
 	beforeEdit(...inputs) {
-		if (!document.querySelector("[data-editing]")) personaPage.draft = personaPage.box().value;
+		if (!personaPage.editing()) personaPage.draft = personaPage.box().value;
 		return inputs;
 	},
 
-	afterEdit() {
-		personaPage.setBox(personaPage.draft ?? "");
+	// Whatever ends an edit, the draft returns.
+	endEdit() {
+		if (personaPage.draft === null) return;
+		const draft = personaPage.draft;
 		personaPage.draft = null;
-		personaPage.focusMessage();
+		personaPage.setBox(draft);
+	},
+
+	// What is taken back returns in front of the draft, not of the message that was edited.
+	beforeUndo(_message, ...others) {
+		if (personaPage.editing()) personaPage.endEdit();
+		return [personaPage.box().value, ...others];
 	},
 
 	async copyLink() {

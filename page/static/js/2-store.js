@@ -102,7 +102,8 @@ window.personaStore = (() => {
 		draft() {
 			if (forgotten) return;
 			const box = personaPage.box().value;
-			now.set("draft", [personaPage.draft, personaPage.sending, box].filter(Boolean).join(" "));
+			const aside = personaPage.editing() ? personaPage.draft : null;
+			now.set("draft", [aside, personaPage.sending, box].filter(Boolean).join(" "));
 		},
 
 		arrived(...settings) {
