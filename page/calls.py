@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from gradio.blocks import BlockFunction, Blocks
 from starlette.types import Message, Receive
@@ -111,7 +111,7 @@ def _with_defaults(values: list, function: BlockFunction) -> list:
         raise Malformed(
             f"This function takes {NEEDED} to {len(function.inputs)} values: the persona, the turns, and settings."
         )
-    return values + [setting.value for setting in function.inputs[len(values) :]]
+    return values + [cast(Any, setting).value for setting in function.inputs[len(values) :]]
 
 
 def _by_name(name: str, blocks: Blocks) -> BlockFunction:
