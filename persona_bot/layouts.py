@@ -25,7 +25,6 @@ from persona_bot.text import (
     tidy,
     untidy_tail,
 )
-from persona_bot.thoughts import OPEN_THOUGHT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

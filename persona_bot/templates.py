@@ -5,11 +5,11 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from persona_bot.errors import UserError, reason
+from persona_bot.thoughts import OPEN_THOUGHT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-OPEN_THOUGHT = re.compile(r"<think(?:ing)?>\s*$")
 CURE = "use another model, or mend its chat_template.jinja"
 
 

@@ -15,10 +15,10 @@ from train.data.dialogues import read_dialogues
 from train.data.everyday import Maker, make_dialogues
 from train.data.everyday_contradictions import AGREES, DENIES, contradictions
 from train.data.everyday_speaker import Known, Speaker
-from train.data.everyday_templates import read_facts, read_messages, read_voices
+from train.data.everyday_templates import FACTS, read_messages, read_voices
 from train.data.held_out import held_out_sentences
 from train.data.line_questions import fact_of
-from train.data.questions import read_templates
+from train.data.templates import read_facts, read_slots
 from train.everyday import main
 from train.metrics.text import distinct_2, words
 
@@ -29,8 +29,8 @@ SLOTS |= {"name", "pet", "animal"}
 
 
 def test_every_slot_of_every_template_can_be_filled():
-    values, _ = read_templates()
-    facts, messages, voices = read_facts(), read_messages(), read_voices()
+    values = read_slots("question_templates.txt")
+    facts, messages, voices = read_facts(FACTS), read_messages(), read_voices()
     assert len([fact for fact in facts if fact.topic == "trade"]) >= 40
     assert len(messages) >= 30 and len(voices) >= 10
     for fact in facts:
@@ -55,7 +55,6 @@ def test_replies_are_various_short_and_seldom_ask_back():
 
 
 def test_numbers_and_names_asked_are_those_of_the_persona():
-    values, _ = read_templates()
     asked = 0
     for dialogue in DIALOGUES:
         persona = " ".join(dialogue["personality"])
@@ -135,7 +134,7 @@ def test_the_command_writes_what_training_reads(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_wrong_answers_contradict_the_right_one(asked, answer, wrong):
-    fact = next(f for f in read_facts() if f.topic == "age")
+    fact = next(f for f in read_facts(FACTS) if f.topic == "age")
     known = Known(fact, "i am 33.", {"age": "33", "other_age": "58"})
     made = contradictions(random.Random(1), known, asked, answer, ["i am nine."])
     assert made[-1] == "i am nine." and len(made) == len(wrong) + 1
@@ -143,7 +142,7 @@ def test_wrong_answers_contradict_the_right_one(asked, answer, wrong):
 
 
 def test_a_true_sentence_that_is_beside_the_point_is_a_wrong_answer():
-    fact = next(f for f in read_facts() if f.topic == "age")
+    fact = next(f for f in read_facts(FACTS) if f.topic == "age")
     known = Known(fact, "i am 33.", {"age": "33", "other_age": "58"})
     draw, other = random.Random(1), ["i keep bees."]
     asked = contradictions(draw, known, "how old are you?", "just {age}.", [], other)

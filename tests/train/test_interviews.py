@@ -14,10 +14,11 @@ from train import everyday
 from train.data.branched import branched_examples
 from train.data.dialogues import read_dialogues
 from train.data.everyday_contradictions import agrees
-from train.data.everyday_templates import CONTRASTS, Fact, read_facts
+from train.data.everyday_templates import CONTRASTS
 from train.data.examples import Example
 from train.data.held_out import held_out_sentences
 from train.data.interviews import is_fair, make_interviews
+from train.data.templates import Fact, read_facts
 
 
 @pytest.fixture

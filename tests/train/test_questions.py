@@ -9,12 +9,13 @@ import re
 
 from train.data.dialogues import read_dialogues
 from train.data.held_out import held_out_sentences
-from train.data.questions import make_dialogue, make_dialogues, read_templates
+from train.data.questions import TEMPLATES, make_dialogue, make_dialogues
+from train.data.templates import read_facts, read_slots
 from train.questions import main
 
 
 def test_every_slot_is_filled_and_every_template_can_be_drawn():
-    slots, facts = read_templates()
+    slots, facts = read_slots(TEMPLATES[0]), read_facts(TEMPLATES)
     assert len(facts) > 80 and len({fact.topic for fact in facts}) > 40
     for fact in facts:
         assert fact.blocks and all(questions and answers for questions, answers in fact.blocks), (
@@ -28,7 +29,7 @@ def test_every_slot_is_filled_and_every_template_can_be_drawn():
 
 
 def test_answers_tell_what_the_persona_says():
-    slots, facts = read_templates()
+    slots, facts = read_slots(TEMPLATES[0]), read_facts(TEMPLATES)
     named = [fact for fact in facts if fact.topic == "name"]
     for seed in range(50):
         persona, turns = make_dialogue(random.Random(seed), slots, named * 12)
@@ -42,7 +43,7 @@ def test_answers_tell_what_the_persona_says():
 
 
 def test_facts_of_one_topic_never_meet():
-    slots, facts = read_templates()
+    facts = read_facts(TEMPLATES)
     patterns = {fact.topic: [] for fact in facts}
     for fact in facts:
         patterns[fact.topic] += [
@@ -59,7 +60,8 @@ def test_facts_of_one_topic_never_meet():
 
 def test_a_relative_keeps_its_trade_and_its_town():
     """Of "my aunt is a judge." the aunt is asked, and "are you a judge?" is denied."""
-    slots, facts = read_templates(("question_templates.txt", "relation_facts.txt"))
+    files = ("question_templates.txt", "relation_facts.txt")
+    slots, facts = read_slots(files[0]), read_facts(files)
     of_others = [fact for fact in facts if fact.topic in ("relation work", "relation town")]
     assert len(of_others) == 2
     denied = 0

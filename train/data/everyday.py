@@ -207,7 +207,7 @@ def make_dialogues(count: int, seed: int = 0, personas: Sequence[Sequence[str]] 
                 {
                     "candidates": [
                         *dict.fromkeys(text for text in false if text != turns[k]),
-                        questions._other(maker.draw, replies, turns[k]),
+                        questions.another(maker.draw, replies, turns[k]),
                         turns[k],
                     ],
                     "history": turns[:k],

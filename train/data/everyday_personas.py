@@ -8,9 +8,10 @@ from persona_bot.persona import random_persona
 from persona_bot.pools import POOLS
 from train.data import questions
 from train.data.everyday_speaker import UNTOLD, Known, Speaker
-from train.data.everyday_templates import Fact, Voice, read_facts, read_voices
+from train.data.everyday_templates import FACTS, Voice, read_voices
 from train.data.held_out import held_out_sentences
 from train.data.line_questions import fact_of, values_of
+from train.data.templates import Fact, read_facts, read_slots
 
 # topics of question_templates.txt that no topic of everyday_facts.txt speaks of
 MORE_TOPICS = {"allergy", "church", "color", "films", "hair", "language", "money", "music"}
@@ -25,9 +26,9 @@ class Personas:
     def __init__(self, draw: random.Random, written: Sequence[Sequence[str]] = ()):
         """`written`: personas by people, for every other one."""
         self.draw = draw
-        self.slots, asked = questions.read_templates(questions.TEMPLATES[:1])
-        self.facts = read_facts()
-        self.facts += [Fact.of_questions(f) for f in asked if f.topic in MORE_TOPICS]
+        asked = questions.TEMPLATES[0]
+        self.slots, self.facts = read_slots(asked), read_facts(FACTS)
+        self.facts += [fact for fact in read_facts((asked,)) if fact.topic in MORE_TOPICS]
         self.voices = read_voices()
         self.held_out = held_out_sentences()
         # braces would be slots

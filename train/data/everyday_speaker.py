@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from train.data.everyday_templates import Fact, Voice
+from train.data.everyday_templates import Voice
+from train.data.templates import Fact
 
 CONSTANT = ("who", "one", "where", "name", "pet", "animal")  # slots that may be said again
 # slot: the topic of its fact, and the name of the value there

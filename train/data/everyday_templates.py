@@ -1,15 +1,11 @@
-"""Reads what made small talk is made of: facts, messages and voices. The formats are described at the top of each file."""
+"""Reads what made small talk is made of beside facts (templates.py): messages and voices. The formats are described at the top of each file."""
 
 import random
 import re
-from collections.abc import Iterator, Sequence
-from itertools import chain
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from train.data import questions
+from train.data.templates import parts
 
-HERE = Path(__file__).parent
 # each topic with the same questions for opposite sentences
 CONTRASTS = tuple(
     f"contrasts/{name}.txt" for name in ("body", "family", "home", "odd", "taste", "work")
@@ -39,46 +35,6 @@ ASKS_BACK = [
     "are you from around here?",
     "how was your day?",
 ]
-
-
-class Block(NamedTuple):
-    """Questions that the same answers fit."""
-
-    questions: list[str]
-    answers: list[str]
-
-
-class Fact(NamedTuple):
-    """What a persona says of itself, and what it can tell about it; all still with {slots}."""
-
-    topic: str
-    lines: list[str]
-    blocks: tuple[Block, ...] = ()
-    who: str = ""
-    where: str = ""
-    doing: tuple[str, ...] = ()
-    more: tuple[str, ...] = ()
-    why: tuple[str, ...] = ()
-
-    @property
-    def one(self) -> str:
-        """`the baker` -> `a baker`; others stay."""
-        noun = self.who.removeprefix("the ")
-        if noun == self.who or noun.startswith(("one ", "visitor")):
-            return self.who
-        return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-    @property
-    def slots(self) -> list[str]:
-        """The slots that its texts use, each once."""
-        texts = [*self.lines, *self.doing, *self.more, *self.why]
-        texts += [text for block in self.blocks for part in block for text in part]
-        return questions.slot_names(texts)
-
-    @classmethod
-    def of_questions(cls, fact: questions.Fact) -> "Fact":
-        """A fact of question_templates.txt."""
-        return cls(fact.topic, fact.lines, tuple(Block(*block) for block in fact.blocks))
 
 
 class Message(NamedTuple):
@@ -115,36 +71,6 @@ class Voice(NamedTuple):
         if self.after and (0.45 < where < 0.9):
             text = f"{text} {draw.choice(self.after)}"
         return text
-
-
-def parts(file: str) -> Iterator[tuple[str, list[str]]]:
-    """(sign, its wordings) for every line of a template file; for `[name]` the sign is "[" and the name the only one."""
-    for line in (HERE / file).read_text(encoding="utf-8").splitlines():
-        if line[:1] == "[":
-            yield "[", [line.strip("[] ")]
-        elif line.strip() and line[:1] != "#":
-            yield line[0], [part.strip() for part in line[2:].split(" | ")]
-
-
-def read_facts(files: Sequence[str] = FACTS) -> list[Fact]:
-    """The facts of the files."""
-    facts: list[Fact] = []
-    topic = ""
-    names = {"~": "doing", "+": "more", ":": "why"}
-    for sign, texts in chain.from_iterable(map(parts, files)):
-        if sign == "[":
-            topic = texts[0]
-        elif sign == "=":
-            facts.append(Fact(topic, texts))
-        elif sign == "?":
-            facts[-1] = facts[-1]._replace(blocks=(*facts[-1].blocks, Block(texts, [])))
-        elif sign == "!":
-            facts[-1].blocks[-1].answers.extend(texts)
-        else:
-            told: dict[str, Any] = {names[sign]: tuple(texts)} if sign in names else {}
-            told = told or {"who" if sign == "&" else "where": texts[0]}
-            facts[-1] = facts[-1]._replace(**told)
-    return facts
 
 
 def read_messages() -> dict[str, Message]:

@@ -8,8 +8,8 @@
 
 import re
 
-from train.data.everyday_templates import Block, Fact
 from train.data.line_rules import NAMED_PET, RULES
+from train.data.templates import Block, Fact
 
 
 def fact_of(line: str) -> Fact:

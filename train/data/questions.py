@@ -7,15 +7,11 @@ questions and answers are in the three files of TEMPLATES, all written for this 
 """
 
 import random
-import re
 from collections.abc import Mapping, Sequence
-from itertools import chain
-from pathlib import Path
-from typing import NamedTuple
 
 from train.data.held_out import held_out_sentences
+from train.data.templates import Fact, read_facts, read_slots, slot_names
 
-HERE = Path(__file__).parent
 TEMPLATES = ("question_templates.txt", "yes_no_facts.txt", "relation_facts.txt")
 GREETINGS = [
     "hi, how are you?",
@@ -81,37 +77,6 @@ REACTIONS = [
 ]
 
 
-class Fact(NamedTuple):
-    """A topic, wordings of the persona's sentence, and (questions, answers) blocks about it; all still with {slots}."""
-
-    topic: str
-    lines: list[str]
-    blocks: list[tuple[list[str], list[str]]]
-
-
-def read_templates(files: Sequence[str] = TEMPLATES) -> tuple[dict[str, list[str]], list[Fact]]:
-    """(what each slot may hold, facts); the format is described at the top of the first file."""
-    slots: dict[str, list[str]] = {}
-    facts: list[Fact] = []
-    topic = ""
-    lines = ((HERE / file).read_text(encoding="utf-8").splitlines() for file in files)
-    for line in chain.from_iterable(lines):
-        sign, text = line[:1], line[2:]
-        wordings = [part.strip() for part in text.split("|")]
-        if sign == "$":
-            name, _, values = text.partition(":")
-            slots[name] = [value.strip() for value in values.split(",")]
-        elif sign == "[":
-            topic = line.strip("[] ")
-        elif sign == "=":
-            facts.append(Fact(topic, wordings, []))
-        elif sign == "?":
-            facts[-1].blocks.append((wordings, []))
-        elif sign == "!":
-            facts[-1].blocks[-1][1].extend(wordings)
-    return slots, facts
-
-
 def make_dialogue(
     draw: random.Random, slots: dict[str, list[str]], facts: list[Fact]
 ) -> tuple[list[str], list[str]]:
@@ -146,12 +111,6 @@ def make_dialogue(
     return persona, turns
 
 
-def slot_names(texts: Sequence[str]) -> list[str]:
-    """The slots that the texts use, each once; {other_x} counts as x."""
-    names = (name for text in texts for name in re.findall(r"{(\w+)}", text))
-    return sorted({name.removeprefix("other_") for name in names})
-
-
 def draw_values(
     draw: random.Random, slots: Mapping[str, Sequence[str]], names: Sequence[str]
 ) -> dict[str, str]:
@@ -166,7 +125,7 @@ def make_dialogues(count: int, seed: int = 0) -> list[dict]:
     """`count` dialogues in the layout of Persona-Chat; each reply has two wrong candidates, a reply of another dialogue and
     one of the same: right at another time, and beside the point here."""
     draw = random.Random(seed)
-    slots, facts = read_templates()
+    slots, facts = read_slots(TEMPLATES[0]), read_facts(TEMPLATES)
     held_out = held_out_sentences()
     drawn = (make_dialogue(draw, slots, facts) for _ in iter(int, 1))
     # or what evaluate asks would be learnt by heart
@@ -188,8 +147,9 @@ def make_dialogues(count: int, seed: int = 0) -> list[dict]:
 def _wrong(draw: random.Random, replies: list[str], turns: list[str], k: int) -> list[str]:
     """Wrong candidates for the reply at `k`: one of another dialogue, and another reply of this one, if it has any."""
     own = [turn for turn in turns[1::2] if turn != turns[k]]
-    return [_other(draw, replies, turns[k]), *draw.sample(own, min(1, len(own)))]
+    return [another(draw, replies, turns[k]), *draw.sample(own, min(1, len(own)))]
 
 
-def _other(draw: random.Random, replies: list[str], gold: str) -> str:
+def another(draw: random.Random, replies: list[str], gold: str) -> str:
+    """One of the replies that is not this one."""
     return next(reply for reply in iter(lambda: draw.choice(replies), None) if reply != gold)
