@@ -4,11 +4,10 @@ import hashlib
 import importlib.util
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -41,8 +40,6 @@ PACKAGES = {
     "compressed-tensors": "compressed_tensors",
     "quanto": "optimum",
 }
-# the whole embedding or head in an adapter, trained beside it
-EMBEDDING = re.compile(r"\.(embed_tokens|wte|tokens_embed|embed_in|lm_head|embed_out)\.weight$")
 # what simpletransformers' ConvAIModel trains
 DOUBLE_HEADS = {"OpenAIGPTDoubleHeadsModel", "GPT2DoubleHeadsModel"}
 
@@ -117,32 +114,6 @@ def check_kind(folder: Path) -> None:
             f"{folder} holds weights quantized with {method}, for which the package {package} is missing; install it, or name "
             "the model as it was before it was quantized."
         )
-
-
-def merge_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
-    """The base with the LoRA adapter folded in, so that it costs nothing when chatting.
-
-    Its embeddings grow first where the adapter was trained with added tokens."""
-    from peft import PeftModel  # 2 s to import: only where an adapter is used
-
-    rows = adapter_rows(folder)
-    embeddings: Any = model.get_input_embeddings()
-    if rows and rows != embeddings.weight.shape[0]:
-        model.resize_token_embeddings(rows, mean_resizing=False)
-    return PeftModel.from_pretrained(model, folder, is_trainable=False).merge_and_unload()
-
-
-def adapter_rows(folder: Path) -> int | None:
-    """How many tokens an adapter has embeddings for, where it says so."""
-    found: list[int] = []
-    for file in folder.glob("adapter_model.safetensors"):
-        with safe_open(file, "pt") as tensors:
-            for name in tensors.keys():
-                if "lora_embedding_A" in name:
-                    found.append(tensors.get_slice(name).get_shape()[1])
-                elif EMBEDDING.search(name):
-                    found.append(tensors.get_slice(name).get_shape()[0])
-    return max(found, default=None)
 
 
 class TensorFile(Mapping):

@@ -22,11 +22,11 @@ import torch
 import transformers
 from transformers import PreTrainedTokenizerFast
 
+from persona_bot.checkpoints.adapter import adapter_rows
 from persona_bot.checkpoints.files import (
     BASE_MODEL,
     BASE_WHEEL,
     DOUBLE_HEADS,
-    adapter_rows,
     check_files,
     load_model,
     read_json,

@@ -23,13 +23,8 @@ import transformers
 from huggingface_hub.constants import HF_HOME
 from safetensors import SafetensorError
 
-from persona_bot.checkpoints.files import (
-    check_files,
-    load_model,
-    merge_adapter,
-    save_layout,
-    sha256,
-)
+from persona_bot.checkpoints.adapter import merge_adapter
+from persona_bot.checkpoints.files import check_files, load_model, save_layout, sha256
 from persona_bot.checkpoints.gguf import gguf_file
 from persona_bot.errors import UserError
 from persona_bot.layouts import Layout
@@ -63,8 +58,9 @@ def prepared_folder(folder: Path, base: Path) -> Path:
         return folder
     bases = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weight_files(base))
     # by content: every checkout of the same adapter shares one copy
-    adapter = [sha256(p) for p in folder.glob("adapter_model.safetensors")]
-    stamp = bases, adapter
+    merged = [folder / "adapter_model.safetensors", folder / "adapter_config.json"]
+    contents = [sha256(p) for p in [*merged, base / "config.json"] if p.is_file()]
+    stamp = bases, contents
     name = hashlib.sha256(repr((stamp, transformers.__version__)).encode()).hexdigest()[:16]
     with suppress(OSError):  # not there yet, or read-only
         os.utime(PREPARED / name)  # in use: see `keep`
@@ -112,8 +108,8 @@ def load_prepared(
     model = model.to(torch.bfloat16)  # type: ignore[arg-type]  # a decorator of transformers hides self
     try:
         keep(model, layout, ready)
-    # a full or read-only disk only means that the next start takes as long as this one
-    except (OSError, SafetensorError):
+    # a full or read-only disk, or weights that layers share (RuntimeError): the next start takes as long as this one
+    except (OSError, RuntimeError, SafetensorError):
         pass
     return model.to(dtype)  # type: ignore[arg-type]  # the same
 

@@ -20,6 +20,7 @@ from persona_bot import load_model
 from persona_bot.checkpoints import files as module
 from persona_bot.checkpoints import load as checkpoint_module
 from persona_bot.checkpoints import prepared
+from persona_bot.checkpoints.adapter import merge_adapter
 from persona_bot.checkpoints.files import check_files, save_layout
 from persona_bot.checkpoints.load import load_checkpoint
 from persona_bot.device import pick_device
@@ -94,7 +95,7 @@ def test_stock_history_length_is_taken_over(convai_folder, tmp_path):
 def test_an_adapter_is_merged_into_its_base(adapter_folder, chat_folder):
     merged = load_checkpoint(str(adapter_folder), "cpu").model
     base = AutoModelForCausalLM.from_pretrained(chat_folder)
-    weights = dict(module.merge_adapter(base, adapter_folder).named_parameters())
+    weights = dict(merge_adapter(base, adapter_folder).named_parameters())
     plain = dict(AutoModelForCausalLM.from_pretrained(chat_folder).named_parameters())
     name = "model.layers.0.self_attn.q_proj.weight"
     assert torch.equal(merged.get_parameter(name), weights[name].to(torch.bfloat16).float())

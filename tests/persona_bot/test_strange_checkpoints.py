@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import (
     AutoTokenizer,
     BlenderbotConfig,
@@ -84,6 +84,63 @@ def test_an_adapter_with_added_tokens(way, tmp_path):
     loaded = load_checkpoint(str(tmp_path / "adapter"), "cpu")
     assert loaded.model.get_input_embeddings().weight.shape[0] == len(chat)
     assert loaded.layout.end_id == chat.convert_tokens_to_ids("<|im_end|>")
+
+
+def adapt(folder: Path, base: Path, tokenizer, config) -> torch.nn.Module:
+    """An adapter of this configuration with weights that show, saved; the adapted model."""
+    torch.manual_seed(1)
+    model = get_peft_model(LlamaForCausalLM.from_pretrained(base), config).eval()
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data.normal_(0, 0.1)
+    model.peft_config["default"].base_model_name_or_path = str(base)
+    save(model, tokenizer, folder)
+    return model
+
+
+IDS = torch.tensor([[5, 60, 7, 99, 12, 300, 41]])
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("targets", [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+def test_an_adapter_of_one_side_of_tied_embeddings(targets, together, chat_tokenizer, tmp_path):
+    """What was trained for the embeddings alone does not change the head, and the other way round."""
+    save(llama(len(chat_tokenizer), tied=True), chat_tokenizer, tmp_path / "base")
+    config = LoraConfig(
+        r=4, target_modules=targets, task_type="CAUSAL_LM", ensure_weight_tying=together
+    )
+    model = adapt(tmp_path / "adapter", tmp_path / "base", chat_tokenizer, config)
+    expected = model(IDS).logits
+    for _ in range(2):  # merged, then as it was kept in bfloat16
+        found = load_checkpoint(str(tmp_path / "adapter"), "cpu").model(IDS).logits
+        assert (found - expected).norm() / expected.norm() < 0.01
+
+
+def test_an_adapters_changed_configuration_counts(chat_folder, chat_tokenizer, tmp_path):
+    folder = tmp_path / "adapter"
+    adapt(folder, chat_folder, chat_tokenizer, LoraConfig(r=4, target_modules=["q_proj"]))
+    before = load_checkpoint(str(folder), "cpu").model(IDS).logits
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 0}))
+    after = load_checkpoint(str(folder), "cpu").model(IDS).logits
+    plain = load_checkpoint(str(chat_folder), "cpu").model(IDS).logits
+    assert (after - plain).norm() < 0.01 * plain.norm() and not torch.equal(before, after)
+
+
+def test_an_adapter_that_repeats_layers_loads_though_it_cannot_be_kept(
+    chat_folder, chat_tokenizer, tmp_path
+):
+    config = LoraConfig(r=4, target_modules=["q_proj"], layer_replication=[[0, 2], [1, 2]])
+    adapt(tmp_path / "adapter", chat_folder, chat_tokenizer, config)
+    model = load_checkpoint(str(tmp_path / "adapter"), "cpu").model
+    assert len(model.model.layers) == 3
+
+
+def test_an_adapter_that_cannot_be_folded_in(chat_folder, chat_tokenizer, tmp_path):
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    adapt(tmp_path / "adapter", chat_folder, chat_tokenizer, config)
+    with pytest.raises(UserError, match="is an adapter of the kind PROMPT_TUNING, .*; use a LoRA"):
+        load_checkpoint(str(tmp_path / "adapter"), "cpu")
 
 
 def test_an_encoder_decoder_is_refused(chat_tokenizer, tmp_path):
