@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 from torch import nn
 
+from persona_bot.checkpoints.files import read_json
 from persona_bot.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def merge_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
     if any(ONE_SIDE.search(name) for name in shapes(folder)):
         untie(model)
     if not hasattr(adapted, "merge_and_unload"):
+        kind = (read_json(folder / "adapter_config.json") or {}).get("peft_type")
         raise UserError(
-            f"{folder} is an adapter of the kind {adapted.peft_config['default'].peft_type.value}, which cannot be folded into "
+            f"{folder} is an adapter of the kind {kind}, which cannot be folded into "
             "its base; use a LoRA adapter."
         )
     return adapted.merge_and_unload()

@@ -35,7 +35,7 @@ class LikelihoodScorer:
         self.model, self.ranking_head = model, ranking_head
         self.cached: list[int] = []  # the ids whose keys and values the cache holds
         self.cache = new_cache(model)
-        if not can_crop(self.cache):
+        if not (can_crop(self.cache) and can_branch(model)):
             self.cache = None
 
     def score(self, prompt: Prompt, replies: Sequence[list[int]]) -> Scores:
@@ -123,6 +123,25 @@ def new_cache(model: "PreTrainedModel") -> DynamicCache | None:
 def can_crop(cache: DynamicCache | None) -> bool:
     """Whether every layer keeps the keys and values of all positions, so that the last ones can be forgotten again."""
     return cache is not None and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def can_branch(model: "PreTrainedModel") -> bool:
+    """Whether candidates side by side score as each alone: ALiBi, for one, takes no positions or no mask of our own."""
+    from persona_bot.engine.gate import NUM_IDS, TOLERANCE, precise, trial  # 2 s
+
+    try:
+        with precise(model):
+            ids, types = trial(model, 3 * NUM_IDS)
+            prompt = Prompt(ids[:NUM_IDS], types and types[:NUM_IDS], 0)
+            replies = [ids[NUM_IDS : 2 * NUM_IDS], ids[2 * NUM_IDS :]]
+            alone = score_one_by_one(model, prompt, replies).log_likelihoods
+            cache = new_cache(model)
+            together = score_together(model, prompt, replies, cache, 0).log_likelihoods
+    except Exception:  # whatever a model does in another way
+        return False
+    tolerance = TOLERANCE.get(model.dtype, 0.0) / 10  # a sum over tokens: rounding evens out
+    pairs = zip(together, alone, strict=True)
+    return all(abs(found - right) <= tolerance * abs(right) for found, right in pairs)
 
 
 def takes(model: "PreTrainedModel", parameter: str) -> bool:

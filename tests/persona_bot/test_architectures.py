@@ -10,16 +10,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import MptConfig
 
 from persona_bot.engine import gate
 from persona_bot.engine.batching import Engine
 from persona_bot.engine.gate import share
 from persona_bot.engine.int8_linear import Int8Linear, has_fast_int8
+from persona_bot.engine.likelihood import score_one_by_one
 from persona_bot.engine.prefix_cache import PrefixCache
 from persona_bot.engine.request import Request
-from persona_bot.engine.serial import SerialModel
+from persona_bot.engine.serial import SerialBackend, SerialModel
 from persona_bot.engine.shared_model import SharedModel, use_our_attention
-from tests.tiny_models import POSITIONS, REFUSED, SHARED, STATEFUL, VOCABULARY, build
+from persona_bot.prompt import Prompt
+from tests.tiny_models import POSITIONS, REFUSED, SHARED, STATEFUL, VOCABULARY, build, modern
 
 LENGTH = 7  # ids of a reply
 TYPED = {"gpt2", "gpt"}  # the convai layout's models
@@ -129,6 +132,25 @@ def test_the_serial_path_is_right_at_every_token_and_turn(name):
     # another beginning, as after an edited message, is read anew
     other = some_ids(7, 30)
     assert int(reading.logits(other).argmax()) == int(whole(model, other, None)[-1].argmax())
+
+
+ALIBI = {
+    "bloom": REFUSED["bloom"],
+    "falcon alibi": modern("Falcon", alibi=True),
+    "mpt": lambda: MptConfig(vocab_size=VOCABULARY, d_model=32, n_layers=2, n_heads=2),
+}
+
+
+@pytest.mark.parametrize("name", [*ALIBI, "falcon", "gptj"])
+def test_candidates_on_the_serial_path_score_as_each_alone(name):
+    model = build({**REFUSED, **ALIBI}[name])
+    backend = SerialBackend(model)
+    assert (backend.scorer.cache is None) == (name in ALIBI)
+    replies = [some_ids(1, 10), some_ids(2, 3), some_ids(3, 15)]
+    for count in (30, 27):
+        prompt = Prompt(some_ids(4, count), None, 0)
+        expected = score_one_by_one(model, prompt, replies).log_likelihoods
+        assert backend.score(prompt, replies) == pytest.approx(expected, abs=1e-2)
 
 
 def test_a_model_that_keeps_nothing_is_computed_whole():
