@@ -135,7 +135,7 @@ def can_branch(model: "PreTrainedModel") -> bool:
             prompt = Prompt(ids[:NUM_IDS], types and types[:NUM_IDS], 0)
             replies = [ids[NUM_IDS : 2 * NUM_IDS], ids[2 * NUM_IDS :]]
             alone = score_one_by_one(model, prompt, replies).log_likelihoods
-            cache = new_cache(model)
+            cache = DynamicCache(config=model.config)
             together = score_together(model, prompt, replies, cache, 0).log_likelihoods
     except Exception:  # whatever a model does in another way
         return False
