@@ -100,7 +100,8 @@ def trial(module: PreTrainedModel, count: int = NUM_IDS) -> tuple[list[int], lis
     rows = embeddings.weight.shape[0]
     ids = [(7 + 104_729 * k) % rows for k in range(count)]
     takes_types = "token_type_ids" in inspect.signature(module.forward).parameters
-    return ids, [ids[k % 3] for k in range(count)] if takes_types else None
+    kinds = getattr(module.config, "type_vocab_size", rows)  # BERT's two; GPT's are tokens
+    return ids, [ids[k % 3] % max(kinds, 1) for k in range(count)] if takes_types else None
 
 
 def whole(module: PreTrainedModel, ids: list[int], types: list[int] | None) -> dict[str, Tensor]:

@@ -153,6 +153,13 @@ def test_candidates_on_the_serial_path_score_as_each_alone(name):
         assert backend.score(prompt, replies) == pytest.approx(expected, abs=1e-2)
 
 
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_a_model_with_few_token_types_is_tried_with_those(kinds):
+    model = build(modern("Bert", is_decoder=True, type_vocab_size=kinds))
+    assert max(gate.trial(model)[1]) == kinds - 1
+    assert SerialBackend(model).serial.at_a_time > 0
+
+
 def test_a_model_that_keeps_nothing_is_computed_whole():
     class Forgetful(torch.nn.Module):
         """Takes a cache and ignores it."""
