@@ -25,8 +25,8 @@ COPY = (
 )
 SKIP = '<button type="button" class="skip" data-focus="#composer textarea">Skip to the message box</button>'
 TITLE = "<h1>Persona bot <span>describe someone, then talk to them</span></h1>"
-TO_PERSONA = '<button type="button" class="quiet" data-scroll="persona" aria-label="Edit persona">Edit</button>'
-TO_CHAT = '<button type="button" class="quiet" data-scroll="talk">Back to the chat</button>'
+TO_PERSONA = '<button type="button" class="quiet" data-scroll="persona" data-focus="#persona-name textarea" aria-label="Edit persona">Edit</button>'
+TO_CHAT = '<button type="button" class="quiet" data-scroll="talk" data-focus="#composer textarea">Back to the chat</button>'
 SETTINGS = '<button type="button" aria-expanded="false" aria-controls="settings">Settings</button>'
 FOR_PROGRAMS = '<button type="button" class="for-programs" data-press="footer .show-api">Use this page from a program</button>'
 CHATS = (

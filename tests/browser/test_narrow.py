@@ -93,7 +93,7 @@ def test_ones_own_cards_are_in_sight_and_lie_over_nothing(open_page, tiny):
     page = open_page(tiny)
     height = page.locator("#cast").bounding_box()["height"]
     own = [{"name": name, "sentences": [f"i am {name}."]} for name in ("Zoe", "W" * 40)]
-    kept = [{"id": one["name"], "persona": one} for one in own]
+    kept = [{"id": one["name"], "persona": {**one, "face": "★" * 16}} for one in own]
     page.evaluate("kept => (localStorage['persona-bot:personas'] = kept)", json.dumps(kept))
     page.reload()
     card = page.locator("#own-cards .card")
@@ -101,6 +101,7 @@ def test_ones_own_cards_are_in_sight_and_lie_over_nothing(open_page, tiny):
     boxes = [card.nth(place).bounding_box() for place in (0, 1)]
     assert boxes[1]["x"] + boxes[1]["width"] < 500
     assert card.nth(1).locator(".name").bounding_box()["width"] <= boxes[1]["width"]
+    assert card.first.locator(".face").evaluate("e => getComputedStyle(e).overflow") == "hidden"
     assert page.locator("#cast").bounding_box()["height"] == pytest.approx(height, abs=1)
 
 

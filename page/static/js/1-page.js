@@ -30,30 +30,48 @@ window.personaPage = {
 		}).observe(element, { childList: true, subtree: true });
 	},
 
-	// Scrolls along while the reader is at the end, and always when a message was added; tells screen readers a finished reply.
+	// Scrolls along while the reader is at the end, and always when a message was added.
 	follow(element) {
 		const box = element.closest("#scroll");
 		let atEnd = true;
 		let messages = 0;
-		let writing = false;
+		const listen = personaPage.listener(box, element);
 		box.addEventListener("scroll", () => (atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 48));
 		new MutationObserver(() => {
 			const count = box.querySelectorAll(".you").length;
 			if (atEnd || count > messages) box.scrollTop = count ? box.scrollHeight : 0;
 			messages = count;
-			const stillWriting = element.querySelector(".them") !== null;
 			personaStore.growing(element.querySelector("[data-writing]")?.textContent);
-			if (writing && !stillWriting) personaPage.announce([...box.querySelectorAll(".them .said")].at(-1));
-			writing = stillWriting;
+			listen();
 		}).observe(box, { childList: true, subtree: true, characterData: true });
+	},
+
+	// Tells screen readers what either persona has said, and the reply that was chosen; nothing that they have heard already.
+	listener(box, growing) {
+		let heard = [];
+		let count = 0;
+		let writing = false;
+		return () => {
+			const all = box.querySelectorAll("#transcript :is(.them, .you:has(> .face)) .said"); // whoever has a face
+			const last = [...all].at(-1);
+			const words = `${all.length} ${last?.querySelector("p").textContent}`;
+			const stillWriting = growing.querySelector("li") !== null;
+			const chosen = !stillWriting && all.length === count && last?.querySelector(".alternatives");
+			if ((writing || chosen) && !heard.includes(words)) personaPage.announce(last);
+			// Retry takes the last reply away until there is another one: Stop brings it back
+			heard = stillWriting ? [...heard, words] : [words];
+			[count, writing] = [all.length, stillWriting];
+		};
 	},
 
 	announce(said) {
 		const region = document.querySelector("#announcer [aria-live]");
 		const [by, words] = [said?.querySelector(".by"), said?.querySelector("p")];
 		if (!words) return;
-		region.textContent = `${by.textContent}: ${words.textContent}`;
-		setTimeout(() => (region.textContent = ""), 5000); // else it would be found a second time when reading through the page
+		const text = `${by.textContent}: ${words.textContent}`;
+		region.textContent = text;
+		// else it would be found a second time when reading through the page
+		setTimeout(() => region.textContent === text && (region.textContent = ""), 5000);
 	},
 
 	start() {
@@ -113,6 +131,14 @@ window.personaPage = {
 
 	editing() {
 		return document.querySelector("[data-editing]") !== null;
+	},
+
+	// Leads to another part of the page, and the focus too; a phone would open its keyboard for a field.
+	lead(to, field) {
+		const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+		to.scrollIntoView({ behavior: still ? "auto" : "smooth" });
+		to.tabIndex = -1;
+		(matchMedia("(pointer: fine)").matches ? to.querySelector(field) : to).focus({ preventScroll: true });
 	},
 
 	// The box clears and the message stands in the chat before the server has answered; what it would refuse stays in the box.
@@ -189,8 +215,8 @@ window.personaPage = {
 document.addEventListener("click", (event) => {
 	const button = event.target.closest("button");
 	const { scroll, press, focus } = button?.dataset ?? {};
-	if (scroll) document.getElementById(scroll).scrollIntoView({ behavior: "smooth" });
-	if (focus) document.querySelector(focus).focus();
+	if (scroll) personaPage.lead(document.getElementById(scroll), focus);
+	else if (focus) document.querySelector(focus).focus();
 	if (press) document.querySelector(press).click(); // Gradio's own button, in the footer that we hide
 	if (button?.getAttribute("aria-controls") === "settings") button.ariaExpanded = String(button.ariaExpanded !== "true");
 });

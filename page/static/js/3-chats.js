@@ -44,13 +44,19 @@ Object.assign(personaStore, {
 		const entries = panel.querySelector("ul");
 
 		// A second press on the same button does it.
-		const sure = (button, question, then) =>
+		const sure = (button, question, then) => {
+			const words = button.textContent;
 			button.addEventListener("click", () => {
 				if (button.dataset.sure) return then();
 				button.dataset.sure = "true";
 				button.textContent = question;
-				button.addEventListener("blur", () => draw(), { once: true });
 			});
+			// the other buttons stay as they are, since one of them is being pressed
+			button.addEventListener("blur", () => {
+				delete button.dataset.sure;
+				button.textContent = words;
+			});
+		};
 
 		const row = (picture, title, about, press, forget) => {
 			const open = make("button", "open", "", picture, make("span", "", "", make("b", "", title), make("small", "", about)));
@@ -61,8 +67,10 @@ Object.assign(personaStore, {
 			const cross = make("button", "quiet cross", "×");
 			cross.setAttribute("aria-label", `Forget “${title}”`);
 			sure(cross, "Forget?", () => {
+				const place = [...entries.querySelectorAll(".cross")].indexOf(cross);
 				forget();
 				draw();
+				([...entries.querySelectorAll(".cross")].slice(0, place + 1).at(-1) ?? panel.querySelector(".forget")).focus();
 				document.dispatchEvent(new Event("persona-store"));
 			});
 			return make("li", "", "", open, cross);

@@ -18,6 +18,6 @@ document.addEventListener("keydown", (event) => {
 	}
 	if (event.key === "ArrowUp" && inEmptyBox) press(".pen");
 	const steps = { ArrowLeft: "-1", ArrowRight: "1" };
-	if (event.key in steps && !inText && !document.querySelector(":popover-open")) press(`.alternatives [data-step="${steps[event.key]}"]`);
-	if (event.key === "Escape" && !document.querySelector(":popover-open")) press("#keep") || press("#stop") || press(".api-docs .close, .api-docs-wrap .backdrop");
+	if (event.key in steps && !event.shiftKey && !inText && !document.querySelector(":popover-open")) press(`.alternatives [data-step="${steps[event.key]}"]`);
+	if (event.key === "Escape" && !document.querySelector(":popover-open")) press("#keep") || press("#stop") || press(".api-docs .backdrop");
 });

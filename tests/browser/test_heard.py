@@ -1,0 +1,136 @@
+"""What a screen reader says, and where the focus is, wherever keys alone lead.
+
+Run: `python -m pytest tests/browser/test_heard.py`
+"""
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+
+from page import backend
+from tests.browser.conftest import DESKTOP
+from tests.browser.driving import ask, box, button, replies, retry, slow, wait_for_replies
+
+HEARD = """() => {
+    const region = document.querySelector("#announcer [aria-live]");
+    window.heard = [];
+    new MutationObserver(() => region.textContent && heard.push(region.textContent)).observe(region, { childList: true });
+}"""
+CHATS = [{"id": str(n), "at": n, "title": f"chat {n}", "name": "Zoe", "face": ""} for n in range(3)]
+
+
+def no_word(persona, turns, settings, stop):
+    """In place of `backend._write`: nothing is said before somebody ends it."""
+    stop.wait(60)
+    yield from ()
+
+
+def heard(page) -> list[str]:
+    return page.evaluate("heard")
+
+
+def test_both_of_two_who_talk_are_heard(open_page, tiny, monkeypatch):
+    page = open_page(tiny)
+    page.evaluate(HEARD)
+    slow(tiny, monkeypatch, 0.02)
+    button(page, "Let them talk").click()
+    page.locator("#duet [data-who=astronaut]").click()
+    page.locator('#transcript .them[data-number="1"]').wait_for()
+    button(page, "Stop").click()
+    page.get_by_text("Ruth and Willow have talked.").wait_for()
+    said = page.locator("#transcript .said").evaluate_all(
+        "all => all.map(e => [...e.querySelectorAll('.by, p')].map(part => part.textContent).join(': '))"
+    )
+    assert heard(page) == said[1:]  # but for the greeting
+    assert [line.split(":")[0] for line in said[1:5]] == ["Ruth", "Willow", "Ruth", "Willow"]
+
+
+def test_a_reply_that_is_chosen_is_heard_and_one_that_comes_back_is_not(
+    open_page, tiny, monkeypatch
+):
+    page = open_page(tiny)
+    ask(page, "hi")
+    wait_for_replies(page, 1)
+    page.evaluate(HEARD)
+    last = retry(page, 2)
+    button(page, "Former reply").click()
+    page.get_by_text("1/2").wait_for()
+    first = replies(page)[0]
+    assert heard(page) == [f"Willow: {last}", f"Willow: {first}"]
+
+    page.reload()
+    page.get_by_text("1/2").wait_for()
+    page.evaluate(HEARD)
+    monkeypatch.setattr(backend, "_write", no_word)
+    for begin in (lambda: ask(page, "and you?"), lambda: button(page, "Retry").click()):
+        begin()
+        page.locator("#growing .dots").wait_for()
+        button(page, "Stop").click()
+        page.locator("#growing li").wait_for(state="detached")
+        page.get_by_text("1/2").wait_for()
+    assert heard(page) == []
+
+
+def test_edit_and_back_take_the_focus_along_and_glide_only_where_motion_is_wanted(open_page, tiny):
+    page = open_page(tiny, viewport={"width": 640, "height": 800}, reduced_motion="reduce")
+    button(page, "Edit persona").press("Enter")
+    expect(page.get_by_label("Name", exact=True)).to_be_focused()
+    assert page.locator("#persona").bounding_box()["y"] < 500  # at once
+    button(page, "Back to the chat").press("Enter")
+    expect(box(page)).to_be_focused()
+    assert page.locator("#talk").bounding_box()["y"] >= 0
+
+
+def test_escape_closes_the_panel_for_programs(open_page, tiny):
+    page = open_page(tiny, ignore=("404",))  # Gradio's panel asks for an address that is closed
+    button(page, "Use this page from a program").click()
+    page.locator(".api-docs").wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".api-docs").wait_for(state="detached")
+
+
+def with_chats(open_page, model):
+    page = open_page(model, **DESKTOP)
+    page.evaluate("chats => (localStorage['persona-bot:chats'] = chats)", json.dumps(CHATS))
+    button(page, "Chats").click()
+    return page
+
+
+def test_keys_that_forget_a_chat_keep_their_place(open_page, tiny):
+    page = with_chats(open_page, tiny)
+    crosses = page.locator("#earlier .cross")
+    crosses.nth(0).press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.locator("#earlier .open").nth(1)).to_be_focused()
+    expect(crosses).to_have_text(["×"] * 3)
+    for left in (2, 1):
+        crosses.nth(left).press("Enter")
+        page.keyboard.press("Enter")
+        expect(crosses).to_have_count(left)
+        expect(crosses.nth(left - 1)).to_be_focused()
+    crosses.press("Enter")
+    page.keyboard.press("Enter")
+    expect(button(page, "Forget everything")).to_be_focused()
+
+
+def test_the_click_after_a_cross_counts(open_page, tiny):
+    page = with_chats(open_page, tiny)
+    crosses = page.locator("#earlier .cross")
+    crosses.nth(0).click()
+    crosses.nth(1).click()
+    expect(crosses).to_have_text(["×", "Forget?", "×"])
+    crosses.nth(1).click()
+    expect(page.locator("#earlier .open b")).to_have_text(["chat 0", "chat 2"])
+
+
+@pytest.mark.parametrize(("keys", "place"), [("Shift+ArrowLeft", "2/2"), ("ArrowLeft", "1/2")])
+def test_a_selection_that_grows_leaves_the_reply_alone(open_page, tiny, keys, place):
+    page = open_page(tiny, ignore=("404",))  # Gradio's panel asks for an address that is closed
+    ask(page, "hi")
+    wait_for_replies(page, 1)
+    retry(page, 2)
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press(keys)
+    page.wait_for_timeout(500)
+    expect(page.locator(".alternatives span")).to_have_text(place)
