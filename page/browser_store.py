@@ -22,6 +22,7 @@ from persona_bot.persona import (
     MAX_TEXT_CHARS,
     Persona,
     check_message,
+    face_of,
     parse_persona,
     persona_file,
 )
@@ -166,7 +167,7 @@ def persona_from_dict(value: object) -> Persona:
     named = Persona(
         _text(fields.get("name", ""), MAX_NAME_CHARS),
         tuple(sentences),
-        _text(fields.get("face", ""), MAX_FACE_CHARS),
+        face_of(_text(fields.get("face", ""), MAX_FACE_CHARS)),
         _text(fields.get("greeting", ""), MAX_TEXT_CHARS),
         tuple(starters),
     )

@@ -11,7 +11,6 @@ import json
 
 from persona_bot.errors import UserError
 from persona_bot.persona import (
-    MAX_FACE_CHARS,
     MAX_GREETING_CHARS,
     MAX_NAME_CHARS,
     MAX_SENTENCE_CHARS,
@@ -19,6 +18,7 @@ from persona_bot.persona import (
     MAX_STARTER_CHARS,
     MAX_STARTERS,
     Persona,
+    face_of,
 )
 from persona_bot.sentences import clean, in_first_person, sentences
 from persona_bot.sheets import field, plain_lines, values_of
@@ -51,7 +51,7 @@ def read_card(text: object) -> tuple[Persona, str]:
     persona = Persona(
         clean(_text(ours, "name"))[:MAX_NAME_CHARS] or name,
         tuple(kept),
-        _face(_text(ours, "face")),
+        face_of(clean(_text(ours, "face"))),
         _cut(greeting),
         _starters(ours.get("starters")),
     )
@@ -129,11 +129,6 @@ def _said(data: dict, name: str) -> list[str]:
         if not line.startswith("# ")
         for sentence in sentences(in_first_person(clean(line), known_as))
     ]
-
-
-def _face(text: str) -> str:
-    face = clean(text)[:MAX_FACE_CHARS]
-    return "" if any(c.isalnum() for c in face) else face
 
 
 def _starters(value: object) -> tuple[str, ...]:

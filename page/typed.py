@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from persona_bot.persona import MAX_FACE_CHARS, MAX_NAME_CHARS, Persona, parse_persona
+from persona_bot.persona import MAX_NAME_CHARS, Persona, face_of, parse_persona
 
 NAMELESS = Persona("Your persona", (), "🎭")  # name and face of one that has none
 BY_HAND = ("name", "face")  # what is chosen beside the text
@@ -42,5 +42,5 @@ def renamed(persona: Persona, name: object = None, face: object = None) -> Perso
         plain = parse_persona("", name[:MAX_NAME_CHARS]).name
         persona = persona._replace(name=plain or NAMELESS.name)
     if isinstance(face, str):
-        persona = persona._replace(face=face[:MAX_FACE_CHARS])
+        persona = persona._replace(face=face_of(face))
     return persona

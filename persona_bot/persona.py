@@ -39,7 +39,7 @@ class Persona(NamedTuple):
 
     name: str  # what the page calls it; may be empty
     sentences: tuple[str, ...]  # at most MAX_SENTENCES, each one line of at most MAX_SENTENCE_CHARS
-    face: str = ""  # an emoji, or nothing
+    face: str = ""  # one symbol, mostly an emoji, or nothing
     greeting: str = ""  # what it says first
     starters: tuple[str, ...] = ()  # what a visitor may begin with
 
@@ -93,6 +93,12 @@ def persona_file(persona: Persona) -> str:
     head = [title, *([f"greeting: {persona.greeting}"] if persona.greeting else [])]
     head += [f"starter: {starter}" for starter in persona.starters]
     return "\n".join([f"# {line}" for line in head if line] + list(persona.sentences))
+
+
+def face_of(text: str) -> str:
+    """The first symbol of a text, whole where it is an emoji of several characters; nothing of one with letters or digits."""
+    found = _SYMBOL.match(text[:MAX_FACE_CHARS])
+    return found[0] if found and not any(c.isalnum() for c in text) else ""
 
 
 def hint(persona: Persona) -> str | None:
@@ -182,6 +188,10 @@ _ABOUT_ANOTHER = re.compile(
     r"(?:(?:is|was) (?:an?|the|\d+|from)\b|(?:has|lives|works|loves|likes|hates) )"
 )
 _TITLE = re.compile(r"#(?:\s|$)")
+_DECORATION = "=-~* "
+_SYMBOL = re.compile(  # a flag is two letters; an emoji may go on with joined ones, skins, tags and marks of its kind
+    r"(?:[\U0001f1e6-\U0001f1ff]{2}|\S)(?:\u200d\S|[\ufe00-\ufe0f\u20e3\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f])*"
+)
 _HEAD = re.compile(r"#\s+(greeting|starter):\s*(.+)", re.IGNORECASE)
 
 
@@ -212,13 +222,10 @@ def check_message(message: object) -> str:
 
 def _read_title(line: str) -> tuple[str, str]:
     """`# 🌱 Environmentalist` -> ("🌱", "Environmentalist"); the face may be missing."""
-    title = line.lstrip("# ")
-    face, _, name = title.partition(" ")
-    return (
-        ("", title[:MAX_NAME_CHARS])
-        if any(c.isalnum() for c in face)
-        else (face[:MAX_FACE_CHARS], name[:MAX_NAME_CHARS])
-    )
+    title = line.lstrip("# ").strip(_DECORATION)
+    first, _, rest = title.partition(" ")
+    face = face_of(first)
+    return face, (rest.strip(_DECORATION) if face else title)[:MAX_NAME_CHARS]
 
 
 def _place(slug: str) -> int:

@@ -45,6 +45,10 @@ def test_a_persona_comes_back_as_it_was(persona):
     assert persona_from_dict(persona_to_dict(persona)) == persona
 
 
+def test_a_face_that_a_browser_kept_is_one_symbol():
+    assert persona_from_dict({**persona_to_dict(MAJA), "face": "★" * 16}).face == "★"
+
+
 def test_a_message_that_was_never_answered_comes_back_as_unsent():
     chat = a_chat()
     chat.exchanges.append(Exchange("still there?", MAJA))

@@ -115,7 +115,7 @@ def test_a_card_that_is_too_large_or_says_nothing_gets_one_sentence():
         ({"description": "أنا طبيب. أحب القهوة."}, "أنا طبيب."),
         ({"description": "<script>alert(1)</script> & <b>i am</b> bold."}, "<script>alert(1)</script> & <b>i am</b> bold."),
         ({"extensions": {"persona_bot": []}}, "i am a baker in Oslo."),
-        ({"extensions": {"persona_bot": {"face": "<b>", "starters": [3, "hi"], "name": 3}}}, "Anna loves {{user}}'s cat. She sings."),
+        ({"extensions": {"persona_bot": {"face": "<b>★", "starters": [3, "hi"], "name": 3}}}, "Anna loves {{user}}'s cat. She sings."),
     ],
 )  # fmt: skip
 def test_odd_content_is_cleaned_and_stays_text(changes, expected):

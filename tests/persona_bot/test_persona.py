@@ -93,6 +93,27 @@ def test_the_title_line_gives_face_and_name():
     assert parse_persona("# " + "x" * 500).name == "x" * 40
 
 
+@pytest.mark.parametrize(
+    ("title", "face", "name"),
+    [
+        ("==== Anna ====", "", "Anna"),
+        ("~*~ 🌱 *Luna* ~*~", "🌱", "Luna"),
+        ("★★★★★★★★★★★★★★★★ Starry", "★", "Starry"),
+        ("★★★★★★★★★★★★★★★★★★★★Starry", "", "★★★★★★★★★★★★★★★★★★★★Starry"),
+        ("🌱🌻 Willow", "🌱", "Willow"),
+        ("🇫🇷🇩🇪 Camille", "🇫🇷", "Camille"),
+        ("👩🏽‍🚀👩🏽‍🚀 Ruth", "👩🏽‍🚀", "Ruth"),
+        ("🏴‍☠️ Bill", "🏴‍☠️", "Bill"),
+        ("❤️❤️ Rose", "❤️", "Rose"),
+        ("-----", "", ""),
+    ],
+)
+def test_a_face_is_one_symbol_and_decoration_is_no_name(title, face, name):
+    persona = parse_persona(f"# {title}\ni like tea.")
+    assert (persona.face, persona.name) == (face, name)
+    assert parse_persona(persona_file(persona)) == persona
+
+
 def test_twelve_sentences_of_two_hundred_characters_fit_exactly():
     full = "\n".join(["x" * MAX_SENTENCE_CHARS] * MAX_SENTENCES)
     assert parse_persona(full).sentences == ("x" * 200,) * 12
