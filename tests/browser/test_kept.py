@@ -29,6 +29,7 @@ from tests.browser.driving import (
     wait_for_replies,
 )
 from tests.browser.line import Line
+from tests.browser.test_talking import let_them_talk
 from tests.page.test_start import ROOT, free_port, wait_until_ready  # noqa: F401
 
 MINE = "my name is zoe and i sell maps.\ni love rain."
@@ -281,3 +282,73 @@ def test_a_broken_store_gets_one_sentence_and_the_page_works(open_page, tiny, pa
     expect(other.locator("#page img, .cards img, #earlier img")).to_have_count(0)
     ask(other, "hi")
     wait_for_replies(other, 1)
+
+
+def test_own_personas_stay_when_another_one_is_written_in_a_new_chat(open_page, tiny):
+    page = open_page(tiny)
+    cards = page.locator("#own-cards .card")
+    persona_box(page).fill(MINE)
+    expect(cards).to_have_count(1)
+    button(page, "New chat").click()
+    persona_box(page).fill("i bake.")
+    expect(cards).to_have_count(2)
+    button(page, "Tom, soldier").click()
+    page.get_by_role("heading", name="Say hello to Tom").wait_for()
+    persona_box(page).press("End")
+    persona_box(page).press("x")
+    expect(cards).to_have_count(3)
+    persona_box(page).press("Backspace")  # Tom again: no twin of his
+    expect(cards).to_have_count(2)
+    cards.nth(1).click()
+    expect(persona_box(page)).to_have_value(MINE)
+
+
+def test_what_a_second_persona_was_saying_is_nobodys_reply_after_a_reload(
+    open_page, tiny, monkeypatch
+):
+    page = open_page(tiny)
+    ask(page, "hi")
+    shown = wait_for_replies(page, 1)
+    monkeypatch.setattr(backend, "_write", long_reply)
+    let_them_talk(page, "soldier")
+    page.locator("#growing .you [data-writing]").wait_for()
+    page.reload()
+    page.locator("#transcript .you").first.wait_for()
+    expect_replies(page, shown)
+
+
+def test_what_one_tab_forgets_another_tab_forgets_too(open_page, tiny, page_url):
+    page = open_page(tiny)
+    persona_box(page).fill(MINE)
+    wait_for_kept(page, "now:record", "i sell maps")
+    other = page.context.new_page()
+    other.goto(page_url)
+    expect(persona_box(other)).to_have_value(MINE)
+    button(page, "Chats").click()
+    button(page, "Forget everything").click()
+    button(page, "Sure? Forget everything").click()
+    for tab in (page, other):
+        expect(persona_box(tab)).to_have_value(persona_text(PRESETS["environmentalist"]))
+        wait_for_kept(tab, "now:record", "Willow")
+    kept = other.evaluate("JSON.stringify([{ ...localStorage }, { ...sessionStorage }])")
+    assert "maps" not in kept
+
+
+def test_a_browser_that_keeps_nothing_says_so(open_page, tiny):
+    page = open_page(tiny)
+    page.add_init_script("Storage.prototype.setItem = () => { throw new Error('forbidden') }")
+    page.reload()
+    page.get_by_text(tiny.name).wait_for()
+    button(page, "Chats").click()
+    page.get_by_text("This browser forbids pages to keep anything").wait_for()
+    expect(page.get_by_text("Kept in this browser only")).to_be_hidden()
+
+
+def test_a_part_of_a_whole_number_is_rounded(open_page, tiny):
+    page = open_page(tiny)
+    button(page, "Settings").click()
+    page.get_by_label("Top-k").first.fill("3.7")
+    page.get_by_label("Top-k").first.press("Tab")
+    wait_for_kept(page, "settings", '"top_k":3.7')
+    ask(page, "hi")
+    wait_for_replies(page, 1)

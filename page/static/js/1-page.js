@@ -41,7 +41,7 @@ window.personaPage = {
 			const count = box.querySelectorAll(".you").length;
 			if (atEnd || count > messages) box.scrollTop = count ? box.scrollHeight : 0;
 			messages = count;
-			personaStore.growing(element.querySelector("[data-writing]")?.textContent);
+			personaStore.growing(element.querySelector(".them [data-writing]")?.textContent);
 			listen();
 		}).observe(box, { childList: true, subtree: true, characterData: true });
 	},

@@ -55,7 +55,7 @@ window.personaStore = (() => {
 		now.set("record", record);
 		tab.set("now:link", link());
 		keepChat(record);
-		if (record.own && record.persona.sentences.length) keepPersona(record);
+		keepPersona(record);
 		document.dispatchEvent(new Event("persona-store"));
 	}
 
@@ -71,9 +71,14 @@ window.personaStore = (() => {
 		all.set("chats", chats);
 	}
 
-	function keepPersona({ id, persona }) {
-		const same = (other) => other.id === id || JSON.stringify(other.persona.sentences) === JSON.stringify(persona.sentences);
-		all.set("personas", [{ id, persona }, ...list("personas").filter((other) => !same(other))].slice(0, MOST));
+	// A persona keeps the id under which it was written first: a new chat with it may make another one of it.
+	function keepPersona({ id, own, persona }) {
+		if (own && !persona.sentences.length) return; // about to be written anew
+		const same = (other) => JSON.stringify(other.persona.sentences) === JSON.stringify(persona.sentences);
+		const known = list("personas").find(same);
+		const kept = own ? [{ id: known?.id ?? id, persona }] : [];
+		const others = list("personas").filter((other) => other.id !== id && !(own && same(other)));
+		all.set("personas", [...kept, ...others].slice(0, MOST));
 	}
 
 	// A reply that was cut off with the connection counts as far as it came.
