@@ -159,7 +159,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
         events.open_chat, [persona, chat], [message, *PERSONA, *SHOWN], **soon
     ).then(**to_message)
     getattr(menu, names.PACK)(passing_on.packed, chat, parcel, **soon).success(
-        None, parcel, js="personaShare.deliver", **unseen
+        passing_on.copied, parcel, js="personaShare.deliver", **soon
     ).then(None, js="personaPage.focusMessage", **unseen)
     getattr(menu, names.OPEN_FILE)(
         passing_on.opened_file, [persona, chat], [message, *PERSONA, *SHOWN], **soon
@@ -185,7 +185,7 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     ).then(**to_message)
     keep.click(events.stop_editing, chat, SHOWN, **at_once).then(**to_message)
     stop_button.click(events.halt, [message, chat], [message, *SHOWN], **at_once).then(**to_message)
-    copy_link.click(passing_on.link_copied, js="personaPage.copyLink", **soon)
+    copy_link.click(passing_on.copied, parcel, js="personaPage.copyLink", **soon)
     gr.on([s.change for s in settings], None, settings, js="personaStore.keepSettings", **unseen)
 
     sending = gr.on(

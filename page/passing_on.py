@@ -14,9 +14,10 @@ from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 
 MAX_FILE_BYTES = 8 * 2**20  # 6-cards.js reads no larger one
-SAID = {
+SAID = {  # of what was copied
     "link": "Link copied. Whoever opens it reads this chat and can go on from it.",
     "copy": "The chat is copied.",
+    "persona": "Link copied. Whoever opens it meets this persona.",
 }
 KINDS = {  # of a parcel, as the menu names them
     "link": "Copy a link to this chat",
@@ -102,10 +103,7 @@ def _is_chat(text: object) -> bool:
 def packed(chat: Conversation, event: gr.EventData) -> str:
     """An entry of the menu was pressed."""
     with toast():
-        parcel = pack(chat, event.kind)
-    if event.kind in SAID:
-        gr.Info(SAID[event.kind], title="", duration=4)
-    return parcel
+        return pack(chat, event.kind)
 
 
 def opened_file(text: str, chat: Conversation, event: gr.EventData) -> list:
@@ -118,5 +116,7 @@ def opened_file(text: str, chat: Conversation, event: gr.EventData) -> list:
     return [unsent or gr.skip(), *shown_persona(chat.persona), *shown(chat)]
 
 
-def link_copied() -> None:
-    gr.Info("Link copied. Whoever opens it meets this persona.", title="", duration=4)
+def copied(kind: str) -> None:
+    """The browser has put something of this kind into the clipboard; nothing for what is in none."""
+    if kind in SAID:
+        gr.Info(SAID[kind], title="", duration=4)

@@ -205,3 +205,30 @@ def test_files_that_are_none_get_one_sentence_and_change_nothing(open_page, tiny
         page.get_by_text(sentence).first.wait_for(state="detached")
     expect(persona_box(page)).to_have_value(text)
     expect(box(page)).to_have_value("a draft")
+
+
+def test_only_what_was_copied_is_called_copied(open_page, tiny):
+    page = open_page(tiny)
+    ask(page, "hello")
+    wait_for_replies(page, 1)
+    page.evaluate(
+        """() => {
+            navigator.clipboard.writeText = () => Promise.reject();
+            window.prompt = () => null;
+            window.heard = new Set();
+            new MutationObserver(() => document.querySelectorAll("[data-testid=toast-body]").forEach((toast) => heard.add(toast.textContent)))
+                .observe(document.body, { childList: true, subtree: true });
+        }"""
+    )
+    copies = (
+        (lambda: button(page, "Copy link").click(), "Whoever opens it meets this persona."),
+        (lambda: choose(page, "Copy a link to this chat"), "Whoever opens it reads this chat"),
+    )
+    for copy, _ in copies:
+        copy()
+        page.wait_for_timeout(2000)
+    assert page.evaluate("[...heard]") == []
+    page.evaluate("() => { window.prompt = (_, text) => text; }")
+    for copy, said in copies:
+        copy()
+        page.get_by_text(said).wait_for()

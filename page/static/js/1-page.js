@@ -202,12 +202,7 @@ window.personaPage = {
 
 	async copyLink() {
 		const query = document.querySelector("#header .who").dataset.link;
-		const link = location.origin + location.pathname + query;
-		try {
-			await navigator.clipboard.writeText(link);
-		} catch {
-			window.prompt("Copy this link:", link); // no clipboard outside https and localhost
-		}
+		return (await personaShare.copy(location.origin + location.pathname + query)) ? "persona" : "";
 	},
 };
 

@@ -90,6 +90,17 @@ window.personaStore = (() => {
 		return record;
 	}
 
+	function leave() {
+		forgotten = true;
+		tab.clear();
+		location.replace(location.pathname);
+	}
+
+	// Another tab, or the browser itself, has forgotten everything.
+	addEventListener("storage", ({ key, newValue }) => {
+		if (key === null || (key === `${PREFIX}now:record` && newValue === null)) leave();
+	});
+
 	return {
 		all,
 		list,
@@ -140,9 +151,8 @@ window.personaStore = (() => {
 		},
 
 		forget() {
-			forgotten = true;
-			[tab, all].forEach((storage) => storage.clear());
-			location.replace(location.pathname);
+			all.clear();
+			leave();
 		},
 	};
 })();

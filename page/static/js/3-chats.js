@@ -1,5 +1,7 @@
 // The list of earlier chats and the cards of one's own personas, drawn from what this browser keeps; all of it as text.
 Object.assign(personaStore, {
+	NOT_KEPT: "This browser forbids pages to keep anything: a chat is gone with its tab.",
+
 	face(emoji) {
 		const span = document.createElement("span");
 		span.className = "face";
@@ -99,7 +101,9 @@ Object.assign(personaStore, {
 				),
 			);
 			const rows = [...chats, ...personas];
-			entries.replaceChildren(...(rows.length ? rows : [make("li", "none", "No chat yet.")]));
+			const keeps = all.set("chats", list("chats"));
+			entries.replaceChildren(...(rows.length ? rows : [make("li", "none", keeps ? "No chat yet." : personaStore.NOT_KEPT)]));
+			panel.querySelector("p").hidden = !keeps;
 			const forget = panel.querySelector(".forget");
 			const fresh = forget.cloneNode(false);
 			fresh.textContent = "Forget everything";

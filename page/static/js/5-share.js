@@ -1,20 +1,24 @@
 // What leaves the page: links, copies, files. The server writes them; here they reach the clipboard or the disk.
 window.personaShare = {
 	// A parcel is {kind, name, text}: for the clipboard ("copy", "link"), a picture ("png"), or a file of that kind.
+	// Returns the kind of what was copied.
 	async deliver(json) {
-		if (!json) return;
+		if (!json) return "";
 		const { kind, name, text } = JSON.parse(json);
-		if (kind === "copy") await personaShare.copy(text);
-		else if (kind === "link") await personaShare.copy(`${location.origin}${location.pathname}#chat=${text}`);
-		else if (kind === "png") personaShare.save(await personaCards.png(JSON.parse(text)), name);
+		const link = `${location.origin}${location.pathname}#chat=${text}`;
+		if (kind === "copy" || kind === "link") return (await personaShare.copy(kind === "link" ? link : text)) ? kind : "";
+		if (kind === "png") personaShare.save(await personaCards.png(JSON.parse(text)), name);
 		else personaShare.save(new Blob([text], { type: kind }), name);
+		return "";
 	},
 
+	// Whether it was copied, as far as anybody can tell.
 	async copy(text) {
 		try {
 			await navigator.clipboard.writeText(text);
+			return true;
 		} catch {
-			window.prompt("Copy this:", text); // no clipboard outside https and localhost
+			return window.prompt("Copy this:", text) !== null; // no clipboard outside https and localhost
 		}
 	},
 
@@ -50,7 +54,7 @@ window.personaShare = {
 document.addEventListener("click", async (event) => {
 	const button = event.target.closest?.("button[data-copy]");
 	if (!button) return;
-	await personaShare.copy(button.closest(".said").querySelector("p").textContent);
+	if (!(await personaShare.copy(button.closest(".said").querySelector("p").textContent))) return;
 	button.dataset.done = "true";
 	document.querySelector("#announcer [aria-live]").textContent = "Copied";
 	setTimeout(() => delete button.dataset.done, 1500);
