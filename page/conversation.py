@@ -13,13 +13,7 @@ from page.exchange import Exchange
 from page.typed import chosen, recognise, renamed
 from persona_bot.errors import UserError
 from persona_bot.layouts import SILENCE
-from persona_bot.persona import (
-    MAX_MESSAGE_CHARS,
-    Persona,
-    check_message,
-    parse_persona,
-    persona_text,
-)
+from persona_bot.persona import Persona, check_message, parse_persona, persona_text
 from persona_bot.settings import Settings
 
 MAX_EXCHANGES = 200  # bounds a session's memory; a model forgets far earlier
@@ -113,7 +107,7 @@ class Conversation:
         """What the partner said becomes a message, and the persona is asked."""
         said, self.line = self.line, None
         if said and self.partner:
-            self.ask(said[:MAX_MESSAGE_CHARS])
+            self.ask(said)
             self.exchanges[-1].by = self.partner
             self.lines_left = max(0, self.lines_left - 1)
 
@@ -125,11 +119,6 @@ class Conversation:
             if self.pending:
                 self.finish(self.pending)
         self.line, self.lines_left = None, 0
-
-    def heard(self) -> list[str]:
-        """`turns` as the partner hears them: what the persona said is the partner's partner's."""
-        turns = self.turns()
-        return turns[1:] if turns[:1] == [SILENCE] else [SILENCE, *turns]
 
     def _refuse_while_pending(self) -> None:
         if self.writing:

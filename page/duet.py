@@ -17,7 +17,8 @@ from page.chosen import chosen_settings
 from page.conversation import Conversation
 from page.events import PRESETS, Shown, frame_seconds, shown, toast
 from persona_bot.errors import UserError
-from persona_bot.persona import random_persona
+from persona_bot.layouts import SILENCE
+from persona_bot.persona import MAX_MESSAGE_CHARS, random_persona
 
 
 def begin(chat: Conversation, event: gr.EventData) -> Shown:
@@ -50,10 +51,10 @@ def speak(chat: Conversation, *values: Any) -> Iterator[str]:
         while not backend.ready.wait(1) and not stop.is_set():
             yield render.growing(chat)
         drawn = 0.0
-        for progress in backend.write(partner, chat.heard(), settings, stop):
+        for progress in backend.write(partner, heard(chat.turns()), settings, stop):
             if stop.is_set() or chat.stop is not stop:
                 return
-            chat.line = progress.text
+            chat.line = progress.text[:MAX_MESSAGE_CHARS]
             if time.monotonic() - drawn >= frame_seconds():
                 yield render.growing(chat)
                 drawn = time.monotonic()
@@ -64,6 +65,11 @@ def speak(chat: Conversation, *values: Any) -> Iterator[str]:
         stop.set()
         if not finished and chat.stop is stop:
             chat.end_talk()
+
+
+def heard(turns: list[str]) -> list[str]:
+    """A chat's turns as the second persona hears them: what the first one said is its partner's."""
+    return turns[1:] if turns[:1] == [SILENCE] else [SILENCE, *turns]
 
 
 def answer(chat: Conversation) -> Shown:

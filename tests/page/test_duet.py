@@ -7,6 +7,7 @@ import pytest
 
 from page import browser_store, duet_view
 from page.conversation import MAX_EXCHANGES, MAX_LINES, Conversation, Exchange
+from page.duet import heard
 from page.export import chat_as_text
 from persona_bot.errors import UserError
 from persona_bot.layouts import SILENCE
@@ -40,11 +41,11 @@ def test_they_take_turns_until_their_lines_are_used_up():
 def test_each_hears_the_other_as_its_partner():
     chat = Conversation(ANN)
     chat.begin_talk(BOB)
-    assert chat.heard() == [SILENCE]
+    assert heard(chat.turns()) == [SILENCE]
     say(chat, "hi", "hello")
-    assert chat.turns() == ["hi", "hello"] and chat.heard() == [SILENCE, "hi", "hello"]
+    assert chat.turns() == ["hi", "hello"] and heard(chat.turns()) == [SILENCE, "hi", "hello"]
     greeting = Conversation(ANN._replace(greeting="good morning!"))
-    assert greeting.heard() == ["good morning!"]
+    assert heard(greeting.turns()) == ["good morning!"]
 
 
 @pytest.mark.parametrize("at", ["waiting", "speaking", "answering"])
