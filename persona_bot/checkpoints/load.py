@@ -9,6 +9,7 @@ Only safetensors and GGUF are read; pickled weights and code that comes with a c
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from persona_bot.checkpoints.gguf import gguf_file
 from persona_bot.checkpoints.hub import fetch
 from persona_bot.checkpoints.prepared import load_prepared, prepared_folder
 from persona_bot.device import best_dtype, pick_device
-from persona_bot.errors import UserError
+from persona_bot.errors import UserError, reason
 from persona_bot.layouts import Layout, find_layout
 from persona_bot.library_warnings import silence_libraries
 from persona_bot.prompt import NOBODY
@@ -62,6 +63,16 @@ class Source(NamedTuple):
     layout: Layout
     device: torch.device
     dtype: torch.dtype
+
+
+# what the libraries say where to fetch the same again would not help
+CURES = {
+    "Unrecognized configuration class": "use a model that writes text and nothing else",
+    "does not recognize this architecture": "use a newer transformers, or another model",
+    "contains custom code": "code that comes with a model is not run here, so use another one",
+    "backend tokenizer": "put its tokenizer's files beside the weights",
+    "size mismatch": "name the base that it was trained on as base_model_name_or_path in its adapter_config.json",
+}
 
 
 @dataclass(frozen=True)
@@ -125,11 +136,9 @@ def load_module(source: Source, double_heads: bool = False) -> "PreTrainedModel"
 
 def max_positions(config: Any) -> int:
     """Tokens that fit in one conversation; XLNet's -1 and nothing at all mean that the model sets no limit."""
-    if hasattr(
-        config, "get_text_config"
-    ):  # models that also see keep the numbers of their text apart
-        config = config.get_text_config(decoder=True)
-    limit = getattr(config, "max_position_embeddings", None)
+    # models that also see keep the numbers of their text apart
+    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    limit = getattr(text, "max_position_embeddings", None)
     return min(limit, MAX_CONTEXT) if isinstance(limit, int) and limit > 0 else MAX_CONTEXT
 
 
@@ -156,7 +165,11 @@ def find_base(name: str) -> Path:
 
 def base_of(folder: Path, adapter: dict) -> Path:
     """The base model's folder of an adapter."""
-    name = adapter.get("base_model_name_or_path") or ""
+    name = adapter.get("base_model_name_or_path")
+    if not (isinstance(name, str) and name):
+        raise UserError(
+            f"{folder} is an adapter that names no base model; write it as base_model_name_or_path in its adapter_config.json."
+        )
     try:
         return find_base(name)
     except UserError as error:
@@ -225,8 +238,10 @@ def explained(
     except UserError:
         raise
     except Exception as error:
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{name} cannot be loaded as a {kind} ({cause}); {cure}.") from error
+        helps = next((words for told, words in CURES.items() if re.search(told, str(error))), cure)
+        raise UserError(
+            f"{name} cannot be loaded as a {kind} ({reason(error)}); {helps}."
+        ) from error
 
 
 def quiet_libraries() -> None:

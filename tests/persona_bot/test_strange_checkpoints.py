@@ -268,3 +268,60 @@ def test_a_history_that_stock_cannot_mean(convai_folder, tmp_path):
     folder = shutil.copytree(convai_folder, tmp_path / "model")
     (folder / "model_args.json").write_text('{"max_history": -1}')
     assert load_checkpoint(str(folder)).layout.max_turns == 5
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(UserError) as error:
+        load_checkpoint(str(folder), "cpu")
+    return str(error.value)
+
+
+def reworded(folder: Path, **settings) -> Path:
+    """The folder with other values in its config.json."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | settings), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def plain(tmp_path) -> Path:
+    tokenizer = plain_tokenizer()
+    tokenizer.chat_template = CHATML
+    llama(len(tokenizer)).save_pretrained(tmp_path / "plain")
+    tokenizer.save_pretrained(tmp_path / "plain")
+    return tmp_path / "plain"
+
+
+def test_the_cure_fits_what_is_wrong(plain, tmp_path):
+    """Where fetching the same again would not help, something else is named."""
+    reworded(plain, model_type="fancynet")
+    told = refusal(plain)
+    assert "does not recognize this architecture); use a newer transformers" in told
+    reworded(plain, auto_map={"AutoConfig": "x.C", "AutoModelForCausalLM": "x.M"})
+    assert refusal(plain).endswith("is not run here, so use another one.")
+    reworded(plain, model_type="llama", auto_map={})
+    (plain / "tokenizer.json").unlink()
+    (plain / "tokenizer_config.json").unlink()
+    assert refusal(plain).endswith("; put its tokenizer's files beside the weights.")
+
+
+def test_an_adapter_tells_which_base_it_lacks(plain, tmp_path):
+    wide = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=llama(8).config.vocab_size,
+            hidden_size=64,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+        )
+    )
+    folder = tmp_path / "adapter"
+    get_peft_model(wide, LoraConfig(task_type="CAUSAL_LM", r=4)).save_pretrained(folder)
+    for base, told in (
+        (None, "names no base model; write it as base_model_name_or_path"),
+        (str(plain), "size mismatch"),
+    ):
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = base
+        (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+        assert told in refusal(folder) and "base_model_name_or_path" in refusal(folder)
