@@ -86,7 +86,7 @@ class Pieces:
 
 
 class Model(Protocol):
-    """What answers, on this machine (local.LocalModel) or on another (remote.Endpoint). No caller asks which."""
+    """What answers, on this machine (local.LocalModel) or on another (remote.Endpoint); only what looks into weights asks which."""
 
     @property
     def name(self) -> str:
