@@ -26,7 +26,6 @@ Settings that do not exist, or cannot be honoured, are refused.
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +116,13 @@ class ConvAIModel(LoadedModel):
         valid = self.that_fit(valid or [], may_be_none=True)
         if bar:
             callbacks = [*callbacks, Progress(None, examples.learnt)]
-        scores = (
-            partial(
-                convai_scores, self.checkpoint, valid, iter, args.eval_batch_size, metrics or {}
-            )
-            if valid
-            else None
-        )
+
+        def scores() -> dict[str, float]:  # of the model as it is then, without dropout
+            return convai_scores(self.checkpoint, valid, iter, args.eval_batch_size, metrics)
+
+        may_score, write = scores if valid else None, self.write
         return train_double_heads(
-            self.model, examples, args, Path(out), self.write, scores, callbacks, resume, report_to
+            self.model, examples, args, Path(out), write, may_score, callbacks, resume, report_to
         )
 
     def that_fit(self, dialogues: list[Dialogue], may_be_none: bool = False) -> list[Dialogue]:
