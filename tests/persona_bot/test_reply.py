@@ -5,7 +5,8 @@ import random
 import threading
 import time
 from dataclasses import fields
-from itertools import islice
+from itertools import count, islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from persona_bot.engine.sampler import NgramIndex, Sampler, penalized
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt
+from persona_bot.replies import local
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 from tests.models import plain_model
@@ -241,16 +243,16 @@ def test_close_ends_it_and_keeps_the_text(chat, environmentalist):
     assert reply.text == first
 
 
-def test_the_deadline_ends_it_with_what_it_has(chat, environmentalist):
-    original = chat.backend.model.forward
-    chat.backend.model.forward = lambda **inputs: (time.sleep(0.05), original(**inputs))[1]
+def test_the_deadline_ends_it_with_what_it_has(chat, environmentalist, monkeypatch):
+    looks = count(step=0.05)  # at the clock: one a token
+    monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: next(looks)))
     reply = chat.reply(
-        environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200, deadline=0.3)
+        environmentalist, TURNS, Settings(min_tokens=60, max_tokens=200, deadline=0.32)
     )
     text = "".join(reply)
     assert reply.finish_reason == "deadline"
     assert text == reply.text != ""
-    assert reply.num_tokens < 7
+    assert reply.num_tokens == 6
 
 
 @pytest.mark.parametrize(
