@@ -55,6 +55,7 @@ def test_the_sentences_that_a_reply_used_are_marked_under_it_and_in_the_text_box
     page.locator(".why summary").click()
     marked = persona_box(page).input_value().split("\n")[1:3]
     expect(page.locator("#why li")).to_have_text(marked, use_inner_text=True)
+    expect(page.locator("#why li").last).to_be_in_viewport(ratio=1)
     expect(page.locator("#marks mark")).to_have_text(marked)
     page.screenshot(path=SCREENSHOTS / "desktop-light-why.png")
     page.mouse.move(0, 0)  # what is pointed at is marked again

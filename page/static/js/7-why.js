@@ -8,7 +8,14 @@ window.personaWhy = {
 		element.addEventListener("pointerleave", () => show(isOpen()));
 		element.addEventListener("focusin", () => show(true));
 		element.addEventListener("focusout", () => show(isOpen()));
-		element.addEventListener("toggle", () => show(isOpen()), true);
+		element.addEventListener(
+			"toggle",
+			() => {
+				show(isOpen());
+				element.querySelector("details").scrollIntoView({ block: "nearest" }); // it opens beneath the chat's last line
+			},
+			true,
+		);
 		new MutationObserver(() => show(false)).observe(element, { childList: true, subtree: true, attributeFilter: ["value"] });
 	},
 
