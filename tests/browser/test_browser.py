@@ -85,7 +85,7 @@ def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
 
 
 def test_light_dark_and_phone_are_photographed(open_page, real):
-    """desktop-light.png is the README's docs/screenshot.png; copy it there when the page or the model changes."""
+    """The README's docs/screenshot.png is such a picture, with *Why this reply* open; take it anew when the page or the model changes."""
     looks = {
         "desktop-light": DESKTOP,
         "desktop-dark": {**DESKTOP, "color_scheme": "dark"},
