@@ -87,3 +87,12 @@ def failure_of(reply) -> str:
         list(reply)
     assert "hi there" not in str(caught.value)
     return str(caught.value)
+
+
+def outcome(reply) -> str:
+    """The text of a reply to "hi there", or the one sentence that it ends with."""
+    try:
+        return "".join(reply)
+    except UserError as error:
+        assert str(error).count(".") == 1 and "hi there" not in str(error)
+        return str(error)

@@ -12,11 +12,10 @@ import threading
 
 import pytest
 
-from persona_bot.errors import UserError
 from persona_bot.replies.openai_protocol import THOUGHT_TOKENS
 from persona_bot.replies.remote import Endpoint
 from persona_bot.settings import Settings
-from tests.endpoint_peer import BAKER, DONE, event
+from tests.endpoint_peer import BAKER, DONE, event, outcome
 
 STOP = event("", "stop")
 
@@ -29,15 +28,6 @@ def quick(no_pauses):
 def delta(finish=None, **fields) -> bytes:
     choice = {"delta": fields, "finish_reason": finish}
     return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
-
-
-def outcome(reply) -> str:
-    """The text, or the one sentence."""
-    try:
-        return "".join(reply)
-    except UserError as error:
-        assert str(error).count(".") == 1 and "hi there" not in str(error)
-        return str(error)
 
 
 def ask(peer, turns=("hi there",), **settings):

@@ -13,42 +13,22 @@ import pytest
 
 import persona_bot.replies.remote
 import persona_bot.replies.request
-from persona_bot.errors import UserError
-from persona_bot.persona import Persona
 from persona_bot.replies.openai_protocol import THOUGHT_TOKENS
 from persona_bot.replies.remote import Endpoint
 from persona_bot.replies.visible_text import VisibleText
 from persona_bot.settings import Settings
-from tests.endpoint_peer import DONE, Peer, event
+from tests.endpoint_peer import BAKER, DONE, event, outcome
 
-BAKER = Persona("Baker", ("i am a baker .",))
 STOP = event("", "stop")
 
 
-@pytest.fixture
-def peer():
-    peer = Peer()
-    yield peer
-    peer.shutdown()
-    peer.server_close()
-
-
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
-    monkeypatch.setattr(persona_bot.replies.request, "PAUSES", (0.0, 0.0))
+def quick(no_pauses):
+    pass
 
 
 def ask(peer, **settings):
     return Endpoint(peer.url).reply(BAKER, ["hi there"], Settings(**settings))
-
-
-def outcome(reply) -> str:
-    """The text, or the one sentence."""
-    try:
-        return "".join(reply)
-    except UserError as error:
-        assert str(error).count(".") == 1 and "hi there" not in str(error)
-        return str(error)
 
 
 # What it sends
