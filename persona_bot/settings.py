@@ -105,6 +105,16 @@ class Settings:
         label="No run of words twice",
         help="Of so many tokens, in the whole chat; numbers, and what a question asks for, may come again; 0 is off.",
     )
+    afterthought_penalty: float = setting(
+        2,
+        0,
+        10,
+        step=0.5,
+        unit="nats",
+        slider=(0, 4),
+        label="Afterthought penalty",
+        help="Above 0 a reply seldom adds one more sentence that begins as the persona's do; 0 is off.",
+    )
     best_of: int = setting(
         1,
         1,

@@ -1,7 +1,7 @@
 """From logits to the next token: what may not be said, what was said before, and a draw."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -21,16 +21,29 @@ NO_NUMBER = "The model computed no valid number for the next word; its weights m
 class Sampler:
     """Draws the next token, in transformers' own order: what is forbidden, repetition, temperature, top-k, top-p.
 
-    `settings` are those of a reply; `history_ids` the persona's earlier replies, each with its end token.
+    `settings` are those of a reply; `history_ids` the persona's earlier replies, each with its end token; `sentences` the persona's own.
     """
 
-    def __init__(self, layout: Layout, settings: Settings, history_ids: Sequence[int]):
+    def __init__(
+        self,
+        layout: Layout,
+        settings: Settings,
+        history_ids: Sequence[int],
+        sentences: Iterable[str] = (),
+    ):
         self.settings = settings
         self.encode, self.decode = layout.encode, layout.decode
         self.stop_ids = sorted(layout.stop_ids)
         self.suppressed_ids = sorted(layout.control_ids - layout.stop_ids)
         ends = [layout.encode(mark)[-1:] for mark in ".!?"]  # a vocabulary may lack some
         self.sentence_ends = sorted({i for ids in ends for i in ids})
+        # as they are inside a text: many vocabularies have other tokens for its very start
+        inside = [
+            f" {start}{line[1:]}"
+            for line in sentences
+            for start in {line[:1].lower(), line[:1].upper()}
+        ]
+        self.openers = sorted({i for text in inside for i in layout.encode(text)[:1]})
         self.random = np.random.default_rng(settings.seed)
         self._ngrams = NgramIndex(settings.no_repeat_ngram, history_ids)
 
@@ -45,6 +58,8 @@ class Sampler:
         scores[within(self.forbidden(ids), scores)] = -np.inf
         if bias := self.end_bias(ids):
             scores[within(self.sentence_ends, scores)] += bias
+        if afterthoughts := self.afterthoughts(ids):
+            scores[within(afterthoughts, scores)] -= self.settings.afterthought_penalty
         if ids and self.settings.repetition_penalty != 1:
             said = list(set(ids))
             scores[said] = penalized(scores[said], self.settings.repetition_penalty)
@@ -75,6 +90,10 @@ class Sampler:
         """What is added to the logits of sentence ends, because a long reply should come to one."""
         start = max(self.settings.max_tokens - FINISH_WITHIN, self.settings.min_tokens)
         return END_BIAS * max(0, len(ids) - start)
+
+    def afterthoughts(self, ids: Sequence[int]) -> list[int]:
+        """With which tokens another sentence of the persona would begin, where one has just ended and most answers are whole."""
+        return self.openers if ids and ids[-1] in self.sentence_ends else []
 
     def is_last(self, ids: Sequence[int]) -> bool:
         """Whether nothing comes after the reply's newest token."""

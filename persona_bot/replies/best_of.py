@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from persona_bot.persona import Persona
 from persona_bot.prompt import Prompt
 from persona_bot.replies.reply import Reply
 from persona_bot.settings import Settings
@@ -33,6 +34,7 @@ def write_best(
     settings: Settings,
     stop: threading.Event,
     history: list[int],
+    persona: Persona,
     reply: Reply,
 ) -> Iterator[str]:
     """The whole reply as one piece, behind empty ones.
@@ -43,7 +45,7 @@ def write_best(
     started = time.monotonic()
     seed = random.randrange(2**32) if settings.seed is None else settings.seed
     drafts = [
-        Reply(partial(model.write, prompt, one, stop, history, keep=False))
+        Reply(partial(model.write, prompt, one, stop, history, persona, keep=False))
         for one in (
             replace(settings, best_of=1, seed=(seed + APART * k) % 2**32)
             for k in range(settings.best_of)

@@ -119,7 +119,7 @@ class LocalModel:
             i for turn in earlier for i in [*self.layout.encode(f" {turn}"), self.layout.end_id]
         ]
         write = partial(write_best, self) if settings.best_of > 1 else self.write
-        pieces = partial(write, prompt, settings, stop, history)
+        pieces = partial(write, prompt, settings, stop, history, persona)
         return Reply(pieces, len(prompt.ids), prompt.dropped)
 
     def write(
@@ -128,11 +128,12 @@ class LocalModel:
         settings: Settings,
         stop: threading.Event,
         history: list[int],
+        persona: Persona,
         reply: Reply,
         keep: bool = True,
     ) -> Iterator[str]:
         """The pieces of one reply; `history`: ids of the persona's earlier replies, each with its end token, for what may not be repeated."""
-        sampler = Sampler(self.layout, settings, history)
+        sampler = Sampler(self.layout, settings, history, persona.sentences)
         pieces, ids, started = Pieces(), [], time.monotonic()
         shown = VisibleText()
         reason, rest = "length", ""

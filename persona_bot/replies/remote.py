@@ -7,7 +7,7 @@ Run: `python app.py --endpoint http://localhost:8000` or `python -m persona_bot 
         print(piece, end="", flush=True)
 
 One background thread reads for all visitors; a stop or the deadline closes the HTTP stream, and the server drops the reply. What
-no server of this kind has is left out: `no_repeat_ngram`, `guidance_scale`, and the draw towards a sentence's end.
+no server of this kind has is left out: `no_repeat_ngram`, `guidance_scale`, `afterthought_penalty`, and the draw towards a sentence's end.
 """
 
 import asyncio

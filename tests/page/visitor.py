@@ -13,7 +13,7 @@ from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
 
 PERSONA = "i am a baker.\ni like bread."
-VALUES = [0.7, 0.9, 0, 1.5, 1, 40, 1.1, 0, 1, 7]  # the settings of the page, in its order
+VALUES = [0.7, 0.9, 0, 1.5, 1, 40, 1.1, 0, 2, 1, 7]  # the settings of the page, in its order
 
 
 class Visitor:

@@ -18,6 +18,7 @@ from transformers.generation.logits_process import (
 
 from persona_bot.engine.sampler import NgramIndex, Sampler, penalized
 from persona_bot.errors import UserError
+from persona_bot.layouts import find_layout
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt
 from persona_bot.replies import local
@@ -407,3 +408,47 @@ def test_only_words_are_not_said_again(earlier, said, allowed):
     banned = set(sampler.forbidden(said))
     assert not banned & allowed
     assert bool(banned) is not bool(allowed)
+
+
+@pytest.mark.parametrize(
+    "said, penalty, likelier_by, drawn",
+    [
+        ([9, 8], 2, 1.9, " tired"),  # "tired." is whole: no sentence of the persona follows
+        ([9, 8], 2, 2.1, " i"),  # unless it wants to
+        ([9, 8], 0, 0.1, " i"),
+        ([9], 2, 0.1, " i"),  # in the midst of one
+        ([], 2, 0.1, " i"),
+    ],
+)
+def test_another_sentence_of_the_persona_is_seldom_added(said, penalty, likelier_by, drawn):
+    settings = Settings(
+        temperature=0,
+        min_tokens=0,
+        repetition_penalty=1,
+        no_repeat_ngram=0,
+        afterthought_penalty=penalty,
+    )
+    logits = torch.full((10,), -9.0)
+    logits[Spelled.texts.index(" tired")] = 1.0
+    logits[Spelled.texts.index(" i")] = 1.0 + likelier_by
+    sampler = Sampler(Spelled(), settings, [], ["i"])
+    assert Spelled.texts[sampler.sample(logits, said)] == drawn
+
+
+def test_what_begins_a_sentence_of_the_persona_is_known_in_both_cases(chat_tokenizer):
+    layout = find_layout(chat_tokenizer)
+    sampler = Sampler(layout, Settings(), [], ["i love nature.", "My dog is lazy.", "i am 27."])
+    expected = [layout.encode(word)[0] for word in (" i", " I", " my", " My")]
+    assert sampler.openers == sorted(set(expected))
+    assert Sampler(layout, Settings(), []).openers == []
+
+
+@pytest.mark.parametrize("best_of", [1, 2])
+def test_the_persona_of_a_reply_is_what_is_seldom_added(
+    chat, environmentalist, best_of, monkeypatch
+):
+    made = []
+    monkeypatch.setattr(local, "Sampler", lambda *args: made.append(Sampler(*args)) or made[-1])
+    list(chat.reply(environmentalist, TURNS, Settings(best_of=best_of, max_tokens=5)))
+    expected = Sampler(chat.layout, Settings(), [], environmentalist.sentences).openers
+    assert expected and [sampler.openers for sampler in made] == [expected] * best_of

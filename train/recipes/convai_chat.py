@@ -37,6 +37,7 @@ def answer(
         max_tokens=args.max_length + FINISH_WITHIN,
         repetition_penalty=1.0,
         guidance_scale=1.0,
+        afterthought_penalty=0.0,
         no_repeat_ngram=0,
     )
     return "".join(LocalModel.plain(checkpoint).reply(persona, [*began, *turns], settings))
