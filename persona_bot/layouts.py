@@ -122,13 +122,17 @@ class ChatLayout:
             if id not in self.control_ids and tokenizer.decode([id]) != str(token)
         }
         self._template = ChatTemplate(tokenizer)
-        after_reply = self._template.render(3, add_generation_prompt=False)[-1]
-        if not (isinstance(after_reply, str) and after_reply):
+        last, inner = (self._after_first_reply(count) for count in (3, 4))
+        # behind blanks the control token is the end, be it the next turn's; without one it is the text that follows
+        marks = [self._first_control(last), self._first_control(inner)]
+        found = marks[0] if marks[0] is not None or last.strip() else marks[1]
+        text_ids = self._encode_literal(last or inner[: inner.startswith("\n")])
+        if found is None and not text_ids:
             raise UserError(
                 "This model's chat template writes nothing after a reply, so its end cannot be seen; use another model."
             )
-        self.end_id = self._encode_literal(after_reply)[0]
-        self.stop_ids = {self.end_id, tokenizer.eos_token_id} - {None}
+        self.end_id = text_ids[0] if found is None else found
+        self.stop_ids = {self.end_id, *marks, tokenizer.eos_token_id} - {None}
 
     def segments(
         self, persona: Persona, turns: Sequence[str], add_generation_prompt: bool
@@ -143,7 +147,8 @@ class ChatLayout:
                 parts.append(Segment(self.encode(texts[piece]), is_reply or piece == 0, is_reply))
                 continue
             ids = self._encode_literal(piece)
-            if parts and parts[-1].is_reply:  # the end token belongs to the reply it ends
+            # the end token belongs to the reply it ends, where no blank stands between
+            if parts and parts[-1].is_reply and ids[:1] == [self.end_id]:
                 parts[-1] = parts[-1]._replace(ids=[*parts[-1].ids, ids[0]])
                 ids = ids[1:]
             parts.append(Segment(ids, True))
@@ -168,6 +173,18 @@ class ChatLayout:
     def token_types(self, parts: Sequence[Segment]) -> list[int] | None:
         """None: this layout has none."""
         return None
+
+    def _after_first_reply(self, count: int) -> str:
+        """What the template writes between the first reply and the next of so many texts, or the end."""
+        pieces = [*self._template.render(count, add_generation_prompt=False), ""]
+        after = pieces[pieces.index(2) + 1]
+        return after if isinstance(after, str) else ""
+
+    def _first_control(self, literal: str) -> int | None:
+        """The first control token that the literal itself spells: what a vocabulary lacks is none."""
+        ids = [i for i in self._encode_literal(literal) if i in self.control_ids]
+        words = self.tokenizer.convert_ids_to_tokens(ids)
+        return next((i for i, w in zip(ids, words, strict=True) if w in literal), None)
 
     def _encode_literal(self, text: str) -> list[int]:
         with ENCODING:
