@@ -22,6 +22,7 @@ from persona_bot.text import (
     known_texts,
     raw_text,
     settled,
+    spelled,
     tidy,
     untidy_tail,
 )
@@ -59,7 +60,8 @@ class ConvaiLayout:
             id_of[token] for token in CONVAI_TOKENS
         )
         self.stop_ids = {self.bos, self.end_id, self.speaker1, self.speaker2, self.pad}
-        self.control_ids = set(tokenizer.all_special_ids) | self.stop_ids
+        self.num_ids, textless = spelled(tokenizer)
+        self.control_ids = set(tokenizer.all_special_ids) | self.stop_ids | textless
         self._known = known_texts(tokenizer, self.control_ids)
         # GPT's tokenizer splits punctuation off by itself, so text for people may be joined again;
         # GPT-2's does not
@@ -111,7 +113,9 @@ class ChatLayout:
         self.tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder.items()
         # words that were added are words; a tag is none, whether or not it is called special
-        self.control_ids = set(tokenizer.all_special_ids) | {
+        self.num_ids, textless = spelled(tokenizer)
+        self.control_ids = set(tokenizer.all_special_ids) | textless
+        self.control_ids |= {
             id for id, token in added if token.special or TAG.fullmatch(str(token))
         }
         self._known = known_texts(tokenizer, self.control_ids)

@@ -29,6 +29,13 @@ def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str, banned: set[int
     return [i for i in ids if i not in banned]
 
 
+def spelled(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, set[int]]:
+    """(how many ids up to the last that has a text, those among them that have none): heads are often padded beyond."""
+    known = set(tokenizer.get_vocab().values())
+    count = max(known) + 1
+    return count, set(range(count)) - known
+
+
 def decode_text(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
     """A reply's text, without the blank that many tokenizers put in front of a word."""
     return raw_text(tokenizer, ids).lstrip()

@@ -16,8 +16,8 @@ def draw(
 
     Each request's own generator gives its number, so that a seed draws what it draws on a CPU, but for rounding."""
     settings = [sampler.settings for sampler in samplers]
-    rows, vocabulary = logits.shape
-    scores, device = logits.clone(), logits.device
+    scores, device = logits[:, : samplers[0].num_ids].clone(), logits.device
+    rows, vocabulary = scores.shape
 
     def column(values: Iterable[float], dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(list(values), dtype=dtype, device=device)[:, None]

@@ -33,6 +33,7 @@ class Sampler:
     ):
         self.settings = settings
         self.encode, self.decode = layout.encode, layout.decode
+        self.num_ids = layout.num_ids  # a head may have rows beyond
         self.stop_ids = sorted(layout.stop_ids)
         self.suppressed_ids = sorted(layout.control_ids - layout.stop_ids)
         ends = [layout.encode(mark)[-1:] for mark in ".!?"]  # a vocabulary may lack some
@@ -52,7 +53,7 @@ class Sampler:
 
         In NumPy but for the softmax: its small steps cost a tenth of torch's, and sixteen visitors wait for each other's.
         """
-        scores = logits.numpy().copy()
+        scores = logits[: self.num_ids].numpy().copy()
         if np.isnan(scores.max()):  # no number where any is none
             raise UserError(NO_NUMBER)
         scores[within(self.forbidden(ids), scores)] = -np.inf

@@ -384,7 +384,7 @@ class Spelled:
     """A layout whose tokens are these texts; the first is the end."""
 
     texts = ("", " i", " am", " ", "5", "1", " old", "er", ".", " tired")
-    stop_ids, control_ids = {0}, set()
+    stop_ids, control_ids, num_ids = {0}, set(), len(texts)
 
     def encode(self, text: str) -> list[int]:
         return [self.texts.index(text)] if text in self.texts else []
