@@ -34,8 +34,8 @@ SILENCE = "__SILENCE__"  # Persona-Chat's word for a partner who has not spoken 
 CONVAI_TOKENS = ("<bos>", "<eos>", "<speaker1>", "<speaker2>", "<pad>")
 INSTRUCTION = "Chat casually and stay in character, in one or two short sentences."
 
-# what looks like a control token: <think>, </s>, <|end|>, [INST]
-TAG = re.compile(r"<[|/\w][^<>\s]*>|\[/?[A-Z_]+\]")
+# what looks like a control token: <think>, </s>, <|end|>, <｜User｜>, [INST], [|user|]
+TAG = re.compile(r"<[|｜/\w][^<>\s]*>|\[/?[A-Z_]+\]|\[\|[^\[\]\s]+\|\]")
 
 
 class Segment(NamedTuple):

@@ -179,6 +179,20 @@ def test_without_a_system_turn_the_persona_opens_the_partners_first(
     )
 
 
+def test_a_system_turn_that_is_lost_behind_a_reply_is_not_used(chat_tokenizer, environmentalist):
+    """Mistral 7B 0.3 and Nemo write it before the last message alone, if that is the user's."""
+    template = (
+        "{% if messages[0].role == 'system' %}{% set system = messages[0].content + '\n\n' %}"
+        "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}"
+        "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>{{ system if loop.last }}"
+        "{{ m.content }}<|im_start|>{% else %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+    )
+    layout = find_layout(with_template(chat_tokenizer, template))
+    ids = build_prompt(layout, environmentalist, ["hi.", "ho.", "hu."], 10_000).ids
+    said = f"{system_text(environmentalist)}\n\nhi.<|im_start|>ho.<|im_end|>"
+    assert layout.tokenizer.decode(ids) == f"<|im_start|>{said}<|im_start|>hu.<|im_start|>"
+
+
 BEGINS = "{% for m in messages %}<|im_start|>{{ m.role }}\n"
 ENDS = "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 

@@ -146,6 +146,7 @@ def test_words_that_were_added_to_a_tokenizer_stay_words_and_tags_do_not(chat_to
     tokenizer = copy.deepcopy(chat_tokenizer)
     words = ["Brumholm", "café", "🌻", "<3", "[ok]", "C++"]
     tags = ["<think>", "</think>", "<tool_call>", "<|user|>", "[INST]", "[/INST]"]
+    tags += ["<｜User｜>", "<｜tool▁calls▁begin｜>", "[|user|]"]  # DeepSeek's, EXAONE's
     tokenizer.add_tokens([*words, *tags])
     layout = find_layout(tokenizer)
     text = "i live in Brumholm and like the café 🌻 <3 [ok] C++"
