@@ -10,7 +10,7 @@ can come out of it.
 
 import re
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from persona_bot.errors import UserError
@@ -18,6 +18,7 @@ from persona_bot.persona import Persona
 from persona_bot.templates import ChatTemplate
 from persona_bot.text import (
     ENCODING,
+    behind_a_line,
     decode_text,
     known_texts,
     raw_text,
@@ -118,7 +119,9 @@ class ChatLayout:
         self.control_ids |= {
             id for id, token in added if token.special or TAG.fullmatch(str(token))
         }
-        self._known = known_texts(tokenizer, self.control_ids)
+        line = self._encode_whole("\n")
+        self._line = line if len(line) > 1 else []
+        self._known = known_texts(tokenizer, self.control_ids, self._line)
         # byte-level decoders take the letters of an added word for bytes
         self._words = {
             id: str(token)
@@ -126,7 +129,7 @@ class ChatLayout:
             if id not in self.control_ids and tokenizer.decode([id]) != str(token)
         }
         self._template = ChatTemplate(tokenizer)
-        last, inner = (self._after_first_reply(count) for count in (3, 4))
+        last, inner = (self._template.render(count, False).around(2)[2] for count in (3, 4))
         # behind blanks the control token is the end, be it the next turn's; without one it is the text that follows
         marks = [self._first_control(last), self._first_control(inner)]
         found = marks[0] if marks[0] is not None or last.strip() else marks[1]
@@ -142,21 +145,30 @@ class ChatLayout:
         self, persona: Persona, turns: Sequence[str], add_generation_prompt: bool
     ) -> list[Segment]:
         """The conversation as segments; with `add_generation_prompt` they end where the persona's next words begin."""
-        texts = [system_text(persona), *(self.tidy(t) if t != SILENCE else "" for t in turns)]
+        texts = [system_text(persona), *map(self._said, turns)]
         parts: list[Segment] = []
-        for piece in self._template.render(len(texts), add_generation_prompt):
-            # the number of a text: 0 the persona, odd the partner's, even the bot's
-            if isinstance(piece, int):
-                is_reply = piece > 0 and piece % 2 == 0
-                parts.append(Segment(self.encode(texts[piece]), is_reply or piece == 0, is_reply))
-                continue
-            ids = self._encode_literal(piece)
+        rendered = self._template.render(len(texts), add_generation_prompt)
+        for literal, place in zip_longest(rendered.literals, rendered.places):
+            ids = self._encode_literal(literal) if parts else self._encode_whole(literal)
             # the end token belongs to the reply it ends, where no blank stands between
             if parts and parts[-1].is_reply and ids[:1] == [self.end_id]:
                 parts[-1] = parts[-1]._replace(ids=[*parts[-1].ids, ids[0]])
                 ids = ids[1:]
-            parts.append(Segment(ids, True))
+            if ids:
+                parts.append(Segment(ids, True))
+            if place:
+                is_reply = place.number > 0 and place.number % 2 == 0
+                blank = self._template.reply_blank if is_reply else place.blank
+                said = self.encode(blank + texts[place.number])
+                parts.append(Segment(said, is_reply or place.number == 0, is_reply))
         return parts
+
+    def encode_reply(self, text: str) -> list[int]:
+        """A reply of the persona's without its end, as the model writes it."""
+        return self.encode(self._template.reply_blank + self._said(text))
+
+    def _said(self, turn: str) -> str:
+        return "" if turn == SILENCE else self.tidy(turn)
 
     def encode(self, text: str) -> list[int]:
         return list(self._known(text))
@@ -178,12 +190,6 @@ class ChatLayout:
         """None: this layout has none."""
         return None
 
-    def _after_first_reply(self, count: int) -> str:
-        """What the template writes between the first reply and the next of so many texts, or the end."""
-        pieces = [*self._template.render(count, add_generation_prompt=False), ""]
-        after = pieces[pieces.index(2) + 1]
-        return after if isinstance(after, str) else ""
-
     def _first_control(self, literal: str) -> int | None:
         """The first control token that the literal itself spells: what a vocabulary lacks is none."""
         ids = [i for i in self._encode_literal(literal) if i in self.control_ids]
@@ -191,6 +197,9 @@ class ChatLayout:
         return next((i for i, w in zip(ids, words, strict=True) if w in literal), None)
 
     def _encode_literal(self, text: str) -> list[int]:
+        return behind_a_line(self._encode_whole, text, self._line)
+
+    def _encode_whole(self, text: str) -> list[int]:
         with ENCODING:
             return self.tokenizer(text, add_special_tokens=False).input_ids
 

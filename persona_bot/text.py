@@ -15,10 +15,15 @@ KNOWN_TEXTS = 1024  # whose ids a layout keeps: a turn is read again with every 
 
 
 def known_texts(
-    tokenizer: "PreTrainedTokenizerBase", banned: set[int]
+    tokenizer: "PreTrainedTokenizerBase", banned: set[int], line: Sequence[int] = ()
 ) -> Callable[[str], tuple[int, ...]]:
-    """`encode_text` that remembers the ids of the texts that were asked for lately."""
-    return lru_cache(KNOWN_TEXTS)(lambda text: tuple(encode_text(tokenizer, text, banned)))
+    """`encode_text` that remembers the ids of the texts that were asked for lately; `line` is behind_a_line's."""
+
+    @lru_cache(KNOWN_TEXTS)
+    def known(text: str) -> tuple[int, ...]:
+        return tuple(behind_a_line(lambda one: encode_text(tokenizer, one, banned), text, line))
+
+    return known
 
 
 def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str, banned: set[int]) -> list[int]:
@@ -27,6 +32,14 @@ def encode_text(tokenizer: "PreTrainedTokenizerBase", text: str, banned: set[int
     with ENCODING:
         ids = tokenizer(clean, add_special_tokens=False, split_special_tokens=True).input_ids
     return [i for i in ids if i not in banned]
+
+
+def behind_a_line(encode: Callable[[str], list[int]], text: str, line: Sequence[int]) -> list[int]:
+    """A text's ids in the midst of others. Llama's kind of tokenizer puts a blank before all that it is given: `line` is
+    what it makes of a line break, with that blank; empty for others."""
+    if line and (ids := encode(f"\n{text}"))[: len(line)] == line:
+        return ids[len(line) :]
+    return encode(text)
 
 
 def spelled(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, set[int]]:

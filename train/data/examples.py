@@ -156,7 +156,7 @@ def wrong_replies(
         )
 
     def ids(text: str) -> tuple[int, ...]:
-        return (*layout.encode(layout.tidy(text)), layout.end_id)
+        return (*layout.encode_reply(text), layout.end_id)
 
     wrong: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     for dialogue in dialogues:
