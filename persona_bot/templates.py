@@ -46,10 +46,13 @@ class ChatTemplate:
         for self._in_parts, self._system_turn in product((False, True), (True, False)):
             try:
                 # Mistral's later ones drop the system turn of a chat that ends with a reply
-                asked, _, closed = (
+                asked, longer, closed = (
                     self.render(count, asks) for count, asks in ((2, True), (6, True), (3, False))
                 )
-                break
+                # one that stands before the newest message moves: earlier replies would be learnt without it
+                if not self._system_turn or longer.places[0].number == 0:
+                    break
+                refusals.append(UserError(f"This model's chat template moves a text; {CURE}."))
             except UserError as refusal:
                 refusals.append(refusal)
         else:

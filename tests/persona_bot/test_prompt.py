@@ -179,14 +179,18 @@ def test_without_a_system_turn_the_persona_opens_the_partners_first(
     )
 
 
-def test_a_system_turn_that_is_lost_behind_a_reply_is_not_used(chat_tokenizer, environmentalist):
+@pytest.mark.parametrize("place", ["loop.last", "m == last"])
+def test_a_system_turn_that_a_reply_drops_or_moves_is_not_used(
+    place, chat_tokenizer, environmentalist
+):
     """Mistral 7B 0.3 and Nemo write it before the last message alone, if that is the user's."""
     template = (
         "{% if messages[0].role == 'system' %}{% set system = messages[0].content + '\n\n' %}"
         "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}"
-        "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>{{ system if loop.last }}"
+        "{% set last = (messages | selectattr('role', 'equalto', 'user') | list)[-1] %}"
+        "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>{{ system if PLACE }}"
         "{{ m.content }}<|im_start|>{% else %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
-    )
+    ).replace("PLACE", place)
     layout = find_layout(with_template(chat_tokenizer, template))
     ids = build_prompt(layout, environmentalist, ["hi.", "ho.", "hu."], 10_000).ids
     said = f"{system_text(environmentalist)}\n\nhi.<|im_start|>ho.<|im_end|>"
