@@ -20,6 +20,7 @@ from persona_bot.text import (
     ENCODING,
     behind_a_line,
     decode_text,
+    encode_text,
     known_texts,
     raw_text,
     settled,
@@ -113,9 +114,9 @@ class ChatLayout:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
         self.tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder.items()
-        # words that were added are words; a tag is none, whether or not it is called special
         self.num_ids, textless = spelled(tokenizer)
         self.control_ids = set(tokenizer.all_special_ids) | textless
+        # words that were added are words; a tag is none, whether or not it is called special
         self.control_ids |= {
             id for id, token in added if token.special or TAG.fullmatch(str(token))
         }
@@ -159,7 +160,10 @@ class ChatLayout:
             if place:
                 is_reply = place.number > 0 and place.number % 2 == 0
                 blank = self._template.reply_blank if is_reply else place.blank
-                said = self.encode(blank + texts[place.number])
+                text = blank + texts[place.number]
+                said = self.encode(text)
+                if not parts:  # nothing stands before it
+                    said = encode_text(self.tokenizer, text, self.control_ids)
                 parts.append(Segment(said, is_reply or place.number == 0, is_reply))
         return parts
 

@@ -24,6 +24,7 @@ CASES = {  # what stands before each text, before a reply, where one is asked fo
     "vicuna": ("{{ m.role }}: ", "ASSISTANT: ", "ASSISTANT:", ""),
     "blank asked for": ("{{ m.role }}: ", "ASSISTANT: ", "ASSISTANT: ", ""),
     "llama 2": ("[INST] ", " ", "", ""),
+    "nothing before": ("{{ 'USER: ' if m.role == 'user' }}", "ASSISTANT: ", "ASSISTANT:", ""),
     "nothing asked for": ("<s>{{ m.role }}\n", "<s>assistant\n", "", "<s>assistant\n"),
     "deepseek coder": ("### {{ m.role }}:\n", "### Response:\n", "### Response:", "\n"),
     "gpt-oss": ("<s>us\n", "<s>bot<mark>final\n", "<s>bot", "<mark>final\n"),
