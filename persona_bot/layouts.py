@@ -20,7 +20,6 @@ from persona_bot.text import (
     ENCODING,
     behind_a_line,
     decode_text,
-    encode_text,
     known_texts,
     raw_text,
     settled,
@@ -123,6 +122,10 @@ class ChatLayout:
         line = self._encode_whole("\n")
         self._line = line if len(line) > 1 else []
         self._known = known_texts(tokenizer, self.control_ids, self._line)
+        self._known_first = known_texts(tokenizer, self.control_ids)
+        # some put their blank behind a control token, too
+        mark = next(iter(tokenizer.all_special_tokens), "")
+        self._begins_anew = self._encode_whole(f"{mark}\n")[1:] == line
         # byte-level decoders take the letters of an added word for bytes
         self._words = {
             id: str(token)
@@ -130,6 +133,7 @@ class ChatLayout:
             if id not in self.control_ids and tokenizer.decode([id]) != str(token)
         }
         self._template = ChatTemplate(tokenizer)
+        self._before_reply = self._encode_literal(self._template.render(3, False).around(2)[0])
         last, inner = (self._template.render(count, False).around(2)[2] for count in (3, 4))
         # behind blanks the control token is the end, be it the next turn's; without one it is the text that follows
         marks = [self._first_control(last), self._first_control(inner)]
@@ -159,23 +163,31 @@ class ChatLayout:
                 parts.append(Segment(ids, True))
             if place:
                 is_reply = place.number > 0 and place.number % 2 == 0
-                blank = self._template.reply_blank if is_reply else place.blank
-                text = blank + texts[place.number]
-                said = self.encode(text)
-                if not parts:  # nothing stands before it
-                    said = encode_text(self.tokenizer, text, self.control_ids)
-                parts.append(Segment(said, is_reply or place.number == 0, is_reply))
+                before = parts[-1].ids if parts else []
+                text = texts[place.number]
+                parts.append(
+                    Segment(self.encode_reply(text), True, True)
+                    if is_reply
+                    else Segment(self._encode_text(place.blank + text, before), place.number == 0)
+                )
         return parts
 
     def encode_reply(self, text: str) -> list[int]:
         """A reply of the persona's without its end, as the model writes it."""
-        return self.encode(self._template.reply_blank + self._said(text))
+        text = self._template.reply_blank + self._said(text)
+        return self._encode_text(text, self._before_reply)
 
     def _said(self, turn: str) -> str:
         return "" if turn == SILENCE else self.tidy(turn)
 
     def encode(self, text: str) -> list[int]:
         return list(self._known(text))
+
+    def _encode_text(self, text: str, before: Sequence[int]) -> list[int]:
+        """The text's ids behind these."""
+        if self._line and (not before or (self._begins_anew and before[-1] in self.control_ids)):
+            return list(self._known_first(text))
+        return self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         if not any(i in self._words for i in ids):

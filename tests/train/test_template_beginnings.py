@@ -9,7 +9,7 @@ import copy
 import string
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from persona_bot.layouts import find_layout, system_text
@@ -28,20 +28,21 @@ CASES = {  # what stands before each text, before a reply, where one is asked fo
     "nothing asked for": ("<s>{{ m.role }}\n", "<s>assistant\n", "", "<s>assistant\n"),
     "deepseek coder": ("### {{ m.role }}:\n", "### Response:\n", "### Response:", "\n"),
     "gpt-oss": ("<s>us\n", "<s>bot<mark>final\n", "<s>bot", "<mark>final\n"),
+    "danube": ("<mark>", "<s>bot<mark>", "<s>bot<mark>", ""),
     "zephyr": ("<|{{ m.role }}|>\n", "<|bot|>\n", "<|bot|>\n", ""),
 }
 
 
-def llamas_kind() -> PreTrainedTokenizerFast:
-    """Metaspace and bytes, as Llama 2, Mistral, TinyLlama and Phi-3 have them."""
+def llamas_kind(anew: bool = True) -> PreTrainedTokenizerFast:
+    """Metaspace and bytes, as Llama 2, Mistral, TinyLlama and Phi-3 have them; their "legacy" begins anew behind a control token."""
     letters = string.ascii_letters + string.punctuation
     words = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *letters]
     words += [f"▁{letter}" for letter in letters]
     vocabulary = {word: k for k, word in enumerate(words)}
     merges = [("▁", letter) for letter in letters]
     backend = Tokenizer(models.BPE(vocabulary, merges, byte_fallback=True, unk_token="<unk>"))
-    steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    backend.normalizer = normalizers.Sequence(steps)
+    scheme = "always" if anew else "first"
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
     back = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     backend.decoder = decoders.Sequence([*back, decoders.Strip(" ", 1, 0)])
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
@@ -52,9 +53,13 @@ def case(request) -> tuple[str, str, str, str]:
     return CASES[request.param]
 
 
-@pytest.fixture(params=["byte-level", "llama's kind"])
+@pytest.fixture(params=["byte-level", "legacy", "first"])
 def tokenizer(request, case, chat_tokenizer):
-    other = copy.deepcopy(chat_tokenizer) if request.param == "byte-level" else llamas_kind()
+    other = (
+        copy.deepcopy(chat_tokenizer)
+        if request.param == "byte-level"
+        else llamas_kind(request.param == "legacy")
+    )
     other.add_special_tokens(
         {"eos_token": "</s>", "additional_special_tokens": ["<s>", "<mark>", "</s>"]}
     )
