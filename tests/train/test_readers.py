@@ -9,6 +9,7 @@ import gc
 import gzip
 import io
 import json
+import tarfile
 import warnings
 from pathlib import Path
 
@@ -66,9 +67,9 @@ def lines(*rows: dict) -> str:
     return "\n".join(map(json.dumps, rows))
 
 
-def table(rows: list[dict], delimiter: str = ",") -> str:
+def table(rows: list[dict], delimiter: str = ",", **how) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], delimiter=delimiter)
+    writer = csv.DictWriter(text, rows[0], delimiter=delimiter, **how)
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -84,6 +85,9 @@ LAYOUTS = {
     "messages lines": lines(MESSAGES),
     "messages and a persona column": lines(
         {"persona": " ".join(PERSONA), "messages": MESSAGES["messages"][1:]}
+    ),
+    "messages, the system turn by its newer name": lines(
+        {"messages": [{**MESSAGES["messages"][0], "role": "developer"}, *MESSAGES["messages"][1:]]}
     ),
     "messages of parts": lines(
         {
@@ -105,11 +109,24 @@ LAYOUTS = {
     "csv of pandas, messages": table([{k: str(v) for k, v in MESSAGES.items()}]),
     "one entry over lines": json.dumps(ENTRY, indent=2),
     "one conversation over lines": "\n" + json.dumps(SHAREGPT, indent=1),
+    "csv, every name and cell in quotes": table(CELLS, quoting=csv.QUOTE_ALL),
+    "csv, blanks behind commas": table(CELLS, quoting=csv.QUOTE_ALL).replace('","', '", "'),
     "semicolons": table(CELLS, ";"),
     "tabs": table(CELLS, "\t"),
     "parlai": PARLAI,
+    "parlai, counted from 0": "\n".join(
+        f"{int(line[0]) - 1}{line[1:]}" for line in PARLAI.split("\n")
+    ),
     "parlai named": PARLAI_NAMED,
 }
+
+
+def tar_of(content: bytes) -> bytes:
+    packed, entry = io.BytesIO(), tarfile.TarInfo("chats.json")
+    entry.size = len(content)
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
 
 
 def write(tmp_path, content: str | bytes, name: str = "chats") -> Path:
@@ -196,6 +213,45 @@ def test_parlai_conversations_candidates_and_partners_personas(tmp_path):
     assert second.utterances[0].history == ("__SILENCE__",)
 
 
+def test_a_parlai_number_that_is_not_higher_begins_a_conversation(tmp_path):
+    text = "0 your persona: i sail.\n1 hi\tahoy !\n0 your persona: i bake.\n1 hi\tbread ?"
+    first, second = read_dialogues(write(tmp_path, text))
+    assert (first.personality, second.personality) == (("i sail.",), ("i bake.",))
+
+
+def test_a_parlai_line_without_a_reply_is_no_lost_turn(tmp_path):
+    (dialogue,) = read_dialogues(write(tmp_path, "1 hi\tahoy !\n2 and you?\n3 bye\tciao"))
+    assert conversations(dialogue) == [["hi", "ahoy !", "and you?\nbye", "ciao"]]
+
+
+def test_a_reply_that_is_named_beside_candidates_is_the_gold_one(tmp_path):
+    row = {"history": ["hi"], "candidates": ["ahoy", "no", "yes"], "reply": "ahoy"}
+    (dialogue,) = read_dialogues(write(tmp_path, lines(row)))
+    assert dialogue.utterances[0].candidates == ("no", "yes", "ahoy")
+
+
+def test_half_a_character_is_read_as_a_question_mark(tmp_path, capsys):
+    """Programs cut emojis in two; no tokenizer, and no terminal, takes a half."""
+    row = {
+        "personality": ["i like \ud83d"],
+        "history": ["hi \ud83d\ude00 \ude00"],
+        "reply": "\ud83d",
+    }
+    main([str(write(tmp_path, lines(row)))])
+    assert (
+        "persona: i like ?\n  partner: hi \U0001f600 ?\n      bot: ?\n" in capsys.readouterr().out
+    )
+
+
+def test_a_reply_with_weight_0_is_learnt_and_that_is_said(tmp_path, capsys):
+    said = [USER, {"role": "assistant", "content": "ahoy", "weight": 0}]
+    path = write(tmp_path, lines({"persona": "i sail.", "messages": [*said, *said]}))
+    assert len(read_dialogues(path)[0].utterances) == 2
+    assert (
+        capsys.readouterr().err == f"note: {path}: 2 replies with weight 0 learnt like any other.\n"
+    )
+
+
 @pytest.mark.parametrize("odd", "\u2028\u2029\u0085")
 def test_a_text_may_hold_what_splitlines_takes_for_the_end_of_a_line(tmp_path, odd):
     said = [{**USER, "content": f"hi{odd}there"}, {"role": "assistant", "content": "ahoy"}]
@@ -245,6 +301,20 @@ USER = {"role": "user", "content": "hi"}
         ("[{}]".encode("utf-16-le"), " is not text in UTF-8; save it as UTF-8"),
         (b"hello, this is a letter.", " is none of JSON, JSON lines, ParlAI's text, CSV or Parquet"),
         (b"name,age\nbob,7\n", " is none of JSON"),
+        (b"question,answer\nhi,hello\n", " is none of JSON, JSON lines, ParlAI's text, CSV or Parquet with dialogues in it; "
+            "a table needs a first line that names 'personality' with"),
+        (b"<|im_start|>user\nhi<|im_end|>\n", " is ChatML as a chat template writes it; write its turns as JSON"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", " is an old office document; save its table as CSV"),
+        (b"ARROW1\x00\x00", " is an Arrow table; save it as Parquet"),
+        (b"\xff\xff\xff\xff\x10\x00", " is an Arrow table; save it as Parquet"),
+        (tar_of(b"[]"), " is a tar archive; unpack it, and give the file of dialogues in it."),
+        (gzip.compress(tar_of(b"[]")), " is a tar archive; unpack it"),
+        (b'history,reply\n"[""hi""]",ahoy\n"[""hi""]","ahoy\n"[""x""]",y\n', " is no CSV table after line 2 (',' expected"),
+        (b'history,reply\n"' + b"[" * 5000 + b'",ahoy\n', ": line 2, utterance 1: 'history' must be a list"),
+        (b"1 your persona: i sail.\n2 hi   ahoy\n", ": line 1: no line of the file has a reply; it stands behind a tab"),
+        (b"1" * 5000 + b" hi\tahoy\n", ": line 1: is neither"),
+        (lines({"dialog": [[0, "hi"], [1, "ahoy"]]}, ENTRY), ": line 1, message 1: has no 'role'"),
+        (json.dumps([{"dialog": [USER, [1, "ahoy"]]}]), ": entry 1, message 2 (line 1, column 49): has no 'role'"),
         (gzip.compress(lines(ENTRY).encode())[:-9], " is a damaged gzip file"),
         (b"\xff\xfe\x00\xd8", " is damaged UTF-16"),
         (PARLAI.encode() + b"\n5 caf\xe9\tx", " is not text in UTF-8"),

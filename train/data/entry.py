@@ -28,14 +28,16 @@ MAX_TURNS = 500  # of one history; real data stays under 70
 MAX_CANDIDATES = 200  # of one reply; real data has 20
 SHOWN = 10  # problems printed; all are counted
 PERSONA_KEYS = ("personality", "persona", "personas", "system", "system_prompt")
+_HALF = re.compile("[\ud800-\udfff]")  # of a character that was cut in two; no tokenizer takes one
 _SENTENCE_END = re.compile(r"\n+|(?<=[.!?])\s+|(?<=[。！？।])\s*")
 NOTES = {  # what is unusual and read all the same
     "no persona": "{0} without a persona: no sentences steer these replies",
     "even history": "{1} with an even number of turns: counted back from the reply, so the persona speaks first there",
     "empty utterance": "{2} without history and reply left out",
     "empty sentence": "{3} without a word left out of a persona",
+    "no weight": "{4} with weight 0 learnt like any other",
 }
-NOUNS = ("dialogue", "history", "utterance", "sentence")
+NOUNS = ("dialogue", "history", "utterance", "sentence", "reply")
 
 
 class Utterance(NamedTuple):
@@ -83,7 +85,7 @@ class Findings:
         lines = []
         for (kind, text), noun in zip(NOTES.items(), NOUNS, strict=True):
             if count := self.notes[kind]:
-                plural = {"history": "histories"}.get(noun, f"{noun}s")
+                plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
                 what = re.sub(r"\{\d\}", f"{count:,} {noun if count == 1 else plural}", text)
                 lines.append(f"note: {self.source}: {what}.")
         return lines
@@ -175,7 +177,7 @@ def _texts(raw: dict, key: str, where: str, findings: Findings, most: int = 0) -
             f"'{key}' has a string of {longest:,} characters; at most {MAX_CHARS:,} are allowed.",
         )
     else:
-        return value
+        return [_HALF.sub("?", text) if _HALF.search(text) else text for text in value]
     return None
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from persona_bot.errors import UserError
-from train.data.readers.rows import is_row
+from train.data.readers.rows import EXPECTED, is_row
 
 HEAD = 1 << 20  # bytes that are looked at
 FOREIGN = {
@@ -28,6 +28,10 @@ FOREIGN = {
     b"\x80": "a pickle, which can run code when opened; ask for JSON",
     b"SQLite format 3": "an SQLite database; export its dialogues as JSON lines",
     b"%PDF": "a PDF; copy its dialogues into a text format",
+    b"\xd0\xcf\x11\xe0": "an old office document; save its table as CSV",
+    b"\xff\xff\xff\xff": "an Arrow table; save it as Parquet (Dataset.to_parquet)",
+    b"ARROW1": "an Arrow table; save it as Parquet (Dataset.to_parquet)",
+    b"<|": 'ChatML as a chat template writes it; write its turns as JSON, {"messages": [..]} a line',
     b"<": "a web page or XML, perhaps a login page; download the file itself",
     b"version https://git-lfs": "a pointer of Git LFS; run `git lfs pull` to get the file itself",
 }
@@ -70,6 +74,10 @@ def kind_of(head: bytes, path: Path) -> str:
     for magic, what in FOREIGN.items():
         if head.lstrip().startswith(magic):
             raise UserError(f"{path} is {what}, and give that.")
+    if head[257:262] == b"ustar":
+        raise UserError(
+            f"{path} is a tar archive; unpack it, and give the file of dialogues in it."
+        )
     if b"\x00" in head[:1000]:
         raise UserError(f"{path} is not text in UTF-8; save it as UTF-8, in {KNOWN}.")
     text = head.decode("utf-8", "replace")
@@ -82,11 +90,15 @@ def kind_of(head: bytes, path: Path) -> str:
         return "object"
     if re.match(r"\d+ \S|text:", first):
         return "parlai"
+    names = dict.fromkeys(c.strip().strip('"') for c in re.split(r"[,;\t]", first))
+    if is_row(names) and not first.lstrip().startswith(("[", "{")):
+        return "csv"
     if not first or re.match(r"\s*([\[{]|(\".*\"|-?\d+|true|false|null)\s*$)", first):
         return "json"
-    if is_row(dict.fromkeys(c.strip().strip('"') for c in re.split(r"[,;\t]", first))):
-        return "csv"
-    raise UserError(f"{path} is none of {KNOWN}; `python -m train.dialogues FILE` reads those.")
+    raise UserError(
+        f"{path} is none of {KNOWN} with dialogues in it; a table needs a first line that names {EXPECTED}, "
+        "and README.md shows what the others look like."
+    )
 
 
 def _is_whole_row(text: str) -> bool:

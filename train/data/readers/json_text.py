@@ -10,6 +10,8 @@ from typing import IO, Any
 
 import ijson
 
+from train.data.readers.rows import TURNS
+
 MAX_DEPTH = 8  # of nested brackets; the layouts need 6
 PARTS = {"valid": ("valid", "validation", "validate", "dev")}  # what files call a part
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -93,7 +95,7 @@ def position(text: str, part: str, where: str) -> str:
             at = _value_of(text, at, PARTS.get(part, (part,)))
         at = _item(text, at, numbers.pop("entry"))
         for word, number in numbers.items():
-            plural = (f"{word}s", *(["conversations", "turns"] if word == "message" else []))
+            plural = TURNS if word == "message" else (f"{word}s",)
             at = _item(text, _value_of(text, at, plural), number)
     except (ValueError, KeyError, IndexError, RecursionError):
         return ""

@@ -22,6 +22,7 @@ from train.data.entry import PERSONA_KEYS, Findings, is_spoken
 TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
 REPLIES = ("candidates", "reply", "response")
 SYNTHETIC = ("user 1 personas", "user 2 personas", "best generated conversation")
+SYSTEM = {"system", "developer"}  # OpenAI's two names
 PARTNER = {"user", "human", "prompter", "partner"}
 BOT = {"assistant", "gpt", "bot", "chatgpt", "model", "chatbot", "persona"}
 MAX_WRITTEN = 100_000  # characters of a list that Python wrote; its parser takes 500 bytes for each
@@ -92,13 +93,14 @@ def _conversation(row: dict, turns: object, where: str, findings: Findings) -> l
                 place, "has no 'role' and 'content' (or 'from' and 'value') that are text."
             )
             return []
-        if role == "system" and not spoken:
+        if role in SYSTEM and not spoken:
             persona.append(text)
         elif role in PARTNER or role in BOT:
             if is_spoken(text):
                 spoken.append((role in BOT, text))
+                findings.notes["no weight"] += role in BOT and turn.get("weight") == 0
         else:
-            told = "stands behind the first turn" if role == "system" else "is not known"
+            told = "stands behind the first turn" if role in SYSTEM else "is not known"
             findings.add(
                 place, f"the role {role!r} {told}; use one system turn, then user and assistant."
             )
@@ -161,11 +163,14 @@ def _both_sides(row: dict, where: str, findings: Findings) -> list[object]:
 
 
 def _utterance(row: dict) -> dict:
-    replies = next(row[key] for key in REPLIES if key in row)
-    return {
-        "history": _listed(row["history"]),
-        "candidates": [replies] if isinstance(replies, str) else replies,
-    }
+    """History and candidates; where a row names the reply beside them, it goes last."""
+    told = [row[key] for key in REPLIES if key in row]
+    listed, reply = told[0], told[-1]
+    if isinstance(listed, str):
+        listed = [listed]
+    elif isinstance(reply, str) and isinstance(listed, list):
+        listed = [*(text for text in listed if text != reply), reply]
+    return {"history": _listed(row["history"]), "candidates": listed}
 
 
 def _goes_on(entry: dict, row: dict) -> bool:
@@ -182,7 +187,7 @@ def _goes_on(entry: dict, row: dict) -> bool:
 def _listed(value: object) -> Any:
     """A list that a table's cell holds as JSON, or as Python and so pandas writes it, is a list again."""
     if isinstance(value, str) and value.lstrip().startswith("["):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             return json.loads(value)
         with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             # numpy's ['a' 'b'] is read, too, as ['ab']: only what Python would write the same is meant so

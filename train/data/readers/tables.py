@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from persona_bot.errors import UserError
 
@@ -14,15 +15,20 @@ def read_csv(lines: io.TextIOBase, path: Path) -> Iterator[tuple[str, object]]:
     """Rows of a table with a line of column names, separated by commas, semicolons or tabs."""
     names = lines.readline()
     csv.field_size_limit(MAX_CELL)
-    delimiter = max(",;\t", key=names.count)
-    columns = next(csv.reader([names], delimiter=delimiter))
-    table = csv.DictReader(lines, columns, delimiter=delimiter)
+    # strict: a quote that is never closed would take the rest of the file for one cell
+    way: Any = {"delimiter": max(",;\t", key=names.count), "strict": True, "skipinitialspace": True}
+    number = 1
     try:
+        columns = [name.strip() for name in next(csv.reader([names], **way))]
+        table = csv.DictReader(lines, columns, **way)
         for row in table:
+            number = table.line_num + 1
             # a row that is longer than the line of names has a cell without a name
-            yield f"line {table.line_num + 1}", {k: v for k, v in row.items() if k is not None}
+            yield f"line {number}", {k: v for k, v in row.items() if k is not None}
     except csv.Error as error:
-        raise UserError(f"{path} is no CSV table ({error}); save it again as CSV.") from error
+        raise UserError(
+            f"{path} is no CSV table after line {number} ({error}); save it again as CSV."
+        ) from error
 
 
 def read_parquet(path: Path) -> Iterator[tuple[str, object]]:
