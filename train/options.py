@@ -139,11 +139,19 @@ def check(options: argparse.Namespace, sft_settings: list[str]) -> None:
         raise UserError("--space needs --publish USER/NAME, the model that it chats with.")
     if os.path.exists(options.out) and not os.path.isdir(options.out):
         raise UserError(f"{options.out} is a file; name a folder for --out.")
+    if options.recipe == "sft" and options.model and _same_folder(options.model, options.out):
+        raise UserError(
+            f"{options.out} is the model that training begins with, which must stay as it is; name another folder for --out."
+        )
     is_new = not holds_files(options.out) or not is_main_process()
     if not (is_new or options.resume or options.overwrite):
         raise UserError(
             f"{options.out} is not empty; --resume goes on with the training in it, --overwrite trains anew over it."
         )
+
+
+def _same_folder(name: str, out: Path) -> bool:
+    return os.path.exists(name) and os.path.exists(out) and os.path.samefile(name, out)
 
 
 def read_config(file: Path) -> dict:

@@ -1,5 +1,6 @@
 """The base that recipe sft starts from, and the folders that it leaves: an adapter, and the model with the adapter merged."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from persona_bot.checkpoints.files import (
     read_layout_file,
     save_layout,
     save_tokenizer,
+    sha256,
 )
 from persona_bot.checkpoints.load import explained, find_base, load_tokenizer, quiet_libraries
-from persona_bot.checkpoints.prepared import load_prepared
+from persona_bot.checkpoints.prepared import load_prepared, weight_files
 from persona_bot.errors import UserError
 from persona_bot.layouts import CONVAI_TOKENS, Layout, find_layout
 from train.recipes.sft import add_lora
@@ -84,6 +86,12 @@ def base_name(name: str) -> str:
         raise UserError(
             f"{config} does not name the adapter's base model; train it again, or start from a base model."
         ) from error
+
+
+def base_fingerprint(name: str) -> str:
+    """The same for the same weights below what training starts from, whatever they are called and wherever they lie."""
+    sums = sorted(map(sha256, weight_files(find_base(base_name(name)))))
+    return hashlib.sha256(repr(sums).encode()).hexdigest()
 
 
 def _load(folder: Path, base: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:

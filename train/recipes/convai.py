@@ -48,6 +48,7 @@ from train.recipes.convai_settings import (
     check_target,
     tell_without_effect,
 )
+from train.recipes.convai_trainer import identity_of
 from train.run.checkpoints import latest_valid, write_files_atomically
 from train.run.log import Progress
 
@@ -105,14 +106,19 @@ class ConvAIModel(LoadedModel):
         bar: bool = False,
         report_to: str = "none",
         metrics: Mapping[str, Metric] | None = None,
+        base: str | None = None,
     ) -> Trained:
-        """Trains on dialogues with the settings in `self.args`; the model, and checkpoints on the way, go to `out`."""
+        """Trains on dialogues with the settings in `self.args`; the model, and checkpoints on the way, go to `out`.
+
+        `base`: the name of what training began with, which a resumed run must share; checkpoints hold all weights.
+        """
         args = self.args
         check_target(Path(out), args.overwrite_output_dir or resume)
         check_encoding(self.layout, train, self.name)
         self._move_model_to_device()
         args.manual_seed = args.manual_seed or 0
         examples = self.examples(train)
+        identity = identity_of(examples, args, base)
         valid = self.that_fit(valid or [], may_be_none=True)
         if bar:
             callbacks = [*callbacks, Progress(None, examples.learnt)]
@@ -120,9 +126,17 @@ class ConvAIModel(LoadedModel):
         def scores() -> dict[str, float]:  # of the model as it is then, without dropout
             return convai_scores(self.checkpoint, valid, iter, args.eval_batch_size, metrics)
 
-        may_score, write = scores if valid else None, self.write
         return train_double_heads(
-            self.model, examples, args, Path(out), write, may_score, callbacks, resume, report_to
+            self.model,
+            examples,
+            args,
+            Path(out),
+            identity,
+            self.write,
+            scores if valid else None,
+            callbacks,
+            resume,
+            report_to,
         )
 
     def that_fit(self, dialogues: list[Dialogue], may_be_none: bool = False) -> list[Dialogue]:

@@ -13,7 +13,7 @@ from persona_bot.errors import UserError
 from train.recipes.convai_examples import ConvaiExamples, collate, losses
 from train.recipes.convai_optimizer import half_precision
 from train.recipes.convai_settings import ConvAIArgs
-from train.recipes.convai_trainer import ConvaiTrainer, autocast, identity_of
+from train.recipes.convai_trainer import ConvaiTrainer, autocast
 from train.recipes.trainer import Cost, check_same, fewer, price, train_within_memory
 from train.run.checkpoints import keep_newest, latest_valid, repair, write_files_atomically
 from train.run.facts import read_facts, write_json
@@ -43,6 +43,7 @@ def train_double_heads(
     examples: ConvaiExamples,
     settings: ConvAIArgs,
     out: Path,
+    identity: dict,
     save_model: Callable[[Path], None],
     scores: Callable[[], dict[str, float]] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
@@ -51,26 +52,12 @@ def train_double_heads(
 ) -> Trained:
     """Trains `model` in place to the end or to an early stop, or until a callback saves and stops.
 
-    `save_model(folder)` writes a loadable checkpoint; `scores()` validates.
+    `identity`: what a run must share to be resumed; `save_model(folder)` writes a loadable checkpoint; `scores()` validates.
     Raises UserError when the loss or a weight is no number, when the disk is full, when not one example fits in memory, or
     when another training has ended in `out` and this one is to be resumed.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    repair(out)
-    if not resume:
-        keep_newest(out, "resume-*", 0)  # an earlier run's
-        (out / FINISHED).unlink(missing_ok=True)
-    elif not latest_valid(out, "resume-*"):
-        if steps := steps_of_finished(out, identity_of(examples, settings)):
-            keep_newest(out, "resume-*", 0)
-            print(
-                f"The training in {out} is finished; there is nothing to resume.", file=sys.stderr
-            )
-            return Trained(steps, True, [])
-        print(
-            f"{out} holds no checkpoint to resume from: training starts at the beginning.",
-            file=sys.stderr,
-        )
+    if steps := set_up(out, identity, resume):
+        return Trained(steps, True, [])
     device = next(model.parameters()).device
     trainer, _ = train_within_memory(
         lambda passes: ConvaiTrainer(
@@ -78,6 +65,7 @@ def train_double_heads(
             examples,
             settings,
             convai_arguments(settings, out, passes, device, report_to),
+            identity,
             save_model,
             scores,
             callbacks,
@@ -90,28 +78,51 @@ def train_double_heads(
     finished = state.global_step >= state.max_steps or trainer.best.is_over
     if finished and not settings.no_save:
         trainer.check_weights()
-        kept = {"steps": state.global_step, "identity": trainer.identity}
-
-        def write(folder: Path) -> None:
-            save_model(folder)
-            write_json(folder / FINISHED, kept)
-
-        write_files_atomically(out, write)
-        keep_newest(out, "resume-*", 0)
+        save_last(out, save_model, {"steps": state.global_step, "identity": identity})
     model.eval()
-    return Trained(
-        state.global_step,
-        finished,
-        [
-            {
-                name: round(value, 4) if name == "epoch" else value
-                for name, value in line.items()
-                if name != "eval_loss"
-            }
-            for line in state.log_history
-            if "eval_loss" in line
-        ],
-    )
+    return Trained(state.global_step, finished, evaluations_of(state.log_history))
+
+
+def set_up(out: Path, identity: dict, resume: bool) -> int:
+    """Makes the folder ready for a run. The steps of the training that has ended in it and was to be resumed; else 0."""
+    out.mkdir(parents=True, exist_ok=True)
+    repair(out)
+    if not resume:
+        keep_newest(out, "resume-*", 0)  # an earlier run's
+        (out / FINISHED).unlink(missing_ok=True)
+    elif not latest_valid(out, "resume-*"):
+        if steps := steps_of_finished(out, identity):
+            keep_newest(out, "resume-*", 0)
+            told = f"The training in {out} is finished; there is nothing to resume."
+            print(told, file=sys.stderr)
+            return steps
+        told = f"{out} holds no checkpoint to resume from: training starts at the beginning."
+        print(told, file=sys.stderr)
+    return 0
+
+
+def save_last(out: Path, save_model: Callable[[Path], None], kept: dict) -> None:
+    """The last model, and beside it what is kept of its training; its resume-* folders go then."""
+
+    def write(folder: Path) -> None:
+        save_model(folder)
+        write_json(folder / FINISHED, kept)
+
+    write_files_atomically(out, write)
+    keep_newest(out, "resume-*", 0)
+
+
+def evaluations_of(history: Sequence[dict]) -> list[dict]:
+    """The validations among what Trainer logged, by the names of their scores."""
+    return [
+        {
+            name: round(value, 4) if name == "epoch" else value
+            for name, value in line.items()
+            if name != "eval_loss"
+        }
+        for line in history
+        if "eval_loss" in line
+    ]
 
 
 def steps_of_finished(out: Path, identity: dict) -> int:

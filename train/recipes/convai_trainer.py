@@ -60,6 +60,7 @@ class ConvaiTrainer(WholeTrainer):
         examples: ConvaiExamples,
         settings: ConvAIArgs,
         arguments: TrainingArguments,
+        identity: dict,
         save_model: Callable[[Path], None],
         scores: Callable[[], dict[str, float]] | None,
         callbacks: Sequence[TrainerCallback],
@@ -73,7 +74,7 @@ class ConvaiTrainer(WholeTrainer):
             train_dataset=examples,
             data_collator=partial(collate_pass, pad=examples.layout.pad),
             callbacks=[Times(self), self.best, *callbacks],
-            identity=identity_of(examples, settings),
+            identity=identity,
         )
         self.loss_is_scaled_for_ga = True  # by scale_passes
         self.dtype = half_precision(arguments.device) if settings.fp16 else None
@@ -186,10 +187,11 @@ class ConvaiTrainer(WholeTrainer):
             super()._save_checkpoint(model, trial)
 
 
-def identity_of(examples: ConvaiExamples, settings: ConvAIArgs) -> dict:
+def identity_of(examples: ConvaiExamples, settings: ConvAIArgs, base: str | None = None) -> dict:
     """What a run must share to go on from a checkpoint of another, or to find itself finished."""
     same = {name: getattr(settings, name) for name in SAME_ON_RESUME}
-    return {"data": examples.fingerprint(), **same}
+    begun = {"base_model": base} if base else {}
+    return {**begun, "data": examples.fingerprint(), **same}
 
 
 def collate_pass(examples: Sequence, pad: int) -> dict[str, torch.Tensor]:

@@ -47,7 +47,7 @@ def train_with_sft(
     from persona_bot.checkpoints.files import BASE_MODEL
     from train.data.examples import dialogue_examples, pack
     from train.recipes import sft, sft_settings
-    from train.recipes.base_model import base_name, load_base, save_trained
+    from train.recipes.base_model import base_fingerprint, base_name, load_base, save_trained
     from train.recipes.packed_trainer import training_arguments
     from train.run.log import Interrupted
 
@@ -59,9 +59,10 @@ def train_with_sft(
         }
     )
     settings = sft_settings.usable(settings)
-    base = base_name(options.model or BASE_MODEL)
+    name = options.model or BASE_MODEL
+    base = base_name(name)
     done = steps_done(options) if options.resume else 0
-    model, tokenizer, layout, settings = load_base(options.model or BASE_MODEL, settings)
+    model, tokenizer, layout, settings = load_base(name, settings)
     max_length = min(
         settings.row_length, getattr(model.config, "max_position_embeddings", settings.row_length)
     )
@@ -85,7 +86,7 @@ def train_with_sft(
         )
         warn_of_few(steps)
     trainer, settings = sft.train_sft(
-        model, examples, checks, options.out, settings, options.resume
+        model, examples, checks, options.out, settings, options.resume, base_fingerprint(name)
     )
     if trainer.stopped_by is not None:
         raise Interrupted(options.out, trainer.stopped_by)
@@ -157,6 +158,7 @@ def train_with_convai(
     from train.recipes.convai_run import count_steps, estimate
     from train.recipes.sft_settings import check_tracker
     from train.run.checkpoints import is_valid, latest_valid, write_files_atomically
+    from train.run.facts import base_facts
     from train.run.log import Interrupted, Progress, StopOnSignal, StopSignals
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -190,6 +192,7 @@ def train_with_convai(
             [Progress(options.out, examples.learnt), StopOnSignal(signals)],
             options.resume,
             report_to=report_to,
+            base=base_facts(base)["base_model"],
         )
     if not done.finished:
         raise Interrupted(options.out, signals.number)

@@ -89,9 +89,11 @@ def train_sft(
     out: Path,
     settings: SftSettings,
     resume: bool = False,
+    base: str | None = None,
 ) -> tuple[PackedTrainer, SftSettings]:
     """Trains `model` (with its adapter, if any) in place; the best validation's weights are in it at the end.
 
+    `base`: the fingerprint of the weights below, which a resumed run must share.
     Out of memory halves the rows of a forward pass, doubles the passes of a step and goes on from the last checkpoint.
     Ctrl-C and SIGTERM save and return, with the signal in `trainer.stopped_by`. Returns the trainer and the settings in force.
     Raises UserError when the loss or a weight is no number, when the disk is full, or when even one row does not fit in memory.
@@ -105,7 +107,7 @@ def train_sft(
     )
     with fused_lora(model), StopSignals() as signals:
         trainer, settings = train_within_memory(
-            lambda settings: make_trainer(model, train, valid, out, settings, signals),
+            lambda settings: make_trainer(model, train, valid, out, settings, signals, base),
             settings,
             smaller,
             resume,
@@ -162,10 +164,12 @@ def make_trainer(
     out: Path,
     settings: SftSettings,
     signals: StopSignals,
+    base: str | None = None,
 ) -> PackedTrainer:
     rows = pack(train, settings.row_length)
     arguments = training_arguments(settings, out, bool(valid))
-    same = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
+    same: dict[str, Any] = {"base": base} if base else {}
+    same |= {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
     same |= {
         "rows_a_step": settings.batch_rows * settings.accumulate * arguments.world_size,
         "data": fingerprint(train),

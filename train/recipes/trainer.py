@@ -24,6 +24,14 @@ from train.run.speed import matmul_rate, step_flops
 Settings = TypeVar("Settings")
 Recipe = TypeVar("Recipe", bound="WholeTrainer")
 IDENTITY = "settings.json"  # in a checkpoint: what a resumed run must share
+FINGERPRINTS = {
+    "data": "other training data",
+    "base": "another base model",
+}  # said without the value
+BASES = (
+    "base",
+    "base_model",
+)  # compared where this run names one: who has the model in hand does not
 
 
 class WholeTrainer(Trainer):
@@ -153,8 +161,8 @@ def check_same(folder: Path, saved: dict, identity: dict) -> None:
     for name, value in saved.items():
         name = RENAMED.get(name, name)
         now = identity.get(name)
-        if now != value:
-            what = "other training data" if name == "data" else f"{name} {value}, now it is {now}"
+        if now != value and not (name in BASES and name not in identity):
+            what = FINGERPRINTS.get(name, f"{name} {value}, now it is {now}")
             raise UserError(
                 f"{folder} was trained with {what}; resume with the same, or start anew without --resume."
             )
