@@ -23,16 +23,42 @@ from train.run.facts import read_facts
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line. Settings of recipe sft are in the result where they were given only. Raises UserError."""
-    from persona_bot.checkpoints.files import BASE_MODEL
-    from persona_bot.settings import add_flags
-    from train.recipes.sft_settings import NUMBERS, RENAMED, SftSettings, field_types
+    from train.recipes.sft_settings import field_types
 
     types = field_types()
+    options = make_parser(types).parse_args(arguments)
+    options.given = sys.argv[1:] if arguments is None else arguments
+    settings = read_config(options.config) if options.config else {}
+    options.recipe = options.recipe or settings.pop("recipe", None) or "sft"
+    take_settings(options, settings.get("settings", {}), types)
+    check(options, [name for name in types if hasattr(options, name)])
+    return options
+
+
+def make_parser(types: Mapping[str, type]) -> argparse.ArgumentParser:
+    """`types`: of recipe sft's settings by name."""
     usage = "python -m train.finetune --data FILE --out FOLDER [options]; --help lists them"
     parser = argparse.ArgumentParser(
         prog="python -m train.finetune", usage=usage, description=__doc__.split("\n\n")[0]
     )
-    group = parser.add_argument_group("what")
+    add_what(parser.add_argument_group("what"))
+    add_afterwards(parser.add_argument_group("afterwards"))
+    add_settings(parser.add_argument_group("recipe sft"), types)
+    parser.add_argument_group("recipe convai").add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of simpletransformers' ConvAIModel",
+    )
+    return parser
+
+
+def add_what(group: argparse._ArgumentGroup) -> None:
+    """What is trained on what, and where it goes."""
+    from persona_bot.checkpoints.files import BASE_MODEL
+    from train.recipes.sft_settings import SftSettings
+
     group.add_argument(
         "--data",
         action="append",
@@ -71,7 +97,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     group.add_argument(
         "--report-to", default=argparse.SUPPRESS, metavar="TRACKER", help=tracker.metadata["help"]
     )
-    group = parser.add_argument_group("afterwards")
+
+
+def add_afterwards(group: argparse._ArgumentGroup) -> None:
+    """What happens to the model that was made."""
     group.add_argument(
         "--score-dialogues",
         type=int,
@@ -89,28 +118,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="USER/NAME",
         help="also create or update a Space that runs the page on this model",
     )
-    group = parser.add_argument_group("recipe sft")
+
+
+def add_settings(group: argparse._ArgumentGroup, types: Mapping[str, type]) -> None:
+    """Recipe sft's settings, by their names of today and, out of sight, by earlier ones."""
+    from persona_bot.settings import add_flags
+    from train.recipes.sft_settings import NUMBERS, RENAMED, SftSettings
+
     add_flags(group, SftSettings, [number.name for number in NUMBERS])
     for old, new in RENAMED.items():
         flag = f"--{old.replace('_', '-')}"
         group.add_argument(
             flag, dest=new, type=types[new], default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
-    group = parser.add_argument_group("recipe convai")
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a setting of simpletransformers' ConvAIModel",
-    )
-    options = parser.parse_args(arguments)
-    options.given = sys.argv[1:] if arguments is None else arguments
-    settings = read_config(options.config) if options.config else {}
-    options.recipe = options.recipe or settings.pop("recipe", None) or "sft"
-    take_settings(options, settings.get("settings", {}), types)
-    check(options, [name for name in types if hasattr(options, name)])
-    return options
 
 
 def check(options: argparse.Namespace, sft_settings: list[str]) -> None:
