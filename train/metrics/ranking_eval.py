@@ -3,6 +3,7 @@
 Run: `python -m train.evaluate --model M --data FILE --only hits`.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from persona_bot.checkpoints.load import Checkpoint
@@ -27,65 +28,64 @@ def candidate_hits(
 ) -> dict[str, float]:
     """hits@1: share of replies whose gold candidate ranks first, by each measure; `backend` is how the checkpoint chats.
 
-    over_anything   log p(reply | context) - how likely the reply is anyhow, estimated twice: log p(reply | nothing), and the
-                    mean of log p(reply | other conversations); half of each
-    over_nothing    log p(reply | context) - log p(reply | no persona, no turns)
+    over_anything   log p(reply | context) - the reply's prior, estimated twice: log p(reply | the unconditional prompt), and
+                    the mean of log p(reply | other conversations); half of each
+    over_nothing    log p(reply | context) - log p(reply | the unconditional prompt: no persona, no turns)
     per_token       log p(reply | context) / tokens
     ranking_head    the double-heads model's own choice, where it has that head
     """
     layout, heads = checkpoint.layout, None
     if checkpoint.ranking_head:  # it answers in the same pass as the likelihoods
         heads = LikelihoodScorer(checkpoint.model, ranking_head=True)
-    ids = {
-        text: reply_ids(layout, text)
-        for d in dialogues
-        for u in d.utterances
-        for text in u.candidates
-    }
-    anything = unconditional_prompt(layout, checkpoint.max_positions)
-    nothing = likelihoods_behind(backend, anything, ids, progress)
-    longest = max(map(len, ids.values()))
-    behind = {}
-    for number in sorted({k * len(dialogues) // OTHERS for k in range(OTHERS)}):
-        other = dialogues[number]
-        history = other.utterances[len(other.utterances) // 2].history
-        room = checkpoint.max_positions - longest
-        if least_tokens(layout, other.personality, history) > room:
-            continue
-        prompt = build_prompt(layout, Persona("", other.personality), history, room)
-        behind[number] = likelihoods_behind(backend, prompt, ids, progress)
-    hits: dict[str, list[bool]] = {
-        "over_anything": [],
-        "over_nothing": [],
-        "per_token": [],
-        "ranking_head": [],
-    }
+    texts_of_all = (text for d in dialogues for u in d.utterances for text in u.candidates)
+    ids = {text: reply_ids(layout, text) for text in texts_of_all}
+    prompt = unconditional_prompt(layout, checkpoint.max_positions)
+    unconditional = likelihoods_behind(backend, prompt, ids, progress)
+    behind = likelihoods_behind_others(checkpoint, backend, dialogues, ids, progress)
+    hits: dict[str, list[bool]] = defaultdict(list)
     for number, dialogue in enumerate(progress(dialogues)):
-        others = [values for other, values in behind.items() if other != number] or [nothing]
+        persona = Persona("", dialogue.personality)
+        others = [values for other, values in behind.items() if other != number] or [unconditional]
         for history, texts in dialogue.utterances:
             replies = [ids[text] for text in texts]
-            max_prompt_tokens = checkpoint.max_positions - max(map(len, replies))
-            prompt = build_prompt(
-                layout, Persona("", dialogue.personality), history, max_prompt_tokens
-            )
+            room = checkpoint.max_positions - max(map(len, replies))
+            prompt = build_prompt(layout, persona, history, room)
             if heads:
                 values, head = heads.score(prompt, replies)
             else:
                 values, head = backend.score(prompt, replies), None
-            anyhow = [
-                (nothing[text] + mean([other[text] for other in others])) / 2 for text in texts
+            alone = [unconditional[text] for text in texts]
+            prior = [
+                (u + mean([o[t] for o in others])) / 2 for u, t in zip(alone, texts, strict=True)
             ]
-            hits["over_anything"].append(
-                is_hit([v - w for v, w in zip(values, anyhow, strict=True)], texts)
-            )
-            hits["over_nothing"].append(
-                is_hit([v - nothing[text] for v, text in zip(values, texts, strict=True)], texts)
-            )
-            hits["per_token"].append(
-                is_hit([v / len(reply) for v, reply in zip(values, replies, strict=True)], texts)
-            )
-            hits["ranking_head"] += [is_hit(head, texts)] if head else []
-    return {name: mean(values) for name, values in hits.items() if values}
+            measures = {
+                "over_anything": [v - p for v, p in zip(values, prior, strict=True)],
+                "over_nothing": [v - u for v, u in zip(values, alone, strict=True)],
+                "per_token": [v / len(reply) for v, reply in zip(values, replies, strict=True)],
+                **({"ranking_head": head} if head else {}),
+            }
+            for name, measured in measures.items():
+                hits[name].append(is_hit(measured, texts))
+    return {name: mean(values) for name, values in hits.items()}
+
+
+def likelihoods_behind_others(
+    checkpoint: Checkpoint,
+    backend: Backend,
+    dialogues: Sequence[Dialogue],
+    ids: dict[str, list[int]],
+    progress: Progress = iter,
+) -> dict[int, dict[str, float]]:
+    """Log likelihood of each text in the middle of each of OTHERS conversations that leave room for it, by their numbers."""
+    room = checkpoint.max_positions - max(map(len, ids.values()))
+    behind = {}
+    for number in sorted({k * len(dialogues) // OTHERS for k in range(OTHERS)}):
+        other = dialogues[number]
+        history = other.utterances[len(other.utterances) // 2].history
+        if least_tokens(checkpoint.layout, other.personality, history) <= room:
+            prompt = build_prompt(checkpoint.layout, Persona("", other.personality), history, room)
+            behind[number] = likelihoods_behind(backend, prompt, ids, progress)
+    return behind
 
 
 def likelihoods_behind(

@@ -25,7 +25,7 @@ from train.recipes.sft import add_lora
 from train.recipes.sft_settings import SftSettings
 from train.run.checkpoints import write_files_atomically, write_folder_atomically
 
-ADAPTER = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def load_base(
@@ -39,7 +39,7 @@ def load_base(
     quiet_libraries()
     folder = find_base(name)
     check_files(folder)
-    adapter = folder if (folder / ADAPTER).exists() else None
+    adapter = folder if (folder / ADAPTER_CONFIG).exists() else None
     base = find_base(base_name(name)) if adapter else folder
     with explained(name, "base model", "download it again, or name another"):
         tokenizer, model = _load(folder, base)
@@ -77,7 +77,7 @@ def load_base(
 
 def base_name(name: str) -> str:
     """The model below what training starts from: an adapter's base, else the model itself. Raises UserError."""
-    config = find_base(name) / ADAPTER
+    config = find_base(name) / ADAPTER_CONFIG
     if not config.exists():
         return name
     try:

@@ -4,14 +4,14 @@ Run: `python -m train.finetune --data personachat --negatives 4 --out outputs/mi
 
     conversation   <system persona> <user hi> <assistant> hello you <end> <user ..> <assistant> not much <end>
                                                         `-> i sell shoes <end>             `-> my cat <end>
-    nothing        <system> <user> <assistant> `-> hello you <end>
+    unconditional  <system> <user> <assistant> `-> hello you <end>
                                                `-> not much <end>
                                                `-> i sell shoes <end>  ..
 
 All stand in one row: a branch sees its trunk up to where it starts, and itself. The score of a reply is what the context
-adds to it, log p(reply | context) - log p(reply | nothing), as train.evaluate ranks candidates; the loss is the
-cross-entropy of the gold reply among N + 1. Both terms learn. The gold replies are also learnt as replies to nothing, so
-that the second term stays what people say at all.
+adds to it, log p(reply | context) - log p(reply | unconditional prompt), as train.evaluate ranks candidates; the loss is
+the cross-entropy of the gold reply among N + 1. Both terms learn. The gold replies are also learnt behind the unconditional
+prompt, so that the second term stays what people say at all.
 """
 
 import random
@@ -27,9 +27,9 @@ from train.data.examples import IGNORED, Example, replies_of
 from train.recipes.packed_attention import packed_logits
 
 # times N: from so many replies each conversation draws its negatives, because each is read once more,
-# to nothing
+# unconditionally
 POOL = 2
-# nats of saying the gold reply to nothing, against nats of telling apart
+# nats of saying the gold reply unconditionally, against nats of telling apart
 UNCONDITIONAL_WEIGHT = 0.05
 
 
@@ -39,7 +39,7 @@ class RankedExample(NamedTuple):
     example: Example
     starts: list[int]
     candidate_sets: list[list[list[int]]]  # ids with their end token, the gold reply first
-    unconditional: list[int]  # ids of the prompt of nobody
+    unconditional: list[int]  # ids of the unconditional prompt
 
     @property
     def ids(self) -> list[int]:
@@ -85,7 +85,7 @@ def add_negatives(
     seed: int,
     wrong: Mapping[tuple[int, ...], Sequence[Sequence[int]]] | None = None,
 ) -> list[RankedExample]:
-    """Each example with `count` negatives against each of its replies; `unconditional`: ids of the prompt of nobody.
+    """Each example with `count` negatives against each of its replies; `unconditional`: ids of the prompt without persona and turns.
 
     Negatives are the `wrong` candidates that the file gives a reply (train/data/examples.py: wrong_replies), then replies of
     other examples.

@@ -12,7 +12,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer, LoraVariant
 
 ROWS = 64  # of logits at a time, so that their float32 copy stays in a processor's cache
-ADAPTER = "default"
+ADAPTER_NAME = "default"
 
 
 @contextlib.contextmanager
@@ -21,13 +21,13 @@ def fused_lora(model: torch.nn.Module) -> Iterator[None]:
     layers = [module for module in model.modules() if can_be_fused(module)]
     for layer in layers:
         layer.cast_input_dtype_enabled = False
-        layer.lora_variant[ADAPTER] = FusedLora()
+        layer.lora_variant[ADAPTER_NAME] = FusedLora()
     try:
         yield
     finally:
         for layer in layers:
             layer.cast_input_dtype_enabled = True
-            del layer.lora_variant[ADAPTER]
+            del layer.lora_variant[ADAPTER_NAME]
 
 
 def can_be_fused(module: torch.nn.Module) -> TypeGuard[LoraLinear]:
@@ -35,11 +35,11 @@ def can_be_fused(module: torch.nn.Module) -> TypeGuard[LoraLinear]:
         isinstance(module, LoraLinear)
         and type(module.base_layer) is torch.nn.Linear
         and not module.base_layer.weight.requires_grad
-        and list(module.lora_A) == [ADAPTER]
+        and list(module.lora_A) == [ADAPTER_NAME]
         and not module.lora_variant
-        and isinstance(module.lora_dropout[ADAPTER], torch.nn.Identity)
-        and module.lora_A[ADAPTER].bias is None
-        and module.lora_B[ADAPTER].bias is None
+        and isinstance(module.lora_dropout[ADAPTER_NAME], torch.nn.Identity)
+        and module.lora_A[ADAPTER_NAME].bias is None
+        and module.lora_B[ADAPTER_NAME].bias is None
     )
 
 
