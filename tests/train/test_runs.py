@@ -1,11 +1,14 @@
 """A run from its first learning rate to its end: warm-up, few steps, what --resume costs, one process a folder, exit codes."""
 
 import copy
+import errno
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from transformers import MambaConfig, MambaForCausalLM
@@ -79,7 +82,39 @@ def test_a_second_training_is_refused_by_number_until_the_first_is_gone(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_on_a_full_disk_is_one_sentence_and_stays_empty(tmp_path, monkeypatch):
+    """An empty file, the lock, still fits there; its owner's number does not."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(UserError) as told:
+        patched.setattr(Path, "write_text", full)
+        with only_training(tmp_path):
+            pass
+    assert str(told.value) == (
+        f"{tmp_path} cannot be written (No space left on device); free space, or name another folder for --out."
+    )
+    assert list(tmp_path.iterdir()) == []
+    with only_training(tmp_path):
+        pass
+
+
 # ---- the end
+
+
+def test_what_ends_training_begins_a_line_of_its_own(chat_model, chat_tokenizer, tmp_path, capsys):
+    """The bar's line has ended by then, and is not drawn again behind it."""
+    run = settings(epochs=2, save_every=1)
+    (tmp_path / ".checkpoint-1.new").write_text("a file where the first checkpoint is written")
+    with pytest.raises(UserError) as told:
+        train_sft(copy.deepcopy(chat_model), examples_of(chat_tokenizer), [], tmp_path, run)
+    print(told.value, file=sys.stderr)
+    del told
+    gc.collect()
+    bar, last, end = capsys.readouterr().err.rsplit("\n", 2)
+    assert "training: " in bar and "cannot be written" in last and "training: " not in last
+    assert end == ""
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -19,6 +19,7 @@ from persona_bot.device import is_out_of_memory
 from persona_bot.errors import UserError
 from train.recipes.sft_settings import RENAMED
 from train.run.checkpoints import keep_newest, latest_valid, write_folder_atomically
+from train.run.log import Progress
 from train.run.speed import matmul_rate, step_flops
 
 Settings = TypeVar("Settings")
@@ -54,6 +55,14 @@ class WholeTrainer(Trainer):
     @property
     def out(self) -> Path:
         return Path(str(self.args.output_dir))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, Progress):
+                    callback.close()
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Trainer's own files, written under another name, hashed and renamed; every process adds its random state."""

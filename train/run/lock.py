@@ -24,13 +24,24 @@ def only_training(out: Path) -> Iterator[None]:
             f"{out} is already being trained by process {number}; wait for it, or name another folder for --out."
         ) from None
     except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror}); free space, or name another folder for --out."
-        ) from error
+        raise _unwritable(out, error) from error
     try:
-        owner.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        _sign(out, owner)
         yield
     finally:
         owner.unlink(missing_ok=True)
         (out / LOCK).unlink(missing_ok=True)
         lock.release()
+
+
+def _sign(out: Path, owner: Path) -> None:
+    try:
+        owner.write_text(f"{os.getpid()}\n", encoding="utf-8")
+    except OSError as error:  # an empty file, such as the lock, fits on a full disk
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{out} cannot be written ({error.strerror}); free space, or name another folder for --out."
+    )

@@ -117,6 +117,10 @@ class Progress(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the bar's line, however training ends: what is told next begins a line of its own."""
         if self.bar:
             self.bar.close()
 
