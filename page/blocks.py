@@ -72,7 +72,11 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
                 html("", elem_id="just-sent")
                 growing = html("", elem_id="growing", js_on_load="personaPage.follow(element)")
                 because = html("", elem_id="why", js_on_load="personaWhy.watch(element)")
-            talking = html("", elem_id="talking", js_on_load="personaDuet.watch(element, trigger)")
+            talking = html(
+                duet_view.state(start),
+                elem_id="talking",
+                js_on_load="personaDuet.watch(element, trigger)",
+            )
             # hidden by its style, as Stop is: what Gradio mounts when it is needed comes after the first Escape
             with gr.Row(elem_id="editing"):
                 html("<p>Your next message replaces the marked one and all that follows.</p>")
@@ -155,15 +159,18 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
     getattr(own_cards, names.OPEN_PERSONA)(
         events.open_persona, [persona, chat], [*PERSONA, *SHOWN], **soon
     )
-    getattr(chats, names.OPEN_CHAT)(
-        events.open_chat, [persona, chat], [message, *PERSONA, *SHOWN], **soon
-    ).then(**to_message)
     getattr(menu, names.PACK)(passing_on.packed, chat, parcel, **soon).success(
         passing_on.copied, parcel, js="personaShare.deliver", **soon
     ).then(None, js="personaPage.focusMessage", **unseen)
-    getattr(menu, names.OPEN_FILE)(
-        passing_on.opened_file, [persona, chat], [message, *PERSONA, *SHOWN], **soon
-    ).then(**to_message)
+    another: dict[str, Any] = {
+        "inputs": [message, persona, chat], "outputs": [message, *PERSONA, *SHOWN], "js": "personaPage.leaveEdit", **soon,
+    }  # fmt: skip
+    for opened in (
+        getattr(chats, names.OPEN_CHAT)(events.open_chat, **another),
+        getattr(menu, names.OPEN_FILE)(passing_on.opened_file, **another),
+    ):
+        opened.then(**to_message)
+        opened.failure(events.stop_editing, chat, SHOWN, **at_once)  # it was left all the same
     # not `input`: Gradio leaves it out for the first character after an event has set the box
     persona.change(
         events.rewrite, [persona, chat], [told, counter, *SHOWN], js="personaPage.textTyped", **last, **at_once
@@ -177,13 +184,15 @@ with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo
         events.undo,
         [message, persona, chat],
         [message, *PERSONA, *SHOWN],
-        js="personaPage.beforeUndo",
+        js="personaPage.leaveEdit",
         **at_once,
     ).then(**to_message)
     getattr(transcript, names.EDIT)(
         events.edit, chat, [message, *SHOWN], js="personaPage.beforeEdit", **at_once
     ).then(**to_message)
-    keep.click(events.stop_editing, chat, SHOWN, **at_once).then(**to_message)
+    keep.click(events.stop_editing, chat, SHOWN, js="personaPage.cancelled", **at_once).then(
+        **to_message
+    )
     stop_button.click(events.halt, [message, chat], [message, *SHOWN], **at_once).then(**to_message)
     copy_link.click(passing_on.copied, parcel, js="personaPage.copyLink", **soon)
     gr.on([s.change for s in settings], None, settings, js="personaStore.keepSettings", **unseen)

@@ -28,6 +28,7 @@ from persona_bot.persona import (
 )
 
 VERSION = 1
+MAX_KEPT = 20  # chats in a browser, and personas
 MAX_DRAFT_CHARS = 10_000
 MAX_JSON_CHARS = 800_000
 KEPT_BYTES = 700_000  # of a chat; a request may have a million, and quotes are escaped in it

@@ -23,7 +23,7 @@ from persona_bot.persona import (
 from persona_bot.sentences import clean, in_first_person, sentences
 from persona_bot.sheets import field, plain_lines, values_of
 
-MAX_CARD_CHARS = 100_000  # the browser leaves out what is not read (static/js), lorebooks above all
+MAX_CARD_CHARS = 100_000  # above it the browser leaves out what is not read, lorebooks above all
 NO_CARD = "This is no character card; open a PNG or JSON card of version 2 or 3."
 OURS = "persona_bot"  # our name among a card's extensions
 UNUSED = {  # what other programs keep beside, as a visitor calls it

@@ -15,7 +15,7 @@ def cards(presets: dict[str, Persona], persona: Persona) -> str:
             slug,
             preset.face,
             preset.name,
-            (preset.name, preset.face) == (persona.name, persona.face),
+            preset[:3] == persona[:3],  # one that was edited is among the visitor's own
         )
         for slug, preset in presets.items()
     ]

@@ -26,11 +26,11 @@ def menu(presets: dict[str, Persona]) -> str:
 
 
 def state(chat: Conversation) -> str:
-    """Who is talking; with `data-next` the page asks for the next line."""
+    """Who is talking; with `data-next` the page asks for the next line. A screen reader hears what changes in an element that was there."""
     if not chat.partner:
-        return ""
+        return '<p class="duet" role="status"></p>'
     names = " and ".join(escape(p.called or NAMELESS.name) for p in (chat.partner, chat.persona))
     if not chat.lines_left and not chat.writing:
-        return f'<p class="duet">{names} have talked. Write a message, or let them go on.</p>'
+        return f'<p class="duet" role="status">{names} have talked. Write a message, or let them go on.</p>'
     goes_on = "" if chat.writing else f' data-next="{chat.lines_left}"'
-    return f'<p class="duet" data-talking{goes_on}>{names} are talking.</p>'
+    return f'<p class="duet" role="status" data-talking{goes_on}>{names} are talking.</p>'

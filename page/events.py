@@ -92,12 +92,11 @@ def pick(who: str, text: str, chat: Conversation) -> list:
     return [*shown_persona(chat.persona), *shown(chat)]
 
 
-def open_chat(text: str, chat: Conversation, event: gr.EventData) -> list:
+def open_chat(message: str, text: str, chat: Conversation, event: gr.EventData) -> list:
     """An earlier chat was chosen; the browser brings it."""
     with toast():
         chat.open(browser_store.chat_from_json(event.text), text)
-    unsent, chat.unsent = chat.unsent, ""
-    return [unsent or gr.skip(), *shown_persona(chat.persona), *shown(chat)]
+    return [with_unsent(chat, message), *shown_persona(chat.persona), *shown(chat)]
 
 
 def open_persona(text: str, chat: Conversation, event: gr.EventData) -> list:
@@ -238,6 +237,11 @@ def reply(chat: Conversation, *values: Any) -> Iterator[str]:
 
 
 def settle(message: str, chat: Conversation) -> list:
-    """After a reply: what could not be sent goes back into the message box, in front of what was typed meanwhile."""
+    """After a reply."""
+    return [with_unsent(chat, message), *shown(chat)]
+
+
+def with_unsent(chat: Conversation, message: str) -> Any:
+    """What could not be sent goes back into the message box, in front of what was typed meanwhile."""
     unsent, chat.unsent = chat.unsent, ""
-    return [f"{unsent} {message}".strip() if unsent else gr.skip(), *shown(chat)]
+    return f"{unsent} {message}".strip() if unsent else gr.skip()

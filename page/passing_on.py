@@ -6,14 +6,14 @@ import gradio as gr
 
 from page import browser_store, cards, export, share
 from page.conversation import Conversation
-from page.events import shown, shown_persona, toast
+from page.events import shown, shown_persona, toast, with_unsent
 from page.names import PACK
 from page.render import event
 from page.typed import NAMELESS
 from persona_bot.errors import UserError
 from persona_bot.persona import Persona
 
-MAX_FILE_BYTES = 8 * 2**20  # 6-cards.js reads no larger one
+MAX_FILE_BYTES = 8 * 2**20  # the browser reads no larger one
 SAID = {  # of what was copied
     "link": "Link copied. Whoever opens it reads this chat and can go on from it.",
     "copy": "The chat is copied.",
@@ -106,14 +106,13 @@ def packed(chat: Conversation, event: gr.EventData) -> str:
         return pack(chat, event.kind)
 
 
-def opened_file(text: str, chat: Conversation, event: gr.EventData) -> list:
+def opened_file(message: str, text: str, chat: Conversation, event: gr.EventData) -> list:
     """A file was chosen; the browser has read it."""
     with toast():
         note = open_file(chat, event.text, event.bytes, text)
     if note:
         gr.Info(note, title="", duration=8)
-    unsent, chat.unsent = chat.unsent, ""
-    return [unsent or gr.skip(), *shown_persona(chat.persona), *shown(chat)]
+    return [with_unsent(chat, message), *shown_persona(chat.persona), *shown(chat)]
 
 
 def copied(kind: str) -> None:

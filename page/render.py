@@ -4,6 +4,7 @@ from html import escape
 from urllib.parse import quote
 
 from page import faces, names
+from page.browser_store import MAX_KEPT
 from page.conversation import MAX_EXCHANGES, Conversation, Exchange
 from page.typed import NAMELESS
 from persona_bot.errors import UserError
@@ -32,7 +33,7 @@ FOR_PROGRAMS = '<button type="button" class="for-programs" data-press="footer .s
 CHATS = (
     '<button type="button" class="quiet" popovertarget="earlier">Chats</button>'
     '<div id="earlier" popover role="dialog" aria-label="Earlier chats"><h3>Earlier chats</h3><ul></ul>'
-    "<p>Kept in this browser only: the last 20 chats, your personas and settings. The server keeps nothing.</p>"
+    f"<p>Kept in this browser only: the last {MAX_KEPT} chats, your personas and settings. The server keeps nothing.</p>"
     '<button type="button" class="quiet forget">Forget everything</button></div>'
 )
 IN_TURN = '<span title="This kind of model cannot write for several visitors in the same pass, which is slower.">, one reply at a time</span>'
@@ -217,7 +218,7 @@ def status(chat: Conversation, used: int, limit: int) -> str:
         if left > MEMORY_MATTERS
         else f'<span title="{used} of {limit} tokens are used">{_memory(left)}</span>'
     )
-    return f'<p class="status">{speed}{memory}</p>'
+    return f'<p class="status">{speed}<span role="status">{memory}</span></p>'
 
 
 def _memory(left: int) -> str:

@@ -14,7 +14,11 @@ from gradio.routes import App
 from starlette.middleware import Middleware
 
 from page import backend, faces, middleware, names, preview
+from page.browser_store import MAX_JSON_CHARS, MAX_KEPT
+from page.cards import MAX_CARD_CHARS, UNUSED
+from page.passing_on import MAX_FILE_BYTES
 from persona_bot.errors import UserError
+from persona_bot.persona import MAX_MESSAGE_CHARS
 
 STATIC = Path(__file__).parent / "static"
 # of the fonts that Gradio brings, few hold the Latin letters in both weights; this one does
@@ -35,7 +39,17 @@ def _texts(folder: str) -> str:
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
-NAMES = f"window.personaNames = {json.dumps({'events': names.EVENTS, 'settings': names.SETTINGS})};"
+NAMES = {"events": names.EVENTS, "settings": names.SETTINGS}
+LIMITS = {
+    "messageChars": MAX_MESSAGE_CHARS,
+    "fileBytes": MAX_FILE_BYTES,
+    "cardChars": MAX_CARD_CHARS,
+    "chatChars": MAX_JSON_CHARS,
+    "kept": MAX_KEPT,
+    "unusedOfCards": list(UNUSED),
+}
+# what the script has from here, so that each stands in one place
+GIVEN = f"window.personaNames = {json.dumps(NAMES)}; window.personaLimits = {json.dumps(LIMITS)};"
 
 
 class Page(gr.Blocks):
@@ -50,7 +64,7 @@ class Page(gr.Blocks):
         super().run_startup_events()
 
     def _set_html_css_theme_variables(self) -> None:  # Gradio calls it wherever it serves Blocks
-        head = f"<script>{NAMES}{_texts('js')}</script><link rel='icon' href=\"{faces.ICON}\">"
+        head = f"<script>{GIVEN}{_texts('js')}</script><link rel='icon' href=\"{faces.ICON}\">"
         self.theme, self.css, self.head = THEME, _texts("css"), head  # type: ignore[assignment]  # declared as None
         self.css_paths = []
         self.run_history, self.footer_links = False, LAUNCH["footer_links"]

@@ -65,7 +65,9 @@ def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
     monkeypatch.undo()
 
     persona_box(page).fill(persona_text(PRESETS["soldier"]) + "\ni have a pet parrot named rico.")
-    page.get_by_text("The persona changed. It counts from the next reply.").wait_for()
+    page.locator(
+        ".notice", has_text="The persona changed. It counts from the next reply."
+    ).wait_for()
     ask(page, "Do you have a pet?")
     wait_for_replies(page, 2)
     expect(page.locator(".notice")).to_have_text(["The persona changed here."])
@@ -77,7 +79,7 @@ def test_a_visit_with_the_real_weights(open_page, real, monkeypatch):
     expect(box(page)).to_have_value("Do you have a pet?")
 
     button(page, "Edit message 1").click()
-    page.get_by_text("Your next message replaces the marked one").wait_for()
+    page.locator("#editing", has_text="Your next message replaces the marked one").wait_for()
     expect(box(page)).to_have_value("What do you do all day?")
     ask(page, "What is your job?")
     wait_for_replies(page, 1)

@@ -10,12 +10,22 @@ from playwright.sync_api import expect
 
 from page import backend
 from tests.browser.conftest import DESKTOP
-from tests.browser.driving import ask, box, button, replies, retry, slow, wait_for_replies
+from tests.browser.driving import (
+    ask,
+    box,
+    button,
+    persona_box,
+    replies,
+    retry,
+    slow,
+    wait_for_replies,
+)
 
 HEARD = """() => {
     const region = document.querySelector("#announcer [aria-live]");
     window.heard = [];
-    new MutationObserver(() => region.textContent && heard.push(region.textContent)).observe(region, { childList: true });
+    const add = changes => changes.forEach(change => change.addedNodes.forEach(line => heard.push(line.textContent)));
+    new MutationObserver(add).observe(region, { childList: true });
 }"""
 CHATS = [{"id": str(n), "at": n, "title": f"chat {n}", "name": "Zoe", "face": ""} for n in range(3)]
 
@@ -33,6 +43,7 @@ def heard(page) -> list[str]:
 def test_both_of_two_who_talk_are_heard(open_page, tiny, monkeypatch):
     page = open_page(tiny)
     page.evaluate(HEARD)
+    page.evaluate("window.told = document.querySelector('.duet')")
     slow(tiny, monkeypatch, 0.02)
     button(page, "Let them talk").click()
     page.locator("#duet [data-who=astronaut]").click()
@@ -43,6 +54,7 @@ def test_both_of_two_who_talk_are_heard(open_page, tiny, monkeypatch):
         "all => all.map(e => [...e.querySelectorAll('.by, p')].map(part => part.textContent).join(': '))"
     )
     assert heard(page) == said[1:]  # but for the greeting
+    assert page.evaluate("told.isConnected && told.matches('[role=status]')")
     assert [line.split(":")[0] for line in said[1:5]] == ["Ruth", "Willow", "Ruth", "Willow"]
 
 
@@ -122,6 +134,47 @@ def test_the_click_after_a_cross_counts(open_page, tiny):
     expect(crosses).to_have_text(["×", "Forget?", "×"])
     crosses.nth(1).click()
     expect(page.locator("#earlier .open b")).to_have_text(["chat 0", "chat 2"])
+
+
+def test_a_button_that_asks_whether_to_forget_is_called_so(open_page, tiny):
+    page = with_chats(open_page, tiny)
+    page.evaluate(HEARD)
+    cross = page.locator("#earlier .cross").nth(1)
+    expect(cross).to_have_accessible_name("Forget “chat 1”")
+    cross.press("Enter")
+    expect(cross).to_have_accessible_name("Forget? “chat 1”")
+    page.keyboard.press("Tab")
+    expect(cross).to_have_accessible_name("Forget “chat 1”")
+    button(page, "Forget everything").press("Enter")
+    button(page, "Sure? Forget everything").wait_for()
+    page.keyboard.press("Shift+Tab")
+    button(page, "Forget everything").wait_for()
+    told = ["Press again to forget “chat 1”.", "Press again to forget everything."]
+    assert heard(page) == told
+
+
+def test_what_appears_beside_a_chat_is_heard_once(open_page, tiny, monkeypatch):
+    page = open_page(tiny)
+    ask(page, "hi")
+    wait_for_replies(page, 1)
+    page.evaluate(HEARD)
+    persona_box(page).press("End")
+    persona_box(page).press_sequentially(" and more")
+    page.locator(".notice", has_text="It counts from the next reply.").wait_for()
+    button(page, "Edit message 1").click()
+    page.locator("[data-editing]").wait_for()
+    button(page, "Cancel").click()
+    page.locator("[data-editing]").wait_for(state="detached")
+    assert heard(page) == [
+        "The persona changed. It counts from the next reply.",
+        "Your next message replaces the marked one and all that follows.",
+    ]
+    region = page.locator("#status [role=status]")
+    page.evaluate("window.region = document.querySelector('#status [role=status]')")
+    monkeypatch.setattr(backend, "context_usage", lambda *_: (80, 100))
+    button(page, "Retry").click()
+    expect(region).to_have_text("20 % of its memory left")
+    assert page.evaluate("region.isConnected")  # else what is new in it would not be read
 
 
 @pytest.mark.parametrize(("keys", "place"), [("Shift+ArrowLeft", "2/2"), ("ArrowLeft", "1/2")])

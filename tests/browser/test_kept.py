@@ -29,6 +29,8 @@ from tests.browser.driving import (
     wait_for_replies,
 )
 from tests.browser.line import Line
+from tests.browser.test_heard import no_word
+from tests.browser.test_passing_on import bring, download
 from tests.browser.test_talking import let_them_talk
 from tests.page.test_start import ROOT, free_port, wait_until_ready  # noqa: F401
 
@@ -249,6 +251,50 @@ def test_one_click_never_destroys_what_was_written(open_page, tiny):
     button(page, "Undo").click()
     expect(page.locator(".you")).to_have_count(1)
     expect(box(page)).to_have_value("another draft")
+
+
+def test_a_draft_stays_when_a_chat_is_opened_that_ended_before_its_reply(
+    open_page, tiny, monkeypatch
+):
+    page = open_page(tiny)
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "_write", no_word)
+        ask(page, "without an answer")
+        wait_for_kept(page, "now:record", "without an answer")
+        page.locator("#growing .dots").wait_for()
+        button(page, "New chat").click()
+        page.locator(".invitation").wait_for()
+    box(page).fill("a draft")
+    button(page, "Chats").click()
+    page.locator("#earlier .open").click()
+    expect(box(page)).to_have_value("without an answer a draft")
+
+    ask(page, "hi")
+    wait_for_replies(page, 1)
+    box(page).fill("a draft")
+    file = download(page, "Download as a file to open here again").path().read_text()
+    unsent = json.loads(file)
+    unsent["exchanges"].append({"message": "unsent", "replies": [], "shown": 0})
+    button(page, "Edit message 1").click()
+    expect(box(page)).to_have_value("hi")
+    bring(page, "chat.json", json.dumps(unsent).encode())
+    expect(box(page)).to_have_value("unsent a draft")
+    page.wait_for_timeout(300)  # the edit has ended, too
+    expect(box(page)).to_have_value("unsent a draft")
+
+
+def test_a_draft_stays_when_a_link_is_opened_in_its_tab(open_page, tiny, page_url):
+    page = open_page(tiny)
+    box(page).fill("a draft")
+    wait_for_kept(page, "now:draft", "a draft")
+    for link in ("?persona=soldier", "#chat=abc"):
+        page.goto(page_url + link)
+        page.get_by_text(tiny.name).wait_for()
+        expect(box(page)).to_have_value("a draft")
+    other = page.context.new_page()  # its tab has it already
+    other.goto(page_url + "?persona=soldier")
+    other.get_by_role("heading", name="Say hello to Tom").wait_for()
+    expect(box(other)).to_have_value("")
 
 
 def test_a_broken_store_gets_one_sentence_and_the_page_works(open_page, tiny, page_url):

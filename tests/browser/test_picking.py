@@ -108,3 +108,25 @@ def test_a_name_and_a_face_that_are_chosen_first_stay_when_the_text_is_written(o
     page.get_by_role("heading", name="Say hello to Tom").wait_for()
     persona_box(page).fill(text)
     expect(name_box(page)).to_have_value(PRESETS["environmentalist"].name)
+
+
+def test_of_all_cards_the_one_that_is_spoken_to_is_pressed(open_page, tiny):
+    page = open_page(tiny)
+    pressed = page.locator(".card[aria-pressed=true]")
+    own = page.locator("#own-cards .card")
+    expect(pressed).to_have_accessible_name(PRESETS["environmentalist"].name)
+    persona_box(page).fill(MINE)
+    name_box(page).fill("Zoe")
+    expect(pressed).to_have_text("Zoeyours")
+    button(page, "Tom, soldier").click()
+    expect(pressed).to_have_accessible_name("Tom, soldier")
+    expect(own).to_have_attribute("aria-pressed", "false")
+    own.press("Enter")
+    expect(pressed).to_have_text("Zoeyours")
+    expect(own).to_be_focused()
+    button(page, "Tom, soldier").click()
+    page.get_by_role("heading", name="Say hello to Tom").wait_for()
+    persona_box(page).press("End")
+    persona_box(page).press_sequentially(" and parrots")
+    expect(pressed).to_have_count(1)  # one's own Tom
+    expect(own.first).to_have_attribute("aria-pressed", "true")

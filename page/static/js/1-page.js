@@ -3,6 +3,7 @@
 window.personaPage = {
 	sending: null, // the message that the server has not taken yet
 	draft: null, // what stood in the message box before an earlier message was edited
+	edited: null, // that message, while it is edited
 	pressed: "", // the card that was pressed last
 	byHand: { text: null, name: null }, // what somebody typed last as the persona's text and as its name
 
@@ -35,7 +36,7 @@ window.personaPage = {
 		const box = element.closest("#scroll");
 		let atEnd = true;
 		let messages = 0;
-		const listen = personaPage.listener(box, element);
+		const listen = personaHeard.listener(box, element);
 		box.addEventListener("scroll", () => (atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 48));
 		new MutationObserver(() => {
 			const count = box.querySelectorAll(".you").length;
@@ -44,34 +45,6 @@ window.personaPage = {
 			personaStore.growing(element.querySelector(".them [data-writing]")?.textContent);
 			listen();
 		}).observe(box, { childList: true, subtree: true, characterData: true });
-	},
-
-	// Tells screen readers what either persona has said, and the reply that was chosen; nothing that they have heard already.
-	listener(box, growing) {
-		let heard = [];
-		let count = 0;
-		let writing = false;
-		return () => {
-			const all = box.querySelectorAll("#transcript :is(.them, .you:has(> .face)) .said"); // whoever has a face
-			const last = [...all].at(-1);
-			const words = `${all.length} ${last?.querySelector("p").textContent}`;
-			const stillWriting = growing.querySelector("li") !== null;
-			const chosen = !stillWriting && all.length === count && last?.querySelector(".alternatives");
-			if ((writing || chosen) && !heard.includes(words)) personaPage.announce(last);
-			// Retry takes the last reply away until there is another one: Stop brings it back
-			heard = stillWriting ? [...heard, words] : [words];
-			[count, writing] = [all.length, stillWriting];
-		};
-	},
-
-	announce(said) {
-		const region = document.querySelector("#announcer [aria-live]");
-		const [by, words] = [said?.querySelector(".by"), said?.querySelector("p")];
-		if (!words) return;
-		const text = `${by.textContent}: ${words.textContent}`;
-		region.textContent = text;
-		// else it would be found a second time when reading through the page
-		setTimeout(() => region.textContent === text && (region.textContent = ""), 5000);
 	},
 
 	start() {
@@ -92,6 +65,8 @@ window.personaPage = {
 			const before = editing;
 			editing = personaPage.editing();
 			if (before && !editing) personaPage.endEdit();
+			if (!before && editing) personaHeard.say(document.querySelector("#editing p").textContent);
+			personaPage.edited = editing ? document.querySelector("[data-editing] p").textContent : null;
 		}).observe(document.getElementById("transcript"), edits);
 	},
 
@@ -144,9 +119,9 @@ window.personaPage = {
 	// The box clears and the message stands in the chat before the server has answered; what it would refuse stays in the box.
 	sent(message, ...others) {
 		const letters = [...message].length; // as the server counts them
-		if (personaPage.sending === null && message.trim() && letters <= 1000) {
+		if (personaPage.sending === null && message.trim() && letters <= personaLimits.messageChars) {
 			personaPage.sending = message;
-			if (personaPage.editing()) personaPage.endEdit();
+			if (personaPage.editing()) personaPage.endEdit(personaPage.draft);
 			else {
 				personaPage.setBox(personaPage.box().value.slice(message.length)); // typed since
 				document.getElementById("just-sent").append(personaPage.bubble(message.trim()));
@@ -181,21 +156,33 @@ window.personaPage = {
 		personaPage.setBox(personaPage.editing() ? message : [message, typed].filter(Boolean).join(" "));
 	},
 
+	// All that somebody has typed in the message box: the draft, and behind it what was changed of the message that is edited.
+	typed() {
+		const box = personaPage.box().value;
+		if (personaPage.draft === null || personaPage.edited === null) return box;
+		return [personaPage.draft, box === personaPage.edited ? "" : box].filter(Boolean).join(" ");
+	},
+
 	beforeEdit(...inputs) {
-		if (!personaPage.editing()) personaPage.draft = personaPage.box().value;
+		personaPage.draft = personaPage.typed();
 		return inputs;
 	},
 
-	// Whatever ends an edit, the draft returns.
-	endEdit() {
+	// Whatever ends an edit, what was typed stays.
+	endEdit(text = personaPage.typed()) {
 		if (personaPage.draft === null) return;
-		const draft = personaPage.draft;
 		personaPage.draft = null;
-		personaPage.setBox(draft);
+		personaPage.setBox(text);
 	},
 
-	// What is taken back returns in front of the draft, not of the message that was edited.
-	beforeUndo(_message, ...others) {
+	// .. but for what is cancelled.
+	cancelled(...inputs) {
+		if (personaPage.edited !== null) personaPage.setBox(personaPage.edited);
+		return inputs;
+	},
+
+	// What an answer puts into the box returns in front of what was typed, not of the message that was edited.
+	leaveEdit(_message, ...others) {
 		if (personaPage.editing()) personaPage.endEdit();
 		return [personaPage.box().value, ...others];
 	},

@@ -1,8 +1,8 @@
-// What this browser keeps: the chat of each tab, the last 20 chats, the personas that somebody wrote, the settings.
+// What this browser keeps: the chat of each tab, the last chats, the personas that somebody wrote, the settings.
 // The server keeps none of it and checks all that comes back.
 window.personaStore = (() => {
 	const PREFIX = "persona-bot:";
-	const MOST = 20; // chats, and personas; the oldest goes first
+	const MOST = personaLimits.kept; // chats, and personas; the oldest goes first
 	const open = (name) => {
 		const of = () => window[name]; // reading it throws where the browser forbids storage
 		return {
@@ -105,6 +105,9 @@ window.personaStore = (() => {
 		all,
 		list,
 
+		// Whether this persona of one's own is the one that is spoken to.
+		isCurrent: (persona) => Boolean(current?.own) && JSON.stringify(current.persona) === JSON.stringify(persona),
+
 		// The hidden element in which the server writes the record.
 		keep(element) {
 			const read = () => take(element.querySelector("data")?.value);
@@ -117,9 +120,7 @@ window.personaStore = (() => {
 
 		draft() {
 			if (forgotten) return;
-			const box = personaPage.box().value;
-			const aside = personaPage.editing() ? personaPage.draft : null;
-			now.set("draft", [aside, personaPage.sending, box].filter(Boolean).join(" "));
+			now.set("draft", [personaPage.sending, personaPage.typed()].filter(Boolean).join(" "));
 		},
 
 		arrived(...settings) {
@@ -137,7 +138,7 @@ window.personaStore = (() => {
 			const settings = all.get("settings") ?? {};
 			const again = tab.get("now:link") === link() && tab.get("now:record");
 			const storage = again ? tab : link() ? null : all;
-			const kept = { settings, link: personaShare.fromAddress() };
+			const kept = { settings, link: personaShare.fromAddress(), draft: tab.get("now:draft") };
 			if (storage && kept.link === undefined) {
 				const record = again ? withGrowing(tab.get("now:record")) : all.get("now:record");
 				if (record && !again) delete record.id; // the other tab may go on with its own

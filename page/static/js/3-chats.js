@@ -24,10 +24,12 @@ Object.assign(personaStore, {
 	cards(element, trigger) {
 		const { element: make, face, list } = personaStore;
 		const draw = () => {
+			const before = [...element.querySelectorAll(".card")].indexOf(document.activeElement);
 			const cards = list("personas").map(({ persona }) => {
 				const [called, ...title] = persona.name.split(",");
 				const name = make("span", "name", called, make("small", "", title.join(",").trim() || "yours"));
 				const card = make("button", "card", "", face(persona.face || ""), name);
+				card.ariaPressed = String(personaStore.isCurrent(persona));
 				card.addEventListener("click", () => trigger(personaNames.events.openPersona, { text: JSON.stringify(persona) }));
 				return card;
 			});
@@ -35,6 +37,7 @@ Object.assign(personaStore, {
 			group.setAttribute("role", "group");
 			group.setAttribute("aria-label", "Your personas");
 			element.replaceChildren(...(cards.length ? [group] : []));
+			cards[before]?.focus({ preventScroll: true });
 		};
 		document.addEventListener("persona-store", draw);
 		draw();
@@ -45,18 +48,21 @@ Object.assign(personaStore, {
 		const panel = element.querySelector("[popover]");
 		const entries = panel.querySelector("ul");
 
-		// A second press on the same button does it.
-		const sure = (button, question, then) => {
-			const words = button.textContent;
+		// A second press on the same button does it; `what` it forgets is told who does not see the question.
+		const sure = (button, question, what, then) => {
+			const [words, name] = [button.textContent, button.ariaLabel];
 			button.addEventListener("click", () => {
 				if (button.dataset.sure) return then();
 				button.dataset.sure = "true";
 				button.textContent = question;
+				if (name) button.ariaLabel = `${question} ${what}`;
+				personaHeard.say(`Press again to forget ${what}.`);
 			});
 			// the other buttons stay as they are, since one of them is being pressed
 			button.addEventListener("blur", () => {
 				delete button.dataset.sure;
 				button.textContent = words;
+				button.ariaLabel = name;
 			});
 		};
 
@@ -68,7 +74,7 @@ Object.assign(personaStore, {
 			});
 			const cross = make("button", "quiet cross", "×");
 			cross.setAttribute("aria-label", `Forget “${title}”`);
-			sure(cross, "Forget?", () => {
+			sure(cross, "Forget?", `“${title}”`, () => {
 				const place = [...entries.querySelectorAll(".cross")].indexOf(cross);
 				forget();
 				draw();
@@ -108,7 +114,7 @@ Object.assign(personaStore, {
 			const fresh = forget.cloneNode(false);
 			fresh.textContent = "Forget everything";
 			delete fresh.dataset.sure;
-			sure(fresh, "Sure? Forget everything", personaStore.forget);
+			sure(fresh, "Sure? Forget everything", "everything", personaStore.forget);
 			forget.replaceWith(fresh);
 		};
 		panel.addEventListener("beforetoggle", (event) => event.newState === "open" && draw());

@@ -56,7 +56,7 @@ document.addEventListener("click", async (event) => {
 	if (!button) return;
 	if (!(await personaShare.copy(button.closest(".said").querySelector("p").textContent))) return;
 	button.dataset.done = "true";
-	document.querySelector("#announcer [aria-live]").textContent = "Copied";
+	personaHeard.say("Copied");
 	setTimeout(() => delete button.dataset.done, 1500);
 });
 

@@ -1,12 +1,10 @@
 // Character cards and chats as files. A picture is only looked through for its text chunks, never drawn or passed on.
 window.personaCards = {
-	MOST_BYTES: 8 * 2 ** 20,
-	MOST_CHARS: 100_000, // of a card that is handed over
 	SIGNATURE: [137, 80, 78, 71, 13, 10, 26, 10],
 
 	// {text, bytes} for the server: the JSON that a file holds, or nothing when it holds none or is too large to be read.
 	async read(file) {
-		if (file.size > personaCards.MOST_BYTES) return { text: "", bytes: file.size };
+		if (file.size > personaLimits.fileBytes) return { text: "", bytes: file.size };
 		const bytes = new Uint8Array(await file.arrayBuffer());
 		const isPng = personaCards.SIGNATURE.every((byte, k) => bytes[k] === byte);
 		const text = isPng ? personaCards.fromPng(bytes) : new TextDecoder().decode(bytes);
@@ -15,16 +13,15 @@ window.personaCards = {
 
 	// A card without what is not read, such as a lorebook of a megabyte; anything else as it is, cut where it gets too long.
 	slim(text) {
-		const most = personaCards.MOST_CHARS;
+		const most = personaLimits.cardChars;
 		if (text.length <= most) return text;
 		try {
 			const card = JSON.parse(text);
-			if (card.persona_bot) return text.slice(0, 900_000);
+			if (card.persona_bot) return text.slice(0, personaLimits.chatChars + 1);
 			const data = card.data ?? card;
 			const { name, description, personality, first_mes } = data;
-			const unused = ["scenario", "mes_example", "system_prompt", "alternate_greetings", "character_book"];
 			const kept = { name, description, personality, first_mes };
-			for (const key of unused) if (data[key]?.length !== 0 && data[key]) kept[key] = true;
+			for (const key of personaLimits.unusedOfCards) if (data[key]?.length !== 0 && data[key]) kept[key] = true;
 			return JSON.stringify({ spec: card.spec, data: kept }).slice(0, most + 1);
 		} catch {
 			return text.slice(0, most + 1);
