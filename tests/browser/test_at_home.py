@@ -45,7 +45,9 @@ def test_settings_leave_the_text_box_and_the_replies_alone(open_page, tiny):
     assert persona_box(page).bounding_box()["height"] > 180
 
 
-def test_a_phone_in_a_spaces_frame_shows_the_chat_and_the_box(browser, open_page, tiny, page_url):
+@pytest.fixture
+def space(browser, open_page, tiny, page_url):
+    """A phone that shows a Space's page."""
     open_page(tiny).close()
     context = browser.new_context(**PHONE)
     page = context.new_page()
@@ -56,8 +58,13 @@ def test_a_phone_in_a_spaces_frame_shows_the_chat_and_the_box(browser, open_page
         ),
     )
     page.goto(page_url + "space.html")
-    frame = page.frame_locator("iframe")
-    frame.get_by_text(tiny.name).wait_for()
+    page.frame_locator("iframe").get_by_text(tiny.name).wait_for()
+    yield page
+    context.close()
+
+
+def test_a_phone_in_a_spaces_frame_shows_the_chat_and_the_box(space):
+    page, frame = space, space.frame_locator("iframe")
     height = "() => document.querySelector('iframe').offsetHeight"
     heights = [0, page.evaluate(height)]
     while len({*heights[-3:]}) > 1 and len(heights) < 60:  # at rest
@@ -67,7 +74,18 @@ def test_a_phone_in_a_spaces_frame_shows_the_chat_and_the_box(browser, open_page
     send = frame.get_by_role("textbox", name="Message").bounding_box()
     assert send["y"] + send["height"] < 844
     assert page.frames[1].evaluate(SLICED) == []
-    context.close()
+
+
+def test_what_opens_in_a_spaces_frame_opens_in_sight(space):
+    frame = space.frame_locator("iframe")
+    # the frame's middle is far below the screen then
+    frame.get_by_role("button", name="Settings").tap()
+    space.wait_for_function("() => document.querySelector('iframe').offsetHeight > 2000")
+    space.evaluate("scrollTo(0, 0)")
+    for name in ("Chats", "Share", "Let them talk"):
+        frame.get_by_role("button", name=name, exact=True).tap()
+        expect(frame.locator(":popover-open")).to_be_in_viewport(ratio=1)
+        frame.locator(":popover-open").evaluate("e => e.hidePopover()")
 
 
 def test_every_face_is_a_picture_so_no_emoji_font_is_needed(open_page, tiny):

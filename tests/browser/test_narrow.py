@@ -51,14 +51,31 @@ def make_a_chat(page) -> None:
     retry(page, 2)
 
 
-SIZES = [(390, 844), (412, 732), (390, 664), (360, 640), (320, 640), (640, 400), (1024, 600)]
+SIZES = [
+    (1280, 800),
+    (390, 844),
+    (412, 732),
+    (390, 664),
+    (360, 640),
+    (320, 640),
+    (640, 400),
+    (1024, 600),
+]
 
 
-@pytest.mark.parametrize("who", ["a preset", "one's own"])
+OWN = {
+    "one's own": "i sell maps.\ni love rain.\ni hate sand.\ni have a boat.",
+    "of long sentences": "\n".join(
+        f"i am {n} and " + "i climb many stairs, " * 9 for n in range(12)
+    ),
+}
+
+
+@pytest.mark.parametrize("who", ["a preset", *OWN])
 def test_the_first_screen_is_whole_above_the_message_box(open_page, tiny, who):
     page = open_page(tiny)
-    if who == "one's own":  # says nothing by itself
-        persona_box(page).fill("i sell maps.\ni love rain.\ni hate sand.\ni have a boat.")
+    if who in OWN:  # says nothing by itself
+        persona_box(page).fill(OWN[who])
         page.get_by_role("heading", name="Say hello to your persona").wait_for()
     sliced = {}
     for width, height in SIZES:

@@ -51,7 +51,10 @@ window.personaPage = {
 		// A Space's frame grows with its content: what follows the frame's height would grow for ever. The screen's height, less
 		// what the site and the browser take of it, leaves the message box in sight.
 		const height = `clamp(400px, ${screen.height - 340}px, 720px)`;
-		if (window.self !== window.top) document.documentElement.style.setProperty("--talk-height", height);
+		if (window.self !== window.top) {
+			document.documentElement.style.setProperty("--talk-height", height);
+			document.addEventListener("toggle", ({ target, newState }) => newState === "open" && personaPage.intoSight(target), true);
+		}
 		personaPage.box().addEventListener("input", () => personaStore.draft());
 		personaPage.focusMessage();
 		const typed = ({ target }) => {
@@ -68,6 +71,16 @@ window.personaPage = {
 			if (!before && editing) personaHeard.say(document.querySelector("#editing p").textContent);
 			personaPage.edited = editing ? document.querySelector("[data-editing] p").textContent : null;
 		}).observe(document.getElementById("transcript"), edits);
+	},
+
+	// The middle of a frame that is as high as its content may be out of sight; an observer knows what of it is seen.
+	intoSight(panel) {
+		const place = ([{ intersectionRect: seen }], observer) => {
+			observer.disconnect();
+			panel.style.maxHeight = `min(36rem, ${seen.height - 16}px)`;
+			panel.style.inset = `${seen.top + (seen.height - panel.offsetHeight) / 2}px 0 auto`;
+		};
+		if (panel.matches("[popover]")) new IntersectionObserver(place).observe(document.documentElement);
 	},
 
 	lastPressed(_pressed, ...others) {

@@ -35,18 +35,29 @@ window.personaStore = (() => {
 	};
 	const tab = open("sessionStorage");
 	const all = open("localStorage");
-	const now = { set: (key, value) => [tab, all].forEach((storage) => storage.set(`now:${key}`, value)) };
+	const link = () => new URLSearchParams(location.search).get("persona") ?? "";
+	const place = (at = link()) => `now:${at && `${at}:`}`; // the tab's chat at this address, to which the back button may lead again
+	const now = {
+		set(key, value) {
+			tab.set(place() + key, value);
+			all.set(`now:${key}`, value);
+		},
+	};
+	const said = (record) => JSON.stringify(record.exchanges);
+	const written = {}; // by a chat's id: what was said in it when this tab wrote it last
+	const forks = {}; // by a chat's id: the one under which this tab goes on, since another tab goes on with it, too
 	let current = null; // the record of the chat on the screen
 	let opened = null; // what was said in it when the page opened
 	let forgotten = false;
 	let arrived = false; // the server's answer to what the page opened with, the kept settings among it
+	let settings = {}; // as this tab had them last
 
-	const link = () => new URLSearchParams(location.search).get("persona") ?? "";
 	const list = (name) => (Array.isArray(all.get(name)) ? all.get(name) : []);
 
 	function take(text) {
 		if (!text || forgotten) return;
 		const record = JSON.parse(text);
+		record.id = idOf(record);
 		if (record.exchanges.every((exchange) => exchange.replies.length)) tab.remove("growing");
 		const another = current && current.id !== record.id && JSON.stringify(current.persona) !== JSON.stringify(record.persona);
 		if (another) now.set("text", null); // it was typed for the persona before
@@ -59,10 +70,18 @@ window.personaStore = (() => {
 		document.dispatchEvent(new Event("persona-store"));
 	}
 
+	// A tab that was duplicated has the chat of the first one, and both may go on: neither writes over what the other has said.
+	function idOf(record) {
+		const id = forks[record.id] ?? record.id;
+		const there = all.get(`chat:${id}`);
+		if (!there || written[id] === undefined || written[id] === said(there)) return id;
+		return (forks[record.id] = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join(""));
+	}
+
 	function keepChat(record) {
-		const said = JSON.stringify(record.exchanges);
 		const known = list("chats");
-		if (!record.exchanges.length || (said === opened && !known.some((chat) => chat.id === record.id))) return;
+		if (!record.exchanges.length || (said(record) === opened && !known.some((chat) => chat.id === record.id))) return;
+		written[record.id] = said(record);
 		const { name, face } = record.persona;
 		const entry = { id: record.id, at: Date.now(), title: record.exchanges[0].message.slice(0, 80), name, face };
 		const chats = [entry, ...known.filter((chat) => chat.id !== record.id)];
@@ -130,21 +149,29 @@ window.personaStore = (() => {
 
 		// Gradio reports the values of the start as changes, too; they must not take the place of kept ones.
 		keepSettings(...values) {
-			if (arrived && !forgotten) all.set("settings", Object.fromEntries(personaNames.settings.map((name, k) => [name, values[k]])));
+			if (!arrived || forgotten) return;
+			const before = settings;
+			settings = Object.fromEntries(personaNames.settings.map((name, k) => [name, values[k]]));
+			const chosen = Object.entries(settings).filter(([name, value]) => value !== before[name]); // not what another tab has chosen since
+			all.set("settings", { ...all.get("settings"), ...Object.fromEntries(chosen) });
 		},
 
 		// What the page opens with: this tab's chat, in a new tab the latest; a link to a persona begins afresh.
 		brought(_kept, ...others) {
-			const settings = all.get("settings") ?? {};
-			const again = tab.get("now:link") === link() && tab.get("now:record");
-			const storage = again ? tab : link() ? null : all;
-			const kept = { settings, link: personaShare.fromAddress(), draft: tab.get("now:draft") };
-			if (storage && kept.link === undefined) {
-				const record = again ? withGrowing(tab.get("now:record")) : all.get("now:record");
-				if (record && !again) delete record.id; // the other tab may go on with its own
-				if (record) opened = JSON.stringify(record.exchanges);
-				Object.assign(kept, { chat: record && JSON.stringify(record), text: storage.get("now:text"), draft: storage.get("now:draft") });
+			settings = all.get("settings") ?? {};
+			const back = performance.getEntriesByType("navigation")[0]?.type === "back_forward";
+			const mine = (back || tab.get("now:link") === link()) && tab.get(`${place()}record`);
+			const shared = personaShare.fromAddress();
+			const kept = { settings, link: shared, draft: tab.get(`${place(tab.get("now:link") ?? "")}draft`) };
+			if (shared === undefined && (mine || !link())) {
+				const from = (key) => (mine ? tab.get(place() + key) : all.get(`now:${key}`));
+				if (mine) written[mine.id] = said(mine);
+				const record = mine ? withGrowing(mine) : from("record");
+				if (record && !mine) delete record.id; // the other tab may go on with its own
+				if (record) opened = said(record);
+				Object.assign(kept, { chat: record && JSON.stringify(record), text: from("text"), draft: from("draft") });
 			}
+			for (const key of ["text", "draft"]) if (kept[key]) now.set(key, kept[key]); // of another tab or address
 			tab.remove("growing");
 			const text = document.querySelector("#persona-text textarea");
 			text.addEventListener("input", () => forgotten || now.set("text", text.value));
