@@ -11,6 +11,7 @@ import sys
 from playwright.sync_api import expect
 
 from page import backend
+from page.blocks import demo
 from page.events import PRESETS
 from persona_bot.persona import persona_text
 from tests import children
@@ -245,6 +246,23 @@ def test_a_server_that_is_killed_and_started_again_has_everything_again(
         ask(page, "still there?")
         wait_for_replies(page, 2)
     page.context.close()
+
+
+def test_a_server_that_was_started_anew_under_an_idle_page_gets_its_chat_again(open_page, tiny):
+    page = open_page(tiny)
+    ask(page, "first")
+    first = wait_for_replies(page, 1)
+    for go_on in (lambda: ask(page, "second"), lambda: persona_box(page).fill(MINE)):
+        demo.app.state_holder.session_data.clear()
+        with page.expect_navigation():
+            go_on()
+        expect_messages(page, ["first"])
+        expect_replies(page, first)
+        expect(box(page)).to_have_value("second")
+    expect(persona_box(page)).to_have_value(MINE)
+    box(page).press("Enter")
+    wait_for_replies(page, 2)
+    expect_messages(page, ["first", "second"])
 
 
 def test_earlier_chats_and_own_personas_open_again_and_can_be_forgotten(open_page, tiny):

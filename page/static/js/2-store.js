@@ -48,15 +48,16 @@ window.personaStore = (() => {
 	const forks = {}; // by a chat's id: the one under which this tab goes on, since another tab goes on with it, too
 	let current = null; // the record of the chat on the screen
 	let opened = null; // what was said in it when the page opened
-	let forgotten = false;
+	let leaving = false; // nothing is kept any more
 	let arrived = false; // the server's answer to what the page opened with, the kept settings among it
 	let settings = {}; // as this tab had them last
 
 	const list = (name) => (Array.isArray(all.get(name)) ? all.get(name) : []);
 
 	function take(text) {
-		if (!text || forgotten) return;
+		if (!text || leaving) return;
 		const record = JSON.parse(text);
+		if (record.id === personaNames.unopened && arrived) return again(); // this server knows nothing of the chat
 		record.id = idOf(record);
 		if (record.exchanges.every((exchange) => exchange.replies.length)) tab.remove("growing");
 		const another = current && current.id !== record.id && JSON.stringify(current.persona) !== JSON.stringify(record.persona);
@@ -109,8 +110,14 @@ window.personaStore = (() => {
 		return record;
 	}
 
+	// The page opens once more and brings its chat, and the message that was being sent as a draft.
+	function again() {
+		leaving = true;
+		location.reload();
+	}
+
 	function leave() {
-		forgotten = true;
+		leaving = true;
 		tab.clear();
 		location.replace(location.pathname);
 	}
@@ -138,7 +145,7 @@ window.personaStore = (() => {
 		},
 
 		draft() {
-			if (forgotten) return;
+			if (leaving) return;
 			now.set("draft", [personaPage.sending, personaPage.typed()].filter(Boolean).join(" "));
 		},
 
@@ -149,7 +156,7 @@ window.personaStore = (() => {
 
 		// Gradio reports the values of the start as changes, too; they must not take the place of kept ones.
 		keepSettings(...values) {
-			if (!arrived || forgotten) return;
+			if (!arrived || leaving) return;
 			const before = settings;
 			settings = Object.fromEntries(personaNames.settings.map((name, k) => [name, values[k]]));
 			const chosen = Object.entries(settings).filter(([name, value]) => value !== before[name]); // not what another tab has chosen since
@@ -174,7 +181,7 @@ window.personaStore = (() => {
 			for (const key of ["text", "draft"]) if (kept[key]) now.set(key, kept[key]); // of another tab or address
 			tab.remove("growing");
 			const text = document.querySelector("#persona-text textarea");
-			text.addEventListener("input", () => forgotten || now.set("text", text.value));
+			text.addEventListener("input", () => leaving || now.set("text", text.value));
 			return [JSON.stringify(kept), ...others];
 		},
 
