@@ -13,6 +13,7 @@ window.personaPage = {
 			if (!button) return;
 			button.closest("[popover]")?.hidePopover();
 			if (button.dataset.who) personaPage.pressed = button.dataset.who;
+			if (button.closest("#cast")) personaPage.another();
 			trigger(button.dataset.event, { ...button.dataset });
 		});
 		// A button that is drawn anew keeps the focus; when it is gone, the message box has it.
@@ -81,6 +82,11 @@ window.personaPage = {
 			panel.style.inset = `${seen.top + (seen.height - panel.offsetHeight) / 2}px 0 auto`;
 		};
 		if (panel.matches("[popover]")) new IntersectionObserver(place).observe(document.documentElement);
+	},
+
+	// What is still to be told of one persona's name and text is not the next one's.
+	another() {
+		personaPage.byHand = { text: null, name: null };
 	},
 
 	lastPressed(_pressed, ...others) {

@@ -30,6 +30,7 @@ Object.assign(personaStore, {
 				const name = make("span", "name", called, make("small", "", title.join(",").trim() || "yours"));
 				const card = make("button", "card", "", face(persona.face || ""), name);
 				card.ariaPressed = String(personaStore.isCurrent(persona));
+				card.addEventListener("click", personaPage.another);
 				card.addEventListener("click", () => trigger(personaNames.events.openPersona, { text: JSON.stringify(persona) }));
 				return card;
 			});
