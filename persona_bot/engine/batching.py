@@ -156,6 +156,9 @@ class Engine:
             self._run(batch[: len(batch) // 2])
             self._run(batch[len(batch) // 2 :])
             return
+        for row, (request, count) in enumerate(batch):
+            if request.draws(count) and isinstance(request.sampler, Sampler):
+                request.sampler.penalize_afterthoughts(logits[row], request.reply)
         if with_guide:
             scales = [request.sampler.settings.guidance_scale for _, request, _ in with_guide]
             rows = [row for row, _, _ in with_guide]

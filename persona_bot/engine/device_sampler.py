@@ -28,9 +28,6 @@ def draw(
     bias = column(sampler.end_bias(ids) for sampler, ids in per_row)
     ends = [sampler.sentence_ends for sampler in samplers]
     put(scores, ends, lambda old, row: old + bias[row, 0])
-    cost = column(s.afterthought_penalty for s in settings)
-    afterthoughts = [sampler.afterthoughts(ids) for sampler, ids in per_row]
-    put(scores, afterthoughts, lambda old, row: old - cost[row, 0])
     penalty = column(s.repetition_penalty for s in settings)
 
     def penalized(old: Tensor, row: Tensor) -> Tensor:

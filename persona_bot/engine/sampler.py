@@ -59,8 +59,6 @@ class Sampler:
         scores[within(self.forbidden(ids), scores)] = -np.inf
         if bias := self.end_bias(ids):
             scores[within(self.sentence_ends, scores)] += bias
-        if afterthoughts := self.afterthoughts(ids):
-            scores[within(afterthoughts, scores)] -= self.settings.afterthought_penalty
         if ids and self.settings.repetition_penalty != 1:
             said = list(set(ids))
             scores[said] = penalized(scores[said], self.settings.repetition_penalty)
@@ -92,9 +90,13 @@ class Sampler:
         start = max(self.settings.max_tokens - FINISH_WITHIN, self.settings.min_tokens)
         return END_BIAS * max(0, len(ids) - start)
 
-    def afterthoughts(self, ids: Sequence[int]) -> list[int]:
-        """With which tokens another sentence of the persona would begin, where one has just ended and most answers are whole."""
-        return self.openers if ids and ids[-1] in self.sentence_ends else []
+    def penalize_afterthoughts(self, logits: torch.Tensor, ids: Sequence[int]) -> None:
+        """Takes the penalty, in place, from the logits (vocabulary,) of what begins the persona's sentences, where one has just ended.
+
+        Before guidance, which leaves hardly any chance to what the model alone finds implausible, an end among it."""
+        if self.openers and ids and ids[-1] in self.sentence_ends:
+            with torch.inference_mode():  # as logits are made
+                logits[within(self.openers, logits)] -= self.settings.afterthought_penalty
 
     def is_last(self, ids: Sequence[int]) -> bool:
         """Whether nothing comes after the reply's newest token."""
@@ -152,7 +154,7 @@ class NgramIndex:
             self._ids.append(i)
 
 
-def within(ids: list[int], scores: np.ndarray) -> list[int]:
+def within(ids: list[int], scores: np.ndarray | torch.Tensor) -> list[int]:
     """Those that the head has a row for: a tokenizer may know more."""
     return [i for i in ids if i < len(scores)]
 

@@ -168,6 +168,7 @@ class SerialBackend:
         try:
             while not sampler.is_last(ids):
                 logits = reading.logits(prompt.ids + ids, types_with(prompt, ids))
+                sampler.penalize_afterthoughts(logits, ids)
                 if nothing:
                     anyhow = guide.logits(nothing.ids + ids, types_with(nothing, ids))
                     logits = guided(logits, anyhow, sampler.settings.guidance_scale)

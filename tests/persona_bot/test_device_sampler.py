@@ -38,31 +38,6 @@ def test_rows_are_what_each_draws_alone(chat_tokenizer):
             reply.append(token)
 
 
-def test_afterthoughts_are_as_rare_as_alone(chat_tokenizer):
-    layout = find_layout(chat_tokenizer)
-    end = layout.encode(".")[-1]
-    sentences = ["i work for greenpeace.", "my dog is lazy."]
-    drawn = {}
-    for penalty in (0.0, 2.0, 4.0):
-        settings = [
-            Settings(seed=k, min_tokens=0, temperature=k / 4, afterthought_penalty=penalty)
-            for k in range(4)
-        ]
-        alone, together = (
-            [Sampler(layout, each, [], sentences) for each in settings] for _ in range(2)
-        )
-        generator = torch.Generator().manual_seed(0)
-        drawn[penalty] = []
-        for _ in range(20):
-            logits = torch.randn(4, 350, generator=generator)
-            logits[:, alone[0].openers] += 5
-            expected = [s.sample(logits[k], [5, end]) for k, s in enumerate(alone)]
-            assert draw(logits, together, [[5, end]] * 4) == expected
-            drawn[penalty] += expected
-    openers = [sum(i in alone[0].openers for i in drawn[penalty]) for penalty in drawn]
-    assert openers[0] > openers[1] > openers[2]
-
-
 @pytest.mark.parametrize("row", [0, 3])
 def test_a_row_without_numbers_costs_no_other(chat_tokenizer, row):
     logits = torch.randn(len(MIXED), 350)

@@ -120,3 +120,29 @@ def test_slots_are_given_back_and_nothing_is_read_once(
     assert [ids == nothing for ids in entries].count(True) == 1
     prompt = build_prompt(model.layout, environmentalist, TURNS, 400).ids
     assert all(ids == nothing or ids[: len(prompt)] == prompt for ids in entries)
+
+
+@pytest.mark.parametrize("penalty, ends", [(0, False), (2, False), (3, True)])
+def test_an_afterthought_is_penalized_before_guidance(model, environmentalist, penalty, ends):
+    """Alone the opener is 4 nats likelier than the end, so that guidance, which makes half as much again of a penalty, would leave only it."""
+    full_stop = model.layout.encode(".")[-1]
+    opener = Sampler(model.layout, Settings(), [], environmentalist.sentences).openers[0]
+    original = model.backend.model.forward
+
+    @torch.inference_mode()
+    def forward(*parts, **inputs):
+        newest = [part[0][-1] for part in parts[0]] if parts else inputs["input_ids"][:, -1]
+        output = original(*parts, **inputs)
+        for row, token in zip(output if parts else output.logits[:, -1], newest, strict=True):
+            row.fill_(-30)
+            row[opener if token == full_stop else full_stop] = 5
+            row[model.layout.end_id] = 1
+        return output
+
+    model.backend.model.forward = forward
+    plain = {"temperature": 0, "repetition_penalty": 1, "no_repeat_ngram": 0, "min_tokens": 0}
+    settings = Settings(guidance_scale=1.5, max_tokens=40, afterthought_penalty=penalty, **plain)
+    reply = model.reply(environmentalist, TURNS, settings)
+    text = "".join(reply)
+    assert (text == ".") is ends
+    assert ends or text.startswith(f".{model.layout.decode([full_stop, opener])[1:]}.")

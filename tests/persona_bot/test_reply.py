@@ -432,6 +432,7 @@ def test_another_sentence_of_the_persona_is_seldom_added(said, penalty, likelier
     logits[Spelled.texts.index(" tired")] = 1.0
     logits[Spelled.texts.index(" i")] = 1.0 + likelier_by
     sampler = Sampler(Spelled(), settings, [], ["i"])
+    sampler.penalize_afterthoughts(logits, said)
     assert Spelled.texts[sampler.sample(logits, said)] == drawn
 
 
