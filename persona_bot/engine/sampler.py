@@ -93,8 +93,9 @@ class Sampler:
     def penalize_afterthoughts(self, logits: torch.Tensor, ids: Sequence[int]) -> None:
         """Takes the penalty, in place, from the logits (vocabulary,) of what begins the persona's sentences, where one has just ended.
 
-        Before guidance, which leaves hardly any chance to what the model alone finds implausible, an end among it."""
-        if self.openers and ids and ids[-1] in self.sentence_ends:
+        Not within the shortest reply: nobody stops at "hello!". Before guidance, which leaves hardly any chance to what the
+        model alone finds implausible, an end among it."""
+        if len(ids) > self.settings.min_tokens and ids[-1] in self.sentence_ends and self.openers:
             with torch.inference_mode():  # as logits are made
                 logits[within(self.openers, logits)] -= self.settings.afterthought_penalty
 

@@ -411,19 +411,23 @@ def test_only_words_are_not_said_again(earlier, said, allowed):
 
 
 @pytest.mark.parametrize(
-    "said, penalty, likelier_by, drawn",
+    "said, shortest, penalty, likelier_by, drawn",
     [
-        ([9, 8], 2, 1.9, " tired"),  # "tired." is whole: no sentence of the persona follows
-        ([9, 8], 2, 2.1, " i"),  # unless it wants to
-        ([9, 8], 0, 0.1, " i"),
-        ([9], 2, 0.1, " i"),  # in the midst of one
-        ([], 2, 0.1, " i"),
+        ([9, 8], 0, 2, 1.9, " tired"),  # "tired." is whole: no sentence of the persona follows
+        ([9, 8], 1, 2, 1.9, " tired"),
+        ([9, 8], 2, 2, 0.1, " i"),  # one that is too short is not whole
+        ([9, 8], 0, 2, 2.1, " i"),
+        ([9, 8], 0, 0, 0.1, " i"),
+        ([9], 0, 2, 0.1, " i"),  # in the midst of one
+        ([], 0, 2, 0.1, " i"),
     ],
 )
-def test_another_sentence_of_the_persona_is_seldom_added(said, penalty, likelier_by, drawn):
+def test_another_sentence_of_the_persona_is_seldom_added(
+    said, shortest, penalty, likelier_by, drawn
+):
     settings = Settings(
         temperature=0,
-        min_tokens=0,
+        min_tokens=shortest,
         repetition_penalty=1,
         no_repeat_ngram=0,
         afterthought_penalty=penalty,
