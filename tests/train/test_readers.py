@@ -98,6 +98,9 @@ LAYOUTS = {
             ],
         }
     ),
+    "prompt and completion of messages": lines(
+        {"prompt": MESSAGES["messages"][:2], "completion": MESSAGES["messages"][2:]}
+    ),
     "sharegpt": json.dumps([SHAREGPT], indent=2),
     "sharegpt lines": lines(SHAREGPT),
     "a reply a row": json.dumps(FLAT),
@@ -230,6 +233,38 @@ def test_a_reply_that_is_named_beside_candidates_is_the_gold_one(tmp_path):
     assert dialogue.utterances[0].candidates == ("no", "yes", "ahoy")
 
 
+@pytest.mark.parametrize(
+    "row, asked",
+    [
+        ({"prompt": "hi!", "completion": "hello."}, "hi!"),
+        ({"Prompt": "hi!", "response": "hello."}, "hi!"),
+        ({"instruction": "greet.", "input": "hi!", "output": "hello."}, "greet.\nhi!"),
+        ({"instruction": "greet.", "input": "", "output": "hello."}, "greet."),
+        ({"question": "hi!", "answer": "hello.", "id": 3}, "hi!"),
+        ({"input": "hi!", "output": "hello."}, "hi!"),
+    ],
+)
+@pytest.mark.parametrize("form", ["lines", "csv"])
+def test_a_pair_a_row_is_one_exchange(tmp_path, row, asked, form):
+    rows = [{**row, "persona": "i keep bees. i am tall."}] * 2
+    path = write(tmp_path, lines(*rows) if form == "lines" else table(rows))
+    utterance = {"history": [asked], "candidates": ["hello."]}
+    expected = {"personality": ["i keep bees.", "i am tall."], "utterances": [utterance]}
+    assert as_entries(read_dialogues(path)) == [expected] * 2
+
+
+def test_of_a_prompt_of_several_turns_the_completion_is_learnt(tmp_path):
+    turns = MESSAGES["messages"]
+    path = write(tmp_path, lines({"prompt": turns[:4], "completion": turns[4:]}))
+    assert as_entries(read_dialogues(path)) == [{**ENTRY, "utterances": ENTRY["utterances"][1:]}]
+
+
+@pytest.mark.parametrize("completion", [None, "", [], 7, [{"role": "user", "content": "hi"}]])
+def test_a_pair_without_an_answer_is_told(tmp_path, completion):
+    told = refusal(write(tmp_path, lines({"prompt": "hi!", "completion": completion})))
+    assert told.startswith(": line 1")
+
+
 def test_half_a_character_is_read_as_a_question_mark(tmp_path, capsys):
     """Programs cut emojis in two; no tokenizer, and no terminal, takes a half."""
     row = {
@@ -301,7 +336,7 @@ USER = {"role": "user", "content": "hi"}
         ("[{}]".encode("utf-16-le"), " is not text in UTF-8; save it as UTF-8"),
         (b"hello, this is a letter.", " is none of JSON, JSON lines, ParlAI's text, CSV or Parquet"),
         (b"name,age\nbob,7\n", " is none of JSON"),
-        (b"question,answer\nhi,hello\n", " is none of JSON, JSON lines, ParlAI's text, CSV or Parquet with dialogues in it; "
+        (b"subject,body\nhi,hello\n", " is none of JSON, JSON lines, ParlAI's text, CSV or Parquet with dialogues in it; "
             "a table needs a first line that names 'personality' with"),
         (b"<|im_start|>user\nhi<|im_end|>\n", " is ChatML as a chat template writes it; write its turns as JSON"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", " is an old office document; save its table as CSV"),

@@ -4,6 +4,7 @@
 {"personality": [..], "history": [..], "candidates": [..]}     one reply a row (bavard/personachat_truecased); rows that go on are joined
 {"messages": [{"role": "system", "content": ".."}, ..]}        chat models' conversations; the system turn, or a column
 {"conversations": [{"from": "human", "value": ".."}, ..]}      ShareGPT's                  `persona`, becomes the persona
+{"prompt": "..", "completion": ".."}                           one exchange: a pair of texts, or of conversations' parts (TRL's)
 {"user 1 personas": "..", "user 2 personas": "..", "Best Generated Conversation": "User 1: ..\\nUser 2: .."}
                                                                google/Synthetic-Persona-Chat: two entries, one from each side
 """
@@ -21,12 +22,19 @@ from train.data.entry import PERSONA_KEYS, Findings, is_spoken
 
 TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
 REPLIES = ("candidates", "reply", "response")
+PAIRS = (  # of one exchange; Alpaca's `input` goes on with its `instruction`
+    *(("prompt", "completion"), ("prompt", "response"), ("instruction", "output")),
+    *(("instruction", "response"), ("question", "answer"), ("input", "output")),
+)
 SYNTHETIC = ("user 1 personas", "user 2 personas", "best generated conversation")
 SYSTEM = {"system", "developer"}  # OpenAI's two names
 PARTNER = {"user", "human", "prompter", "partner"}
 BOT = {"assistant", "gpt", "bot", "chatgpt", "model", "chatbot", "persona"}
 MAX_WRITTEN = 100_000  # characters of a list that Python wrote; its parser takes 500 bytes for each
-EXPECTED = "'personality' with 'utterances' or with 'history' and 'candidates', 'messages', or 'conversations'"
+EXPECTED = (
+    "'personality' with 'utterances' or with 'history' and 'candidates', 'messages', 'conversations', "
+    "or 'prompt' and 'completion'"
+)
 
 
 def is_row(columns: object) -> bool:
@@ -39,6 +47,7 @@ def is_row(columns: object) -> bool:
         or names & set(TURNS)
         or ("history" in names and names & set(REPLIES))
         or names >= set(SYNTHETIC)
+        or any(names >= set(pair) for pair in PAIRS)
     )
 
 
@@ -70,7 +79,9 @@ def _entries(row: object, where: str, findings: Findings) -> list[object]:
         return _both_sides(row, where, findings)
     key = next((key for key in TURNS if key in row), None)
     if key:
-        return _conversation(row, row[key], where, findings)
+        return [*_conversation(row, row[key], where, findings)]
+    if pair := next((pair for pair in PAIRS if row.keys() >= set(pair)), None):
+        return _exchange(row, *pair, where, findings)
     if row.keys() & {*PERSONA_KEYS, "personality"} or not row:
         return [row]  # its check says what is missing
     names = ", ".join(map(repr, sorted(map(str, row))[:6]))
@@ -78,7 +89,7 @@ def _entries(row: object, where: str, findings: Findings) -> list[object]:
     return []
 
 
-def _conversation(row: dict, turns: object, where: str, findings: Findings) -> list[object]:
+def _conversation(row: dict, turns: object, where: str, findings: Findings) -> list[dict]:
     """The entry of a conversation of role and text."""
     if not isinstance(turns, list) or not turns:
         findings.add(where, "has an empty conversation, or none.")
@@ -111,6 +122,23 @@ def _conversation(row: dict, turns: object, where: str, findings: Findings) -> l
         return []
     column = next((key for key in PERSONA_KEYS if row.get(key)), None)
     return [entry | {"personality": row[column] if column else "\n".join(persona)}]
+
+
+def _exchange(row: dict, asked: str, answer: str, where: str, findings: Findings) -> list[object]:
+    """The entry of what was asked and the answer: two texts, or two lists of turns of which the second's replies are learnt."""
+    question, told = row[asked], row[answer]
+    if asked == "instruction" and row.get("input"):
+        question = f"{question}\n{row['input']}"
+    turns = question if isinstance(question, list) else [{"role": "user", "content": question}]
+    answers = told if isinstance(told, list) else [{"role": "assistant", "content": told}]
+    learnt = sum(_role_and_text(turn)[0] in BOT for turn in answers)
+    if not learnt:
+        findings.add(where, f"has no reply of the assistant in {answer!r}.")
+        return []
+    return [
+        entry | {"utterances": entry["utterances"][-learnt:]}
+        for entry in _conversation(row, [*turns, *answers], where, findings)
+    ]
 
 
 def utterances_of(spoken: Iterable[tuple[bool, str]]) -> list[dict]:
