@@ -31,6 +31,7 @@ EXAMPLE = str(ROOT / "train" / "example_dialogues.json")
 
 def refusal(arguments: list[str], capsys) -> str:
     """What a command says that must end with status 2 and one line on stderr."""
+    capsys.readouterr()  # what a fixture has said that is made for this test
     with pytest.raises(SystemExit) as ended:
         finetune.main(arguments)
     assert ended.value.code == 2
