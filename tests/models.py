@@ -24,3 +24,22 @@ def batched_model(module, tokenizer, context_length: int = 512) -> LocalModel:
     return LocalModel.with_backend(
         checkpoint_of(module, tokenizer, context_length), BatchedBackend(llama)
     )
+
+
+def say(model: LocalModel, script: list[str | int]) -> None:
+    """Makes the model say exactly this: texts and single ids, one token after the other."""
+    ids = [
+        i
+        for part in script
+        for i in ([part] if isinstance(part, int) else model.layout.encode(part))
+    ]
+    original = model.backend.model.forward
+    spoken = iter(ids)
+
+    def forward(**inputs):
+        output = original(**inputs)
+        output.logits[0, -1] = -30.0
+        output.logits[0, -1, next(spoken)] = 30.0
+        return output
+
+    model.backend.model.forward = forward

@@ -24,7 +24,7 @@ from persona_bot.prompt import build_prompt
 from persona_bot.replies import local
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
-from tests.models import plain_model
+from tests.models import plain_model, say
 
 TURNS = ["hello, how are you?"]
 
@@ -37,25 +37,6 @@ def chat(chat_model, chat_tokenizer) -> LocalModel:
 @pytest.fixture
 def convai(convai_model, convai_tokenizer) -> LocalModel:
     return plain_model(copy.deepcopy(convai_model), convai_tokenizer, 256)
-
-
-def say(model: LocalModel, script: list[str | int]) -> None:
-    """Makes the model say exactly this: texts and single ids, one token after the other."""
-    ids = [
-        i
-        for part in script
-        for i in ([part] if isinstance(part, int) else model.layout.encode(part))
-    ]
-    original = model.backend.model.forward
-    spoken = iter(ids)
-
-    def forward(**inputs):
-        output = original(**inputs)
-        output.logits[0, -1] = -30.0
-        output.logits[0, -1, next(spoken)] = 30.0
-        return output
-
-    model.backend.model.forward = forward
 
 
 def greedy_reference(

@@ -13,7 +13,7 @@ from persona_bot.layouts import find_layout
 from persona_bot.persona import Persona
 from persona_bot.prompt import build_prompt, reply_ids
 from persona_bot.settings import Settings
-from tests.models import plain_model
+from tests.models import plain_model, say
 from train.data.dialogues import Dialogue, Utterance
 from train.data.examples import conversation_example, replies_of, wrong_replies
 
@@ -79,16 +79,7 @@ def test_a_blank_ends_no_reply(chat_model, chat_tokenizer):
     tokenizer.chat_template = HEAD + " <|im_end|>" + ANSWER
     model = plain_model(copy.deepcopy(chat_model), tokenizer)
     blank = tokenizer(" ").input_ids[0]
-    said = [*model.layout.encode("so"), blank, *model.layout.encode("it is."), blank]
-    spoken, original = iter([*said, model.layout.end_id]), model.backend.model.forward
-
-    def forward(**inputs):
-        output = original(**inputs)
-        output.logits[0, -1] = -30.0
-        output.logits[0, -1, next(spoken)] = 30.0
-        return output
-
-    model.backend.model.forward = forward
+    say(model, ["so", blank, "it is.", blank, model.layout.end_id])
     settings = Settings(temperature=0, guidance_scale=1, repetition_penalty=1, no_repeat_ngram=0)
     reply = model.reply(PERSONA, TURNS[:1], settings)
     assert "".join(reply) == "so it is." and reply.finish_reason == "stop"
