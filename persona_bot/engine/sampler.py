@@ -38,12 +38,9 @@ class Sampler:
         self.suppressed_ids = sorted(layout.control_ids - layout.stop_ids)
         ends = [layout.encode(mark)[-1:] for mark in ".!?"]  # a vocabulary may lack some
         self.sentence_ends = sorted({i for ids in ends for i in ids})
-        # as they are inside a text: many vocabularies have other tokens for its very start
-        inside = [
-            f" {start}{line[1:]}"
-            for line in sentences
-            for start in {line[:1].lower(), line[:1].upper()}
-        ]
+        # as it is inside a text: many vocabularies have another token for its very start
+        words = {line.split()[0] for line in sentences if line.strip()}
+        inside = {f" {c}{word[1:]}" for word in words for c in (word[0].lower(), word[0].upper())}
         self.openers = sorted({i for text in inside for i in layout.encode(text)[:1]})
         self.random = np.random.default_rng(settings.seed)
         self._ngrams = NgramIndex(settings.no_repeat_ngram, history_ids)
