@@ -10,16 +10,7 @@ from playwright.sync_api import expect
 
 from page import backend
 from tests.browser.conftest import DESKTOP
-from tests.browser.driving import (
-    ask,
-    box,
-    button,
-    persona_box,
-    replies,
-    retry,
-    slow,
-    wait_for_replies,
-)
+from tests.browser.driving import ask, box, button, persona_box, retry, slow, wait_for_replies
 
 HEARD = """() => {
     const region = document.querySelector("#announcer [aria-live]");
@@ -33,11 +24,13 @@ CHATS = [{"id": str(n), "at": n, "title": f"chat {n}", "name": "Zoe", "face": ""
 def no_word(persona, turns, settings, stop):
     """In place of `backend._write`: nothing is said before somebody ends it."""
     stop.wait(60)
-    yield from ()
+    yield backend.Progress("", 0, 0.0)
 
 
-def heard(page) -> list[str]:
-    return page.evaluate("heard")
+def expect_heard(page, lines: list[str]) -> None:
+    """These since HEARD, in this order, and no other: the page tells them a moment after it shows them."""
+    page.wait_for_function("count => heard.length >= count", arg=len(lines))
+    assert page.evaluate("heard") == lines
 
 
 def test_both_of_two_who_talk_are_heard(open_page, tiny, monkeypatch):
@@ -53,7 +46,7 @@ def test_both_of_two_who_talk_are_heard(open_page, tiny, monkeypatch):
     said = page.locator("#transcript .said").evaluate_all(
         "all => all.map(e => [...e.querySelectorAll('.by, p')].map(part => part.textContent).join(': '))"
     )
-    assert heard(page) == said[1:]  # but for the greeting
+    expect_heard(page, said[1:])  # but for the greeting
     assert page.evaluate("told.isConnected && told.matches('[role=status]')")
     assert [line.split(":")[0] for line in said[1:5]] == ["Ruth", "Willow", "Ruth", "Willow"]
 
@@ -62,14 +55,14 @@ def test_a_reply_that_is_chosen_is_heard_and_one_that_comes_back_is_not(
     open_page, tiny, monkeypatch
 ):
     page = open_page(tiny)
-    ask(page, "hi")
-    wait_for_replies(page, 1)
     page.evaluate(HEARD)
+    ask(page, "hi")
+    [first] = wait_for_replies(page, 1)
+    expect_heard(page, [f"Willow: {first}"])
     last = retry(page, 2)
+    expect_heard(page, [f"Willow: {first}", f"Willow: {last}"])
     button(page, "Former reply").click()
-    page.get_by_text("1/2").wait_for()
-    first = replies(page)[0]
-    assert heard(page) == [f"Willow: {last}", f"Willow: {first}"]
+    expect_heard(page, [f"Willow: {said}" for said in (first, last, first)])
 
     page.reload()
     page.get_by_text("1/2").wait_for()
@@ -81,7 +74,7 @@ def test_a_reply_that_is_chosen_is_heard_and_one_that_comes_back_is_not(
         button(page, "Stop").click()
         page.locator("#growing li").wait_for(state="detached")
         page.get_by_text("1/2").wait_for()
-    assert heard(page) == []
+    expect_heard(page, [])
 
 
 def test_edit_and_back_take_the_focus_along_and_glide_only_where_motion_is_wanted(open_page, tiny):
@@ -150,14 +143,14 @@ def test_a_button_that_asks_whether_to_forget_is_called_so(open_page, tiny):
     page.keyboard.press("Shift+Tab")
     button(page, "Forget everything").wait_for()
     told = ["Press again to forget “chat 1”.", "Press again to forget everything."]
-    assert heard(page) == told
+    expect_heard(page, told)
 
 
 def test_what_appears_beside_a_chat_is_heard_once(open_page, tiny, monkeypatch):
     page = open_page(tiny)
-    ask(page, "hi")
-    wait_for_replies(page, 1)
     page.evaluate(HEARD)
+    ask(page, "hi")
+    [reply] = wait_for_replies(page, 1)
     persona_box(page).press("End")
     persona_box(page).press_sequentially(" and more")
     page.locator(".notice", has_text="It counts from the next reply.").wait_for()
@@ -165,10 +158,12 @@ def test_what_appears_beside_a_chat_is_heard_once(open_page, tiny, monkeypatch):
     page.locator("[data-editing]").wait_for()
     button(page, "Cancel").click()
     page.locator("[data-editing]").wait_for(state="detached")
-    assert heard(page) == [
+    told = [
+        f"Willow: {reply}",
         "The persona changed. It counts from the next reply.",
         "Your next message replaces the marked one and all that follows.",
     ]
+    expect_heard(page, told)
     region = page.locator("#status [role=status]")
     page.evaluate("window.region = document.querySelector('#status [role=status]')")
     monkeypatch.setattr(backend, "context_usage", lambda *_: (80, 100))
