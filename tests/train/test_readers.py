@@ -103,6 +103,20 @@ LAYOUTS = {
     ),
     "sharegpt": json.dumps([SHAREGPT], indent=2),
     "sharegpt lines": lines(SHAREGPT),
+    "texts without roles": lines({"persona": PERSONA, "dialog": TURNS}),
+    "a turn a line, csv": table([{"Persona": " ".join(PERSONA), "chat": "\n".join([*TURNS, ""])}]),
+    "a turn a line, who speaks before it": lines(
+        {
+            "personas": PERSONA,
+            "Dialogue": f"User: {TURNS[0]}\nBOT : {TURNS[1]}\n\nuser: {TURNS[2]}\nbot: {TURNS[3]}",
+        }
+    ),
+    "texts with who speaks": lines(
+        {
+            "system": " ".join(PERSONA),
+            "turns": [f"{ROLES[k % 2]}: {turn}" for k, turn in enumerate(TURNS)],
+        }
+    ),
     "a reply a row": json.dumps(FLAT),
     "a reply a row, without numbers": lines(
         *({k: v for k, v in row.items() if k != "conv_id"} for row in FLAT)
@@ -263,6 +277,26 @@ def test_of_a_prompt_of_several_turns_the_completion_is_learnt(tmp_path):
 def test_a_pair_without_an_answer_is_told(tmp_path, completion):
     told = refusal(write(tmp_path, lines({"prompt": "hi!", "completion": completion})))
     assert told.startswith(": line 1")
+
+
+def test_a_turn_over_lines_is_one_where_speakers_are_named(tmp_path):
+    path = write(tmp_path, lines({"chat": "User: hi!\n1: you?\nBot: hello.\nand: bye."}))
+    utterance = {"history": ["hi!\n1: you?"], "candidates": ["hello.\nand: bye."]}
+    assert as_entries(read_dialogues(path)) == [{"personality": [], "utterances": [utterance]}]
+
+
+@pytest.mark.parametrize("chat", ["Ann: hi!\nBen: hello.", ["Ann: hi!", "Ben: hello."]])
+def test_names_that_are_no_roles_are_told_and_not_learnt(tmp_path, chat):
+    told = refusal(write(tmp_path, lines({"chat": chat})))
+    assert told == (
+        ": line 1, message 1: the role 'ann' is not known; use one system turn, then user and assistant."
+    )
+
+
+@pytest.mark.parametrize("chat", ["", "\n", [], None, 7])
+def test_a_chat_without_a_turn_is_told(tmp_path, chat):
+    told = refusal(write(tmp_path, lines({"chat": chat})))
+    assert told == ": line 1: has an empty conversation, or none."
 
 
 def test_half_a_character_is_read_as_a_question_mark(tmp_path, capsys):

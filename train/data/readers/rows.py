@@ -4,6 +4,7 @@
 {"personality": [..], "history": [..], "candidates": [..]}     one reply a row (bavard/personachat_truecased); rows that go on are joined
 {"messages": [{"role": "system", "content": ".."}, ..]}        chat models' conversations; the system turn, or a column
 {"conversations": [{"from": "human", "value": ".."}, ..]}      ShareGPT's                  `persona`, becomes the persona
+{"persona": "..", "chat": "hi !\\nhello .\\n.."}                 texts only, or the lines of one: partner and persona take turns
 {"prompt": "..", "completion": ".."}                           one exchange: a pair of texts, or of conversations' parts (TRL's)
 {"user 1 personas": "..", "user 2 personas": "..", "Best Generated Conversation": "User 1: ..\\nUser 2: .."}
                                                                google/Synthetic-Persona-Chat: two entries, one from each side
@@ -17,19 +18,16 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from persona_bot.layouts import SILENCE
 from train.data.entry import PERSONA_KEYS, Findings, is_spoken
+from train.data.readers.turns import BOT, PARTNER, SYSTEM, role_and_text, turns_of, utterances_of
 
-TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
+TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat")
 REPLIES = ("candidates", "reply", "response")
 PAIRS = (  # of one exchange; Alpaca's `input` goes on with its `instruction`
     *(("prompt", "completion"), ("prompt", "response"), ("instruction", "output")),
     *(("instruction", "response"), ("question", "answer"), ("input", "output")),
 )
 SYNTHETIC = ("user 1 personas", "user 2 personas", "best generated conversation")
-SYSTEM = {"system", "developer"}  # OpenAI's two names
-PARTNER = {"user", "human", "prompter", "partner"}
-BOT = {"assistant", "gpt", "bot", "chatgpt", "model", "chatbot", "persona"}
 MAX_WRITTEN = 100_000  # characters of a list that Python wrote; its parser takes 500 bytes for each
 EXPECTED = (
     "'personality' with 'utterances' or with 'history' and 'candidates', 'messages', 'conversations', "
@@ -90,7 +88,8 @@ def _entries(row: object, where: str, findings: Findings) -> list[object]:
 
 
 def _conversation(row: dict, turns: object, where: str, findings: Findings) -> list[dict]:
-    """The entry of a conversation of role and text."""
+    """The entry of a conversation: role and text, or texts only."""
+    turns = turns_of(turns)
     if not isinstance(turns, list) or not turns:
         findings.add(where, "has an empty conversation, or none.")
         return []
@@ -98,7 +97,7 @@ def _conversation(row: dict, turns: object, where: str, findings: Findings) -> l
     spoken: list[tuple[bool, str]] = []  # (whether the bot speaks, text)
     for number, turn in enumerate(turns, 1):
         place = f"{where}, message {number}"
-        role, text = _role_and_text(turn)
+        role, text = role_and_text(turn)
         if role is None or text is None:
             findings.add(
                 place, "has no 'role' and 'content' (or 'from' and 'value') that are text."
@@ -131,7 +130,7 @@ def _exchange(row: dict, asked: str, answer: str, where: str, findings: Findings
         question = f"{question}\n{row['input']}"
     turns = question if isinstance(question, list) else [{"role": "user", "content": question}]
     answers = told if isinstance(told, list) else [{"role": "assistant", "content": told}]
-    learnt = sum(_role_and_text(turn)[0] in BOT for turn in answers)
+    learnt = sum(role_and_text(turn)[0] in BOT for turn in answers)
     if not learnt:
         findings.add(where, f"has no reply of the assistant in {answer!r}.")
         return []
@@ -139,38 +138,6 @@ def _exchange(row: dict, asked: str, answer: str, where: str, findings: Findings
         entry | {"utterances": entry["utterances"][-learnt:]}
         for entry in _conversation(row, [*turns, *answers], where, findings)
     ]
-
-
-def utterances_of(spoken: Iterable[tuple[bool, str]]) -> list[dict]:
-    """(whether the bot speaks, text) pairs in order -> an utterance for each reply; turns of one speaker running are kept."""
-    turns: list[str] = []  # partner, bot, partner, ..
-    utterances = []
-    for by_bot, text in spoken:
-        if by_bot:
-            turns += [] if len(turns) % 2 else [SILENCE]
-            utterances.append({"history": list(turns), "candidates": [text]})
-            turns.append(text)
-        elif len(turns) % 2:
-            turns[-1] += f"\n{text}"
-        else:
-            turns.append(text)
-    return utterances
-
-
-def _role_and_text(turn: object) -> tuple[str | None, str | None]:
-    turn = _lower(turn)
-    if not isinstance(turn, dict):
-        return None, None
-    role = next((turn[key] for key in ("role", "from", "speaker") if key in turn), None)
-    text = next((turn[key] for key in ("content", "value", "text") if key in turn), None)
-    if isinstance(text, list) and all(
-        isinstance(p, dict) and p.get("type") == "text" for p in text
-    ):
-        text = "".join(str(part.get("text", "")) for part in text)
-    return (
-        role.lower() if isinstance(role, str) else None,
-        text if isinstance(text, str) else None,
-    )
 
 
 def _both_sides(row: dict, where: str, findings: Findings) -> list[object]:
