@@ -18,3 +18,5 @@ LONGEST_HALF = max(map(len, HALVES))
 OPEN_THOUGHT = re.compile(f"(?:{'|'.join(map(re.escape, TAGS))})\\s*$", re.IGNORECASE)
 # its tags also stand where nothing was thought before
 CHANNEL = "<|channel|>"
+# names of models that think: DeepSeek-R1, QwQ, Qwen3-4B-Thinking, Phi-4-reasoning
+THINKERS = re.compile(r"\br1\b|qwq|think|reason", re.IGNORECASE)

@@ -5,7 +5,7 @@ its depth. (huggingface_hub's client reads lines of any length and answers of an
 import json
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
@@ -23,10 +23,10 @@ class Chunk(NamedTuple):
     """One event of the stream, `data: {"choices": [{"delta": {"content": " hi"}, "finish_reason": null}]}` and the like."""
 
     text: str
-    thought: bool  # it holds what the model thinks, in a field of its own
-    refused: bool  # by the model or a filter, which is told instead of a text
-    finish: str | None  # "stop" or "length" on the last one with a choice
-    usage: dict[str, int]  # prompt_tokens and completion_tokens, where the server counts them
+    thought: bool = False  # it holds what the model thinks, in a field of its own
+    refused: bool = False  # by the model or a filter, which is told instead of a text
+    finish: str | None = None  # "stop" or "length" on the last one with a choice
+    usage: Mapping[str, int] = {}  # prompt_tokens, completion_tokens, where it counts them
 
 
 async def blocks(response: httpx.Response, max_bytes: int) -> AsyncIterator[bytes]:

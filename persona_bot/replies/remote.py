@@ -32,6 +32,7 @@ from persona_bot.replies.openai_protocol import MAX_LIST, PLAIN, Shape, base_add
 from persona_bot.replies.reply import Reply, ends_a_sentence
 from persona_bot.replies.request import End, Event, converse
 from persona_bot.settings import Settings
+from persona_bot.thoughts import THINKERS
 
 # seconds of silence; a busy server lets a request wait before its first byte
 TIMEOUT = httpx.Timeout(30, connect=5)
@@ -53,6 +54,8 @@ class Endpoint:
         self.shape: Shape | None = None  # of a request that it accepted
         self.thinks = False  # before it answers, as far as is known
         self.begins_inside = False  # a thought, whose end alone it marks
+        self.is_known = False  # whether it does so; an answer that was cut does not tell
+        self.has_answered = False
         token = os.environ.get("MODEL_ENDPOINT_TOKEN", "").strip()
         if not (token.isascii() and token.isprintable()):
             raise UserError(
@@ -82,6 +85,12 @@ class Endpoint:
     def name(self) -> str:
         """What the page shows: the model's name, never a path of the server's machine."""
         return re.sub(r"^(/|[A-Za-z]:\\).*[/\\](?=.)", "", self.model or "a model")
+
+    @property
+    def may_begin_inside(self) -> bool:
+        """Whether the next answer is held back until the end of a thought, or its own: not the first of most models."""
+        in_doubt = self.has_answered or bool(THINKERS.search(self.name))
+        return self.begins_inside or (in_doubt and not self.is_known)
 
     def run(self, task: Coroutine[Any, Any, None]) -> Future[None]:
         """Starts a coroutine in the background; its future can be cancelled, which closes the connection."""

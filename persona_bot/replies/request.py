@@ -35,6 +35,7 @@ from persona_bot.replies.openai_protocol import (
 )
 from persona_bot.replies.visible_text import VisibleText
 from persona_bot.settings import Settings
+from persona_bot.thoughts import THINKERS
 
 if TYPE_CHECKING:
     from persona_bot.replies.remote import Endpoint
@@ -69,18 +70,26 @@ class Answer:
         self._server, self._shape = server, shape
         self.rest = ""  # what was held back to the end
         self.wants_new = False  # it was refused, and the server names the newer field
+        self.has_room = False  # for a thought before the answer
         self.begin()
 
     def begin(self) -> None:
         self.begun = self._thought = self._refused = False
         self._finish: str | None = None
-        self.shown = VisibleText(self._server.begins_inside)
+        self.shown = VisibleText(self._server.may_begin_inside)
 
     def add(self, chunk: Chunk) -> None:
-        self._server.accepted(self._shape)
+        server = self._server
+        server.accepted(self._shape)
+        if chunk.thought and not (
+            server.is_known or self.begun
+        ):  # it keeps thoughts out of the text
+            server.is_known, self.shown = True, VisibleText()
         piece = self.shown.add(chunk.text)
-        self._server.begins_inside |= self.shown.began_inside
+        if self.shown.began_inside:
+            server.begins_inside = server.is_known = True
         self.begun = self.begun or bool(piece)
+        server.has_answered |= self.begun
         self._thought = self._thought or chunk.thought or self.shown.thought
         self._refused = self._refused or chunk.refused
         self._finish = chunk.finish or self._finish
@@ -95,8 +104,15 @@ class Answer:
 
     def end(self) -> int:
         """200, or why there is no text."""
-        is_whole = self._finish != "length"
-        self.rest = self.shown.end(is_whole)
+        server, is_whole = self._server, self._finish != "length"
+        # what has no end even with room for a thought is none, unless the model's name says that it thinks
+        in_doubt = not server.is_known and not THINKERS.search(server.name)
+        if is_whole or (self.has_room and in_doubt):
+            for piece in self.shown.guessed():
+                self.begun = True
+                self._put(Arrived(self._dropped_turns, piece, Chunk(piece)))
+            server.is_known |= self.begun
+        self.rest = self.shown.end()
         if self.begun or self.rest:
             return 200
         if self._refused:
@@ -121,7 +137,7 @@ async def converse(
         answer = Answer(put, dropped, server, shape)
         status = THINKING
         while status == THINKING:
-            thinks = server.thinks
+            thinks = answer.has_room = server.thinks
             limit = settings.max_tokens + THOUGHT_TOKENS * thinks
             body = {
                 "model": server.model,

@@ -25,13 +25,15 @@ class VisibleText:
         text, self._half = cut_half(self._half + chunk)
         return self._settle(self._without_thoughts(text))
 
-    def end(self, is_whole: bool = True) -> str:
-        """What was held back, at the end of the text: the beginning of a tag, or all, where it was expected to begin within
-        a thought, is whole, and no thought ended."""
+    def guessed(self) -> list[str]:
+        """What was held back because the text was expected to begin within a thought, at its end, which was no thought's."""
+        texts, self._guessed = self._guessed or [], None
+        self.inside = self.inside and not texts
+        return [piece for text in texts if (piece := self._settle(text))]
+
+    def end(self) -> str:
+        """What was held back, at the end of the text: the beginning of a tag."""
         half, self._half = self._half.encode("utf-16", "ignore").decode("utf-16"), ""
-        if self._guessed is not None:
-            guessed, self._guessed = "".join([*self._guessed, half]), None
-            return self._settle(guessed) if is_whole else ""
         return "".join([*self._held, half]) if half and not self.inside else ""
 
     def _settle(self, text: str) -> str:
