@@ -28,6 +28,7 @@ class Shape(NamedTuple):
 
     fields: str  # "full", "basic", or "new" (OpenAI's for models that think)
     system_turn: bool
+    seed: bool = True  # Mistral's servers know none
 
 
 # in the order in which they are tried on a server that has accepted none yet

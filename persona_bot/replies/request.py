@@ -1,6 +1,7 @@
 """One question to a server, asked again and in other ways while that may help, and its answer as it comes."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,6 +41,7 @@ from persona_bot.thoughts import THINKERS
 if TYPE_CHECKING:
     from persona_bot.replies.remote import Endpoint
 
+SEED = re.compile(r"\bseed\b")
 PAUSES = (0.5, 2.0)  # seconds before another try, while no text has come
 
 
@@ -69,7 +71,7 @@ class Answer:
         self._put, self._dropped_turns = put, dropped_turns
         self._server, self._shape = server, shape
         self.rest = ""  # what was held back to the end
-        self.wants_new = False  # it was refused, and the server names the newer field
+        self.told = ""  # with what words it was refused
         self.has_room = False  # for a thought before the answer
         self.begin()
 
@@ -145,6 +147,8 @@ async def converse(
                 "stream": True,
                 **fields(settings, shape.fields, limit),
             }
+            if not shape.seed:
+                body.pop("seed", None)
             status = await ask(server.client, body, answer, PER_TOKEN * limit + AROUND, until)
             if status == THINKING:
                 server.thinks = True  # from now on it may think on top of what it says
@@ -154,8 +158,10 @@ async def converse(
             return End(answer.rest)
         if status not in NOT_ACCEPTED:
             return UserError(sentence(status, server.name))
-        new = Shape("new", shape.system_turn)
-        if answer.wants_new and new in shapes[1:]:
+        new = shape._replace(fields="new")
+        if "seed" in body and SEED.search(answer.told):
+            shapes = [other._replace(seed=False) for other in shapes]
+        elif "max_completion_tokens" in answer.told and new in shapes[1:]:
             shapes = [new, *(other for other in shapes[1:] if other != new)]
         elif len(shapes) > 1:
             shapes = shapes[1:]
@@ -184,9 +190,8 @@ async def ask(
                             break
                     return answer.end()
                 if status in (*NOT_ACCEPTED, 500):
-                    told = await first_block(response)
-                    answer.wants_new = "max_completion_tokens" in told
-                    status = 413 if status == 500 and TOO_LONG.search(told) else status
+                    answer.told = await first_block(response)
+                    status = 413 if status == 500 and TOO_LONG.search(answer.told) else status
         except httpx.RequestError as error:
             status = failure(error)
         except ReportedError as error:

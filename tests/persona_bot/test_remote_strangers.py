@@ -160,6 +160,22 @@ def test_what_is_refused_is_asked_for_in_another_way(peer, server, first, asked)
     assert last[-1]["content"].endswith("hi there")
 
 
+def test_a_server_that_knows_no_seed_is_asked_without_one(peer):
+    forbidden = {"seed", "top_k", "min_tokens", "chat_template_kwargs"}
+
+    def answer(body: dict):
+        details = [{"loc": ["body", name]} for name in sorted(forbidden & body.keys())]
+        if details:
+            return (422, {}, [json.dumps({"detail": details}).encode()])
+        return [event("bread"), STOP, DONE]
+
+    peer.script = [answer] * 9
+    endpoint = Endpoint(peer.url)
+    for _ in range(2):
+        assert outcome(endpoint.reply(BAKER, ["hi there"], Settings(seed=7))) == "bread"
+    assert ["seed" in body for _, body in peer.bodies] == [True, False, False, False]
+
+
 # What it thinks
 
 
