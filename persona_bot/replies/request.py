@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import httpx
 
 from persona_bot.errors import UserError
+from persona_bot.layouts import SILENCE
 from persona_bot.persona import Persona
 from persona_bot.replies.answer_events import MAX_LINE, Chunk, blocks, chunks, retry_after
 from persona_bot.replies.endpoint_faults import (
@@ -134,6 +135,9 @@ async def converse(
     turns, if any are left."""
     until, dropped = time.monotonic() + settings.deadline, 0
     shapes = [server.shape] if server.shape else list(SHAPES)
+    if server.shape and turns[0] == SILENCE:
+        # nothing was said before a greeting, and not every server takes a message without words
+        shapes.append(server.shape._replace(system_turn=False))
     while True:
         shape = shapes[0]
         answer = Answer(put, dropped, server, shape)

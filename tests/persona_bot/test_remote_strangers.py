@@ -13,6 +13,7 @@ import pytest
 
 import persona_bot.replies.remote
 import persona_bot.replies.request
+from persona_bot.layouts import SILENCE
 from persona_bot.replies.openai_protocol import THOUGHT_TOKENS
 from persona_bot.replies.remote import Endpoint
 from persona_bot.replies.visible_text import VisibleText
@@ -174,6 +175,21 @@ def test_a_server_that_knows_no_seed_is_asked_without_one(peer):
     for _ in range(2):
         assert outcome(endpoint.reply(BAKER, ["hi there"], Settings(seed=7))) == "bread"
     assert ["seed" in body for _, body in peer.bodies] == [True, False, False, False]
+
+
+def test_a_greeting_costs_no_turns_where_a_message_without_words_is_refused(peer):
+    def answer(body: dict):
+        empty = any(not message["content"] for message in body["messages"])
+        return 400 if empty else [event("bread"), STOP, DONE]
+
+    peer.script = [answer] * 9
+    endpoint = Endpoint(peer.url)
+    assert outcome(endpoint.reply(BAKER, ["hi there"])) == "bread"
+    turns = [SILENCE, *(f"turn {k}" for k in range(8))]
+    for asked in (3, 4):
+        reply = endpoint.reply(BAKER, turns)
+        assert (outcome(reply), reply.dropped_turns, len(peer.bodies)) == ("bread", 0, asked)
+    assert [m["content"] for m in peer.bodies[-1][1]["messages"][1:]] == turns[1:]
 
 
 # What it thinks
