@@ -1,5 +1,6 @@
 """What goes wrong with a server: a status, HTTP's or one of our own, and the sentence for it."""
 
+import json
 import re
 import ssl
 
@@ -15,15 +16,27 @@ AGAIN = (*BUSY, UNREACHABLE, SILENT, BROKEN_EARLY)  # what may pass within secon
 # how servers say, with any status, that the conversation is too long for the model
 TOO_LONG = re.compile(r"context.{0,3}(length|size|window)|too (long|many tokens)", re.IGNORECASE)
 
+# how they say that a filter withholds what was said
+FILTERED = re.compile(
+    r'"(code|type)": ?"(content_filter|content_policy_violation|data_?inspection_?failed)"',
+    re.IGNORECASE,
+)
+
+
+def told_status(status: int, told: str) -> int:
+    """The status of a refusal, seen what it says: WITHHELD by a filter, 413 for too long a conversation, else as it was."""
+    if FILTERED.search(told):
+        return WITHHELD
+    return 413 if status not in NOT_ACCEPTED and TOO_LONG.search(told) else status
+
 
 class ReportedError(ValueError):
     """The server reports an error in the middle of its answer; `status` is what it names, else REPORTED."""
 
     def __init__(self, error: object):
         code = error.get("code") if isinstance(error, dict) else None
-        self.status = code if type(code) is int and 400 <= code < 600 else REPORTED
-        if TOO_LONG.search(str(error)):
-            self.status = 413
+        status = code if type(code) is int and 400 <= code < 600 else REPORTED
+        self.status = told_status(status, json.dumps(error))
 
 
 def failure(error: httpx.RequestError) -> int:

@@ -20,11 +20,11 @@ from persona_bot.replies.endpoint_faults import (
     NOT_ACCEPTED,
     STRANGE,
     THINKING,
-    TOO_LONG,
     WITHHELD,
     ReportedError,
     failure,
     sentence,
+    told_status,
 )
 from persona_bot.replies.openai_protocol import (
     AROUND,
@@ -195,7 +195,7 @@ async def ask(
                     return answer.end()
                 if status in (*NOT_ACCEPTED, 500):
                     answer.told = await first_block(response)
-                    status = 413 if status == 500 and TOO_LONG.search(answer.told) else status
+                    status = told_status(status, answer.told)
         except httpx.RequestError as error:
             status = failure(error)
         except ReportedError as error:

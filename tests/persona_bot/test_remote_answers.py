@@ -153,6 +153,7 @@ def reported(**error) -> bytes:
     return b"data: " + json.dumps({"error": error}).encode() + b"\n\n"
 
 
+FILTERED = {"message": "The prompt was filtered.", "code": "content_filter", "param": "prompt"}
 PAGE = (200, {"Content-Type": "text/html"}, [b"<html>log in</html>"])
 
 
@@ -168,6 +169,8 @@ PAGE = (200, {"Content-Type": "text/html"}, [b"<html>log in</html>"])
         (json_answer({"error": {"message": "hi there", "code": 401}}), 1, "MODEL_ENDPOINT_TOKEN"),
         ([event("i bake"), reported(code=500)], 1, "what arrived is kept"),
         ([event(None), b"data: {no json\n\n"], 3, "broke off before it answered"),
+        ((400, {}, [json.dumps({"error": FILTERED}).encode()]), 1, "withholds its answer"),
+        ([reported(**FILTERED)], 1, "withholds its answer"),
         (PAGE, 1, "not like a server of models"),
         (json_answer({"choices": 3}), 1, "not like a server of models"),
         (308, 1, "elsewhere (308)"),
