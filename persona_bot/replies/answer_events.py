@@ -13,6 +13,7 @@ import httpx
 
 from persona_bot.replies.endpoint_faults import ReportedError
 
+DONE = b"[DONE]"
 MAX_LINE = 64 << 10  # bytes of one event
 # a \r at the end may be the first half of \r\n
 LINE_END = re.compile(rb"\r\n|\n|\r(?=[^\n])")
@@ -42,27 +43,29 @@ async def blocks(response: httpx.Response, max_bytes: int) -> AsyncIterator[byte
 
 async def chunks(response: httpx.Response, max_bytes: int) -> AsyncIterator[Chunk]:
     """The events of an answer; raises ValueError and its like for anything else, and for a stream that just ends."""
-    ended = streamed = False
+    ended = streamed = said = False
     async for event in events(response, max_bytes):
+        if event is DONE:  # some name no reason
+            ended = ended or said
+            break
         chunk = read_event(event, streamed)
-        ended, streamed = (
-            ended or bool(chunk.finish),
-            streamed or bool(choice_of(event).get("delta")),
-        )
+        ended, said = ended or bool(chunk.finish), said or bool(chunk.text)
+        streamed = streamed or bool(choice_of(event).get("delta"))
         yield chunk
     if not ended:
         raise ValueError("the stream ends in the middle")
 
 
 async def events(response: httpx.Response, max_bytes: int) -> AsyncIterator[Any]:
-    """What JSON each event holds, up to `[DONE]`: of a stream, or of the one object that a server without streams sends."""
+    """What JSON each event holds, and DONE: of a stream, or of the one object that a server without streams sends."""
     pending: list[bytes] = []  # the lines of an event that takes several
     async for line in lines(response, max_bytes):
         if line.startswith(b"{"):
             yield read_json(line)
         elif line.startswith(b"data:"):  # else a keep-alive comment, or an event's name
             data = line[5:].strip()
-            if data == b"[DONE]":
+            if data == DONE:
+                yield DONE
                 return
             event = None if pending else whole_event(data)
             if event is not None:  # some servers leave no line blank between their events

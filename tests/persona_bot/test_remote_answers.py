@@ -68,6 +68,7 @@ WHOLE = {"choices": [{"message": {"content": "i bake."}, "finish_reason": "stop"
         [b"\xef\xbb\xbf", event("i bake."), STOP, DONE],
         [b'data: {"choices":\ndata: [{"delta": {"content": "i bake."},\ndata: "finish_reason": "stop"}]}\n\n'],
         [event("i bake.")[:-1], STOP[:-1], DONE],
+        [event("i bake."), DONE],
     ],
 )  # fmt: skip
 def test_text_is_read_however_it_is_packed(peer, answer):
