@@ -165,7 +165,9 @@ class Endpoint:
                     break
                 ended_by = event.chunk.finish or ended_by
                 reply.dropped_turns = event.dropped_turns
-                reply.num_tokens = event.chunk.usage.get("completion_tokens", pieces)
+                # until it has ended, what a server counts may be its thought
+                counted = event.chunk.usage if ended_by else {}
+                reply.num_tokens = counted.get("completion_tokens", pieces)
                 reply.prompt_tokens = event.chunk.usage.get("prompt_tokens", reply.prompt_tokens)
                 if event.piece:
                     yield event.piece
