@@ -5,6 +5,7 @@
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def launch(
 ) -> list[str]:
     """Opens the page without blocking and returns its addresses, the public one last; `waiting` bounds the queue."""
     backend.promised.set()
+    os.environ["GRADIO_DEBUG"] = "0"  # Gradio would not return, and the model never arrive
     demo.queue(max_size=waiting)
     try:
         _, local, public = demo.launch(

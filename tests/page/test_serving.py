@@ -7,13 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import gradio as gr
 import httpx
 import pytest
 
-from page import preview
+from page import backend, preview, serving
 from tests import children
 from tests.page.test_start import ROOT, free_port, wait_until_ready  # noqa: F401
 
@@ -122,3 +124,16 @@ def test_the_preview_names_the_visitors_own_address(headers, address):
     if address:
         assert f'property="og:image" content="{address}preview.png"' in tags
         assert f'property="og:url" content="{address}"' in tags
+
+
+@pytest.mark.parametrize("value", ["1", "true"])
+def test_gradios_debugging_does_not_keep_the_page_from_its_model(monkeypatch, value):
+    monkeypatch.setenv("GRADIO_DEBUG", value)
+    monkeypatch.setattr(backend, "promised", threading.Event())
+    held_up = []
+    monkeypatch.setattr(gr.Blocks, "block_thread", lambda demo: held_up.append(demo))
+    with gr.Blocks() as demo:
+        pass
+    (address,) = serving.launch(demo, "127.0.0.1")
+    demo.close(verbose=False)
+    assert address.startswith("http://127.0.0.1:") and held_up == []

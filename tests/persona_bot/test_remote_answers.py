@@ -124,14 +124,6 @@ def test_a_thought_whose_end_alone_is_marked_is_shown_once_at_most(peer):
     assert "only thought" in told[3] and peer.script == []
 
 
-def test_a_thought_that_is_counted_with_each_piece_does_not_shorten_the_answer(peer):
-    words = ["i bake.", " and", " i", " eat."]
-    pieces = [event(w, usage={"completion_tokens": 300 + k}) for k, w in enumerate(words)]
-    peer.script = [[*pieces, event("", "stop", usage={"completion_tokens": 304}), DONE]]
-    reply = ask(peer)
-    assert (outcome(reply), reply.num_tokens) == ("i bake. and i eat.", 304)
-
-
 @pytest.mark.parametrize("size", [1, 4, 1_000])
 @pytest.mark.parametrize(
     "text",

@@ -73,3 +73,11 @@ def test_a_model_whose_thoughts_are_not_in_its_text_streams(peer, thought):
     reply = endpoint.reply(BAKER, ["hi there"])
     assert list(itertools.islice(filter(None, reply), 2)) == ["i", " bake"]
     reply.close()
+
+
+def test_a_thought_that_is_counted_with_each_piece_does_not_shorten_the_answer(peer):
+    words = ["i bake.", " and", " i", " eat."]
+    pieces = [event(w, usage={"completion_tokens": 300 + k}) for k, w in enumerate(words)]
+    peer.script = [[*pieces, event("", "stop", usage={"completion_tokens": 304}), DONE]]
+    reply = Endpoint(peer.url).reply(BAKER, ["hi there"])
+    assert (outcome(reply), reply.num_tokens) == ("i bake. and i eat.", 304)
