@@ -36,6 +36,9 @@ HELP = """/retry            another reply to your last message
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit status: 0, or 2 after an error that a user can cause, told in one line on stderr. Nobody reads on: 0, too."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed by who started this program
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         # bytes that are no text, or a face that the terminal lacks, must not end the chat
         if isinstance(stream, io.TextIOWrapper):
@@ -185,8 +188,12 @@ class Chat:
 
 def read_line() -> str | None:
     """What was typed, or None at the end of the input and on Ctrl-C."""
+    prompt = "you: " if sys.stdin.isatty() else ""
+    if not sys.stdout.isatty():  # which holds nothing but replies then
+        print(prompt, end="", file=sys.stderr, flush=True)
+        prompt = ""
     try:
-        return input("you: " if sys.stdin.isatty() else "").strip()
+        return input(prompt).strip()
     except (EOFError, KeyboardInterrupt):
         print(file=sys.stderr)
         return None

@@ -170,8 +170,9 @@ def find_persona(name: str, seed: int) -> Persona:
         return random_persona(seed)
     if name in presets:
         return presets[name]
-    if os.path.isfile(name):
-        return read_persona(name)
+    path = os.path.expanduser(name)
+    if os.path.exists(path) and not os.path.isdir(path):  # a pipe is one, too
+        return read_persona(path)
     raise UserError(
         f"There is no persona {name!r}; name a file, random, or one of {', '.join(presets)}."
     )

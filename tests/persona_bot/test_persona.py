@@ -4,6 +4,7 @@ Run: `python -m pytest tests/persona_bot/test_persona.py`
 """
 
 import re
+import sys
 import time
 import unicodedata
 
@@ -279,13 +280,14 @@ def test_a_file_without_a_title_is_called_after_itself(tmp_path):
     )
 
 
-def test_a_persona_is_found_by_preset_file_or_random(tmp_path):
+def test_a_persona_is_found_by_preset_file_or_random(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.txt").write_text("# 🐙 Octopus\ni have eight arms.")
     assert find_persona("soldier", 0) == load_presets()["soldier"]
     assert find_persona("random", 7) == random_persona(7)
-    assert find_persona(str(tmp_path / "mine.txt"), 0) == Persona(
-        "Octopus", ("i have eight arms.",), "🐙"
-    )
+    octopus = Persona("Octopus", ("i have eight arms.",), "🐙")
+    assert find_persona(str(tmp_path / "mine.txt"), 0) == octopus
+    assert sys.platform == "win32" or find_persona("~/mine.txt", 0) == octopus
     with pytest.raises(
         UserError,
         match="There is no persona 'nobody'; name a file, random, or one of environmentalist, soldier, ",
