@@ -39,6 +39,8 @@ class Progress(NamedTuple):
     drafts: tuple[str, ...] = ()  # of best-of, the best first
 
 
+NOTHING = Progress("", 0, 0.0)
+
 # a module's variable, so that ZeroGPU's forked processes find it
 model: Model | None = None
 # set once it is there, or once it is known that none will come, and why
@@ -122,18 +124,20 @@ def state() -> str:
 def write(
     persona: Persona, turns: list[str], settings: Settings, stop: threading.Event
 ) -> Iterator[Progress]:
-    """The reply as it grows; ends at the next token when `stop` is set, or when the caller closes the generator.
+    """The reply as it grows, one state at least; ends at the next token when `stop` is set, or when the caller closes the generator.
 
     Raises UserError with one sentence, whatever went wrong.
     """
     running.add(stop)
-    started, first_text, last, how = time.monotonic(), None, Progress("", 0, 0.0), "left"
+    started, first_text, last, how = time.monotonic(), None, NOTHING, "left"
     try:
         with closing(_write_where_it_runs(persona, turns, settings, stop)) as pieces:
             for last in pieces:
                 if first_text is None and last.text:
                     first_text = time.monotonic() - started
                 yield last
+        if last is NOTHING:  # a borrowed GPU was taken back
+            raise UserError("The model gave no reply; try again.")
         how = "stopped" if stop.is_set() else "complete"
     except UserError as error:
         how = "failed"

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from page import api, backend, middleware, opening, why
+from page import api, backend, events, middleware, opening, why
 from page.conversation import Conversation, Exchange
+from page.names import SETTINGS
 from persona_bot.persona import Persona
 from persona_bot.replies.local import LocalModel
 from persona_bot.settings import Settings
@@ -74,6 +75,18 @@ def test_a_model_that_writes_in_turn_says_so(chat_model, chat_tokenizer, model, 
     *_, (line, _) = opening.model_arrives(answered(Persona("", ("i am ann.",))))
     words = re.sub("<[^>]*>", "", line)
     assert words == f"Model: tiny on CPU{said}"
+
+
+def test_a_borrowed_gpu_that_writes_nothing_is_one_sentence(model, environmentalist, monkeypatch):
+    monkeypatch.setattr(backend, "model", SimpleNamespace(device_label="GPU"))
+    monkeypatch.setattr(backend, "_write_on_borrowed_gpu", lambda *_: iter(()))
+    with pytest.raises(gr.Error, match="gave no reply; try again"):
+        list(api.answer(["i am ann."], ["hi"]))
+    chat, warned = Conversation(environmentalist), []
+    monkeypatch.setattr(gr, "Warning", lambda told, **_: warned.append(told))
+    chat.ask("hi!")
+    list(events.reply(chat, *(getattr(Settings(), name) for name in SETTINGS)))
+    assert warned == ["The model gave no reply; try again."] and chat.pending is None
 
 
 def test_what_was_used_is_asked_once_for_each_reply(model, environmentalist, monkeypatch):
