@@ -23,7 +23,7 @@ class Peer(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.script, self.bodies, self.tokens = [], [], []
+        self.script, self.bodies, self.tokens, self.headers = [], [], [], {}
         self.models = {"data": [{"id": "tiny/baker"}]}
         self.left = threading.Event()  # the client has closed a stream before its end
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -51,6 +51,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.bodies.append((self.path, body))
+        self.server.headers = self.headers  # of the last one
         step = self.server.script.pop(0)
         step = step(body) if callable(step) else step
         if isinstance(step, int):

@@ -15,6 +15,7 @@ from persona_bot.text import tidy
 # how chat templates begin their control tokens
 CONTROL = re.compile(r"<(?=[|｜/a-zA-Z_])|\[(?=/?[A-Z_]{4,}\])")
 
+AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 MAX_LIST = 4 << 20  # bytes of a list of models
 # bytes of a whole answer: so many for each token that was asked for, and some for what stands around
 PER_TOKEN, AROUND = 4 << 10, 256 << 10
@@ -62,6 +63,13 @@ def base_address(url: str) -> httpx.URL:
     base = path.removesuffix("/chat/completions")
     is_base = base != path or re.search(r"/v\d[^/]*(/|$)", path)
     return address.copy_with(path=base if is_base else f"{path}/v1")
+
+
+def credentials(address: httpx.URL, token: str) -> dict[str, str]:
+    """The header that shows the server its token: Azure has one of its own for keys, and the common one for Entra's tokens."""
+    if token and address.host.endswith(AZURE) and not token.startswith("eyJ"):
+        return {"api-key": token}
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def messages(persona: Persona, turns: Sequence[str], system_turn: bool = True) -> list[dict]:

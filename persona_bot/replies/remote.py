@@ -28,7 +28,7 @@ from persona_bot.persona import Persona
 from persona_bot.proxies import spare_loopback
 from persona_bot.replies.answer_events import blocks, read_json
 from persona_bot.replies.endpoint_faults import BUSY, SILENT, STRANGE, failure, sentence
-from persona_bot.replies.openai_protocol import MAX_LIST, PLAIN, Shape, base_address
+from persona_bot.replies.openai_protocol import MAX_LIST, PLAIN, Shape, base_address, credentials
 from persona_bot.replies.reply import Reply, ends_a_sentence
 from persona_bot.replies.request import End, Event, converse
 from persona_bot.settings import Settings
@@ -61,7 +61,6 @@ class Endpoint:
             raise UserError(
                 "MODEL_ENDPOINT_TOKEN holds characters that no token has; set it again."
             )
-        headers = PLAIN | ({"Authorization": f"Bearer {token}"} if token else {})
         spare_loopback()
         # the page bounds how many replies are written at once
         limits = httpx.Limits(max_connections=None)
@@ -69,7 +68,7 @@ class Endpoint:
         self.client = httpx.AsyncClient(
             base_url=address.copy_with(query=None),
             params=address.params,
-            headers=headers,
+            headers=PLAIN | credentials(address, token),
             timeout=TIMEOUT,
             limits=limits,
         )

@@ -79,6 +79,22 @@ def test_the_token_goes_to_the_server_and_nowhere_else(peer, monkeypatch, capfd)
 
 
 @pytest.mark.parametrize(
+    "token, header", [("k3y", "api-key: k3y"), ("eyJ0.a.b", "Authorization: Bearer eyJ0.a.b")]
+)
+def test_azure_gets_its_key_as_it_wants_it(peer, monkeypatch, token, header):
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("HTTP_PROXY", peer.url)  # stands in for the machine of that name
+    monkeypatch.setenv("MODEL_ENDPOINT_TOKEN", token)
+    route = "http://mine.openai.azure.com/openai/deployments/d/chat/completions?api-version=1"
+    peer.script = [[event("i bake."), event("", "stop"), DONE]]
+    assert "".join(Endpoint(route, "d").reply(BAKER, ["hi"])) == "i bake."
+    name, _, value = header.partition(": ")
+    assert (peer.bodies[0][0], peer.headers[name]) == (route, value)
+    assert len({"api-key", "Authorization"} & set(peer.headers.keys())) == 1
+
+
+@pytest.mark.parametrize(
     "name, shown", [("a/b", "a/b"), ("/models/x.gguf", "x.gguf"), ("C:\\models\\x.gguf", "x.gguf")]
 )
 def test_the_model_is_shown_by_its_name(peer, name, shown):
