@@ -12,7 +12,7 @@ from pathlib import Path
 
 from persona_bot.errors import exit_on_error
 from train.data.dialogues import as_entries, as_text
-from train.data.sources import plural, read_source
+from train.data.sources import plural, read_source, split_count
 from train.run.command import check_outputs, write_dialogues
 
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     with exit_on_error():
-        check_outputs(options.to)
+        check_outputs(options.to, read=[split_count(options.file)[0]])
         dialogues = read_source(options.file, options.split)
         if options.to:
             write_dialogues(options.to, as_entries(dialogues))

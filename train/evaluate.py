@@ -20,7 +20,7 @@ from persona_bot.replies.local import LocalModel
 from persona_bot.replies.reply import Model
 from train.data.dialogues import Dialogue
 from train.data.fitting import that_fit
-from train.data.sources import plural, read_source
+from train.data.sources import plural, read_source, split_count
 from train.metrics import text
 from train.metrics.evaluate_options import EvalOptions, parse
 from train.metrics.groups import AS_SERVED, GROUPS, NEED_NO_FILE, EvalConfig, Work, bar
@@ -72,8 +72,6 @@ def evaluate(
 def evaluate_folder(folder: Path | str, dialogues: Sequence[Dialogue]) -> dict:
     """The scores of a checkpoint folder on a few held-out dialogues, in minutes: what train.finetune ends with."""
     slow = {"contradictions", "everyday", "greetings"}
-    if text.max_candidates(dialogues) < 2:
-        slow.add("hits")
     groups = [group for group in EvalConfig.groups if group not in slow]
     checkpoint = load_checkpoint(str(folder), double_heads=True)
     config = EvalConfig(groups, replies=100, self_chats=5, probe_times=1)
@@ -100,7 +98,9 @@ def that_can_be_scored(
 def run(options: EvalOptions) -> None:
     """Loads, scores, prints and writes what the command line asks for."""
     dialogues = read_source(options.data, options.split) if options.data else []
-    check_outputs(options.json, options.replies_out, options.transcripts, options.side_by_side)
+    read = [split_count(options.data or "")[0], *options.persona]
+    outs = (options.json, options.replies_out, options.transcripts, options.side_by_side)
+    check_outputs(*outs, read=read)
     personas = asked_personas(options)
     checkpoint = load_checkpoint(options.model, options.device, double_heads=True)
     other = None

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     with exit_on_error():
-        check_outputs(options.out)
+        check_outputs(options.out, read=filter(None, [options.personas]))
         read = read_dialogues(options.personas) if options.personas else []
         personas = [[tidy(line) for line in dialogue.personality] for dialogue in read]
         make = make_interviews if options.interviews else make_dialogues

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     options = parser.parse_args()
     with exit_on_error():
-        check_outputs(options.out)
+        check_outputs(options.out, read=[options.data])
         dialogues = read_dialogues(options.data)[: options.limit]
         model = LocalModel.load(options.model)
         settings = Settings(temperature=0.9)

@@ -78,6 +78,36 @@ def test_a_file_that_is_there_stays_as_it_is(tmp_path):
     assert new.read_bytes() == "ä".encode()
 
 
+@pytest.mark.parametrize(
+    "command, arguments",
+    [
+        ("dialogues", ["own.json:1", "--to", "own.json"]),
+        ("everyday", ["--personas", "own.json", "--out", "./own.json"]),
+        ("sampled", ["--data", "own.json", "--out", "own.json"]),
+        ("export", ["nobody/nothing", "--gguf", "mine.Modelfile"]),
+    ],
+)
+def test_nothing_is_written_over_what_is_read_or_written(
+    command, arguments, tmp_path, monkeypatch, capsys
+):
+    text = Path("train/example_dialogues.json").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    Path("own.json").write_text(text, encoding="utf-8")
+    said = told(command, arguments, monkeypatch, capsys)
+    assert said.endswith("a name of its own.") and said.startswith(Path(arguments[-1]).name)
+    assert Path("own.json").read_text(encoding="utf-8") == text and len([*tmp_path.iterdir()]) == 1
+
+
+def test_an_example_is_shown_of_whatever_training_takes(chat_folder, monkeypatch, capsys):
+    name = "train/example_dialogues.json:1"
+    importlib.import_module("train.examples").main([name, "--model", str(chat_folder)])
+    assert "  -> " in capsys.readouterr().out
+    fetched = "train.data.personachat.fetch_personachat"
+    monkeypatch.setattr(fetched, lambda: Path("train/example_dialogues.json"))
+    importlib.import_module("train.examples").main(["personachat", "--model", str(chat_folder)])
+    assert "  -> " in capsys.readouterr().out
+
+
 LONG = "i am a lighthouse keeper " * 12  # no file can have this name, and the system says so
 
 

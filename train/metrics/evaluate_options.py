@@ -112,6 +112,21 @@ def check(
         )
     if given.side_by_side and not given.against:
         raise UserError("--side-by-side shows two models; name the other one with --against MODEL.")
+    read, groups_of_file = given.data, set(wanted) if given.data else set()
+    for name, useful, need in (
+        ("json", read or set(wanted) <= set(need_no_file), "scores, so --data FILE"),
+        ("baselines", read, "--data FILE"),
+        ("as_written", groups_of_file & {"nats", "swap"}, "--data FILE, with nats in --only"),
+        ("replies_out", "replies" in groups_of_file, "--data FILE, with replies in --only"),
+        ("persona", given.transcripts or given.side_by_side, "--transcripts OUT.md"),
+        ("visits", given.transcripts, "--transcripts OUT.md"),
+        ("everyday", given.transcripts and not given.visits, "--transcripts, not --visits"),
+    ):
+        flag = f"--{name.replace('_', '-')}"
+        if getattr(given, name) and not useful:
+            raise UserError(
+                f"{flag} does nothing here: it needs {need}; add it, or leave {flag} out."
+            )
     for name in ("limit", "replies", "self_chats", "probe_times", "presets"):
         if (number := getattr(given, name)) is not None and number < 1:
             raise UserError(

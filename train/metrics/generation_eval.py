@@ -52,16 +52,19 @@ class Answer(NamedTuple):
 
 
 def say(model: Model, persona: Persona, turns: Sequence[str], settings: Settings, seed: int) -> str:
-    """One reply, whole."""
-    return "".join(model.reply(persona, turns, replace(settings, seed=seed, deadline=NO_HURRY)))
+    """One reply, whole. Any whole number is a seed: what is counted on from one may leave the settings' range."""
+    settings = replace(settings, seed=seed % 2**32, deadline=NO_HURRY)
+    return "".join(model.reply(persona, turns, settings))
 
 
 def together(model: Model, function: Callable, items: Iterable, progress: Progress) -> list:
     """The function's results in the order of the items; several at once where that is worth it."""
     with ThreadPoolExecutor(model.at_once) as pool:
-        return [
-            future.result() for future in progress([pool.submit(function, item) for item in items])
-        ]
+        try:
+            futures = [pool.submit(function, item) for item in items]
+            return [future.result() for future in progress(futures)]
+        finally:  # who is interrupted does not wait for hundreds of replies more
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def reply_to_file(

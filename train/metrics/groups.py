@@ -13,6 +13,7 @@ greetings       whether a greeting tells of the persona, and whether one can tel
 convai          simpletransformers' own two numbers, for checkpoints with a ranking head
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -104,6 +105,9 @@ def swap(work: Work) -> Scored:
 
 def hits(work: Work) -> Scored:
     if text.max_candidates(work.dialogues) < 2:
+        if list(work.config.groups) != ["hits"]:
+            tqdm.write("no hits@1: the file has a single candidate for each reply", sys.stderr)
+            return Scored({})
         raise UserError(
             "The file has a single candidate for each reply, so nothing can be ranked; leave hits out of --only."
         )

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from persona_bot.errors import UserError
@@ -15,17 +16,23 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
-def check_outputs(*paths: Path | None) -> None:
+def check_outputs(*paths: Path | None, read: Iterable[str] = ()) -> None:
     """Opens every file that will be written, so that an hour of work is not lost for want of a folder or a right.
 
-    What is there already stays until there is something new. Raises UserError naming the file.
+    What is there already stays until there is something new; what is `read`, if it is a file, always. Raises UserError
+    naming the file.
     """
+    taken = {os.path.realpath(name) for name in read if os.path.isfile(name)}
     for out in paths:
         if out is None:
             continue
         if not out.absolute().parent.is_dir():
             raise UserError(
                 f"The folder of {out} does not exist; make it first or write somewhere else."
+            )
+        if os.path.realpath(out) in taken:
+            raise UserError(
+                f"{out} would hold two things; what is read, and each file that is written, needs a name of its own."
             )
         there = os.path.exists(out)
         try:
@@ -34,6 +41,8 @@ def check_outputs(*paths: Path | None) -> None:
             raise UserError(
                 f"{out} cannot be written ({error.strerror}); write somewhere else."
             ) from None
+        if out.is_file():  # /dev/null takes anything
+            taken.add(os.path.realpath(out))
         if not there:
             out.unlink()
 
