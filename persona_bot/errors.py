@@ -2,6 +2,7 @@
 
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,10 +15,14 @@ class UserError(Exception):
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Around the work of a command: a UserError ends the program with its line on stderr and its code."""
+    """Around the work of a command: a UserError ends the program with its line on stderr and its code, Ctrl-C with 130."""
     try:
         yield
-    except UserError as error:
+    except (UserError, KeyboardInterrupt) as error:
+        # ends bars that were being drawn, and their line
+        traceback.clear_frames(error.__traceback__)
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit(130)
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
 

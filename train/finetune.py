@@ -34,15 +34,15 @@ from train.run.lock import only_training
 
 
 def main(arguments: list[str] | None = None) -> None:
-    try:
-        with exit_on_error():
+    with exit_on_error():
+        try:
             run(parse(arguments))
-    except KeyboardInterrupt:
-        print(
-            "Interrupted; the same command with --resume goes on from the last checkpoint, if there is one.",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+        except KeyboardInterrupt:
+            print(
+                "Interrupted; the same command with --resume goes on from the last checkpoint, if there is one.",
+                file=sys.stderr,
+            )
+            raise
 
 
 def run(options: argparse.Namespace) -> None:

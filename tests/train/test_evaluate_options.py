@@ -3,11 +3,12 @@
 Run: `python -m pytest tests/train/test_evaluate_options.py`
 """
 
+import threading
 from types import SimpleNamespace
 
 import pytest
 
-from persona_bot.errors import UserError
+from persona_bot.errors import UserError, exit_on_error
 from persona_bot.persona import Persona
 from persona_bot.settings import Settings
 from tests.models import checkpoint_of
@@ -15,7 +16,7 @@ from train.data.dialogues import Dialogue, Utterance
 from train.evaluate import EvalConfig, evaluate, main
 from train.metrics import generation_eval
 from train.metrics.evaluate_options import parse
-from train.metrics.groups import GROUPS, NEED_NO_FILE
+from train.metrics.groups import GROUPS, NEED_NO_FILE, bar
 
 CHATS = ["--transcripts", "t.md"]
 FILE = ["--data", "d.json"]
@@ -101,3 +102,22 @@ def test_any_whole_number_is_a_seed(seed, drawn):
     )
     assert generation_eval.say(model, Persona("", ("i sing.",)), ["hi"], Settings(), seed) == "hi"
     assert seeds == [drawn]
+
+
+@pytest.mark.parametrize("fault, code", [(KeyboardInterrupt(), 130), (UserError("No."), 2)])
+def test_who_is_interrupted_waits_for_no_more_replies_and_a_sentence_has_its_line(
+    fault, code, capsys
+):
+    begun, never = [], threading.Event()
+
+    def answer(k: int) -> None:
+        begun.append(k)
+        if k == 0:
+            raise fault
+        never.wait(0.02)
+
+    with pytest.raises(SystemExit) as ended, exit_on_error():
+        generation_eval.together(SimpleNamespace(at_once=1), answer, range(200), bar("replies"))
+    assert ended.value.code == code and len(begun) < 100
+    drawn, _, told = capsys.readouterr().err.rpartition("\r")
+    assert drawn and told == ("No.\n" if code == 2 else "")
