@@ -10,7 +10,8 @@ commit. (huggingface_hub's upload_folder commits in several steps where hf_xet i
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -65,9 +66,9 @@ def publish(
         check_access(space, "space")
     complete(folder, repo_id)
     create(repo_id, "model", private)
-    with tempfile.TemporaryDirectory() as copies:
-        files = without_private_paths(find_files(folder) | beside, Path(copies))
-        files = with_name(files, repo_id, Path(copies))
+    with copies_in() as copies:
+        files = without_private_paths(find_files(folder) | beside, copies)
+        files = with_name(files, repo_id, copies)
         if tag:
             check_tag(repo_id, tag, files)
         if revision:
@@ -80,6 +81,19 @@ def publish(
         )
     address = f"{constants.ENDPOINT}/{repo_id}"
     return publish_space(space, repo_id, private, settings) if space else address
+
+
+@contextmanager
+def copies_in() -> Iterator[Path]:
+    """A folder for copies of what is not uploaded as it lies. Raises UserError where the disk takes none."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise UserError(
+            f"What is uploaded cannot be copied ({error.strerror}); free space on the disk of {tempfile.gettempdir()}, or set "
+            "TMPDIR to another one."
+        ) from error
 
 
 def check_tag(repo_id: str, tag: str, files: dict[str, Path]) -> None:
@@ -158,8 +172,8 @@ def publish_space(
     variable = persist(lambda: api.get_space_variables(space), space).get("MODEL_ID")
     if variable is None or variable.value != repo_id:
         persist(lambda: api.add_space_variable(space, "MODEL_ID", repo_id), space)
-    with tempfile.TemporaryDirectory() as folder:
-        files = space_files(repo_id, private, Path(folder), settings)
+    with copies_in() as copies:
+        files = space_files(repo_id, private, copies, settings)
         upload(space, "space", files, f"Chat with {repo_id}")
     if private:
         print(

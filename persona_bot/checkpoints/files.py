@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -52,6 +52,7 @@ def check_files(folder: Path) -> None:
         alone = " and no other GGUF file" if folder.suffix == ".gguf" else ""
         raise UserError(f"{folder} is {what}; name the folder that holds the weights{alone}.")
     weights = [*folder.glob("*.safetensors")] or gguf_file(folder)
+    check_readable(f for f in folder.iterdir() if f.suffix in (".safetensors", ".gguf", ".json"))
     if not weights and [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]:
         raise UserError(
             f"{folder} holds pickled weights only, which can run code when opened; `python -m train.convert {folder}` makes safetensors of them."
@@ -66,6 +67,15 @@ def check_files(folder: Path) -> None:
         if not os.path.isfile(folder / file) or sha256(folder / file) != expected:
             raise UserError(
                 f"{folder / file} is damaged or was swapped: its sha256 is not the recorded one; download or train it again."
+            )
+
+
+def check_readable(files: Iterable[Path]) -> None:
+    """Raises UserError for a file of somebody else's: safetensors makes its files its owner's alone."""
+    for file in files:
+        if os.path.isfile(file) and not os.access(file, os.R_OK):
+            raise UserError(
+                f"{file} is not yours to read; its owner can change that with `chmod -R a+rX {file.parent}`."
             )
 
 

@@ -40,13 +40,11 @@ def explain(error: Exception, repo: str, revision: str = "") -> str:
         return f"{hub} stopped answering; check the network and try again, or give a folder."
     if find_cause(error, httpx2.TransportError):
         return f"{hub} cannot be reached; check the network (and HTTPS_PROXY), or give a folder."
-    if (fault := find_cause(error, OSError)) and getattr(fault, "errno", None) in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-    ):
+    fault = find_cause(error, OSError)
+    if fault and fault.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk is full: {repo} does not fit into {constants.HF_HUB_CACHE}; free some space, or set HF_HOME to another disk."
-    if find_cause(error, PermissionError):
-        return f"{constants.HF_HUB_CACHE} cannot be written to; set HF_HOME to a folder of yours."
+    if fault and fault.errno:  # what the client says of an answer has none
+        return f"{constants.HF_HUB_CACHE} cannot be written to ({fault.strerror}); set HF_HOME to a folder of yours."
     if find_cause(error, errors.FileMetadataError) or find_cause(error, json.JSONDecodeError):
         return f"{hub} does not answer like a Hub; check HF_ENDPOINT, the proxy and any login page of this network."
     return f"{repo} did not arrive whole from {hub} ({type(error).__name__}); try again, or give a folder."

@@ -4,7 +4,9 @@ Run: python -m pytest tests/persona_bot/test_checkpoint_hub_faults.py
 """
 # ruff: noqa: F811 (the fixture of test_checkpoint_hub.py)
 
+import errno
 import hashlib
+import os
 import re
 import threading
 import time
@@ -172,3 +174,25 @@ def test_an_abandoned_download_asks_for_nothing_more(hub):
             thread.join(30)
             assert not thread.is_alive()
     assert len(hub.requests) == asked
+
+
+# -- a cache that takes nothing
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOTDIR, errno.EACCES])
+def test_a_cache_that_cannot_be_written_is_told_with_its_cure(hub, monkeypatch, number):
+    hub.put("user/model", TINY)
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "makedirs", refuse)  # where the client begins to write
+    told = f"{constants.HF_HUB_CACHE} cannot be written to ({os.strerror(number)}); set HF_HOME to"
+    assert told in refusal("user/model")
+
+
+def test_a_cache_below_a_file_is_told(hub, monkeypatch, tmp_path):
+    hub.put("user/model", TINY)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    assert "hub cannot be written to (Not a directory); set HF_HOME to" in refusal("user/model")

@@ -132,7 +132,7 @@ def explain(error: Exception, repo_id: str) -> str:
     again = "run the same command again, which goes on where this one stopped"
     answer = find_cause(error, errors.HfHubHTTPError)
     status = answer.response.status_code if answer else 0
-    if status == 401 or find_cause(error, PermissionError):
+    if status == 401:
         return f"{hub} does not accept the token (401); make one with write access at {hub}/settings/tokens and set HF_TOKEN to it."
     if status == 403:
         return f"{hub} does not let this token write to {repo_id} (403); use a token with write access, or choose another name."

@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import errors
 from huggingface_hub.utils import validate_repo_id
 
-from persona_bot.checkpoints.files import LAYOUT_FILE, save_layout
+from persona_bot.checkpoints.files import LAYOUT_FILE, check_readable, read_layout_file, save_layout
 from persona_bot.checkpoints.hub import PICKLED, has_hash
 from persona_bot.errors import UserError
 from train.run.facts import is_private_path, public_facts, read_facts, write_json
@@ -65,6 +65,7 @@ def find_files(folder: Path) -> dict[str, Path]:
         raise UserError(
             f"{folder} is no checkpoint: it holds no *.safetensors or *.gguf file; name the folder that train.finetune wrote."
         )
+    check_readable(files.values())
     _check(folder, files)
     chosen = [n for n in files if any(fnmatch(n, pattern) for pattern in UPLOADED)]
     return {name: files[name] for name in chosen}
@@ -161,9 +162,8 @@ def _without_paths(config: dict) -> dict:
 
 
 def _check(folder: Path, files: dict[str, Path]) -> None:
-    layout = _read_json(files[LAYOUT_FILE]) if LAYOUT_FILE in files else {}
-    for name, digest in layout.get("sha256", {}).items():
-        if name not in files or not has_hash(files[name], digest):
+    for name, digest in read_layout_file(folder).get("sha256", {}).items():
+        if name not in files or not has_hash(files[name], str(digest)):
             raise UserError(
                 f"{folder / name} is damaged or was swapped: its sha256 is not the recorded one; train it again."
             )
