@@ -5,6 +5,7 @@ Run: `python -m pytest tests/train/test_notebook.py`
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,15 +37,17 @@ def test_every_cell_runs(chat_folder, tmp_path):
     (tmp_path / "IPython" / "display.py").write_text(
         "def Image(filename): return open(filename, 'rb').read(4)\ndef display(image): print(image)\n"
     )
-    (tmp_path / "me.txt").write_text("i sail.\n")
+    (tmp_path / "my own").mkdir()  # as in /content/drive/My Drive
+    (tmp_path / "my own" / "me.txt").write_text("i sail.\n")
+    shutil.copytree(chat_folder, tmp_path / "my own" / "model")
     (tmp_path / "notebook.py").write_text("\n\n".join(cells("code")), encoding="utf-8")
     with Hub() as hub:
         hub.users[TOKEN] = {"name": "user", "role": "write"}
         environment = os.environ | {
             "PERSONA_BOT_READY": "1",
-            "MODEL": str(chat_folder),
-            "OUT": str(tmp_path / "out"),
-            "PERSONA": str(tmp_path / "me.txt"),
+            "MODEL": str(tmp_path / "my own" / "model"),
+            "OUT": str(tmp_path / "my own" / "out"),
+            "PERSONA": str(tmp_path / "my own" / "me.txt"),
             "REPO": "user/bot",
             "HF_ENDPOINT": hub.url,
             "HF_HOME": str(tmp_path / "home"),
