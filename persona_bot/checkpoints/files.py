@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -87,14 +87,17 @@ def load_model(
     from transformers import AutoConfig, AutoModelForCausalLM, modeling_gguf_pytorch_utils
 
     check_kind(folder)
-    options = {"trust_remote_code": False, "use_safetensors": True, "dtype": dtype}
+    kind: Any = AutoModelForCausalLM
+    options: dict = {"trust_remote_code": False, "use_safetensors": True, "dtype": dtype}
+    options["output_loading_info"] = True
     if gguf := gguf_file(folder):
         # it draws a bar of its own while it unpacks
         modeling_gguf_pytorch_utils.tqdm = lambda items, **_: items
         dense = transformers.GgufConfig(dequantize=True)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = kind.from_pretrained(
             folder, gguf_file=gguf, quantization_config=dense, **options
         )
+        check_whole(folder, found)
         model.name_or_path = model.config._name_or_path = (
             BASE_MODEL if BASE_WHEEL in str(folder) else folder.name
         )
@@ -106,12 +109,19 @@ def load_model(
             f"{folder} is an encoder-decoder ({config.model_type}), which has no single text to go on with; choose a model "
             "that only decodes, such as GPT-2 or SmolLM2."
         )
-    kind = (
-        getattr(transformers, architecture)
-        if double_heads and architecture in DOUBLE_HEADS
-        else AutoModelForCausalLM
-    )
-    return kind.from_pretrained(folder, **options)
+    if double_heads and architecture in DOUBLE_HEADS:
+        kind = getattr(transformers, architecture)
+    model, found = kind.from_pretrained(folder, **options)
+    check_whole(folder, found)
+    return model
+
+
+def check_whole(folder: Path, found: Mapping) -> None:
+    """Refuses a model of which a tensor was not there: transformers draws it at random, and says so nowhere that is read."""
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(
+            f"{folder} has no tensor {missing[0]}; download or train the checkpoint again."
+        )
 
 
 def check_kind(folder: Path) -> None:
@@ -166,10 +176,7 @@ def load_tensors(folder: Path, dtype: torch.dtype) -> tuple[SimpleNamespace, Ten
     if config.rope_parameters["rope_type"] != "default":  # those read more of the configuration
         return None
     tensors = TensorFile(folder / "model.safetensors", dtype)
-    if missing := [name for name in needed_tensors(config) if name not in tensors]:
-        raise UserError(
-            f"{folder} has no tensor {missing[0]}; download or train the checkpoint again."
-        )
+    check_whole(folder, {"missing_keys": set(needed_tensors(config)) - set(tensors)})
     return config, tensors
 
 

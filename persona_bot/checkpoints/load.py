@@ -115,10 +115,10 @@ def find_checkpoint(name: str | None = None, device: str | None = None) -> Sourc
     adapter = read_json(folder / "adapter_config.json")
     base = base_of(folder, adapter) if adapter else folder
     with explained(folder):
-        tokenizer = load_tokenizer(folder, base)
+        tokenizer, own = load_tokenizer(folder, base), adapter_rows(folder) or 0
     layout = find_layout(tokenizer, marker.get("layout"), marker.get("max_turns"))
     if rows := num_rows(folder if folder == base else base):
-        suppress_missing(layout, tokenizer, max(rows, adapter_rows(folder) or 0), folder)
+        suppress_missing(layout, tokenizer, max(rows, own), folder)
     shown, weights = display_name(name, folder), prepared_folder(folder, base)
     return Source(shown, folder, base, weights, tokenizer, layout, place, best_dtype(place))
 
