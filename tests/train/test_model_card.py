@@ -269,6 +269,18 @@ def test_the_command_writes_the_card_of_a_folder(chat_folder, tmp_path):
     assert ModelCard(text).data.eval_results[0].metric_value == 38.123 and "# bot" in text
 
 
+def test_a_card_of_settings_and_of_scores_without_a_file(chat_folder, tmp_path):
+    folder = shutil.copytree(chat_folder, tmp_path / "model")
+    # as train.finetune --config takes them; and as evaluate --only probes writes them
+    (folder / "training.json").write_text('{"recipe": "sft", "settings": {"epochs": 2}}')
+    scores = {"data": None, "dialogues": 0, "replies": 0, "scores": {"recall_probes": 0.5}}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    main([str(folder)])
+    text = (folder / "README.md").read_text()
+    assert "- chat-layout\n" in text and "| recall probes | 0.500 |" in text
+    assert "On this project's own questions. Made by" in text and "held-out" not in text
+
+
 @pytest.mark.parametrize(
     "content, message", [(None, "holds no training.json"), ("{", "is not valid JSON")]
 )

@@ -97,8 +97,8 @@ def complete(folder: Path, repo_id: str) -> None:
         if not (folder / LAYOUT_FILE).exists():
             save_layout(folder, checkpoint.layout)
         if not (folder / "README.md").exists():
-            facts = known_facts(folder) | {"layout": checkpoint.layout.name}
-            card = model_card(checkpoint, facts, read_facts(folder / "scores.json"), repo_id)
+            report = read_facts(folder / "scores.json")
+            card = model_card(checkpoint, known_facts(folder), report, repo_id)
             (folder / "README.md").write_text(card, encoding="utf-8")
             print(f"{folder / 'README.md'} is new; edit it and publish again if you know more.")
     except OSError as error:

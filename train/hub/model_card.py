@@ -42,6 +42,7 @@ def model_card(
     checkpoint: Checkpoint, facts: Mapping, report: Mapping, repo_id: str | None = None
 ) -> str:
     """The card of a loaded checkpoint; `facts` as training.json and `report` as scores.json hold them (or {})."""
+    facts = {**facts, "layout": checkpoint.layout.name}
     presets = list(load_presets().values())
     try:
         samples = transcripts(LocalModel.plain(checkpoint), presets[:SAMPLES], Settings(), 0)
@@ -209,8 +210,10 @@ def score_section(report: Mapping) -> str:
     """The scores beside the reference run's and the human ones."""
     if not report.get("scores"):
         return "Not scored yet; `python -m train.evaluate --model FOLDER --data FILE` does."
-    about = f"On `{report.get('data') or 'held-out dialogues'}`: "
-    about += f"{plural(report['dialogues'], 'dialogue')}, {plural(report['replies'], 'reply')}"
+    about = "On this project's own questions"  # those that need no file
+    if report.get("replies"):
+        about = f"On `{report.get('data') or 'held-out dialogues'}`: "
+        about += f"{plural(report['dialogues'], 'dialogue')}, {plural(report['replies'], 'reply')}"
     if "generated" in report:
         about += f"; {report['generated']:,} of them answered by sampling with the app's settings"
     return "\n\n".join(
