@@ -29,7 +29,7 @@ PERSONA = ["i am a baker."]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m attack", description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="folder or name; else the default model")
     parser.add_argument(
         "--calls", type=int, default=1_800, help="malformed ones (default: %(default)s)"

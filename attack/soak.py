@@ -19,7 +19,9 @@ WARM_UP, AFTER = 60.0, 45.0  # seconds; the page gives memory back every 20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m attack.soak", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--model", help="folder or name; else the default model")
     parser.add_argument(
         "--minutes", type=float, default=10, help="at most 60 (default: %(default)s)"

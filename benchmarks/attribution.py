@@ -65,7 +65,9 @@ class Clock:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.attribution", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--model", help="Hub repository or folder; else the default model")
     parser.add_argument("--data", help="a file of dialogues whose turns are answered, too")
     parser.add_argument("--replies", type=int, default=400, help="of --data (default: 400)")

@@ -39,7 +39,9 @@ def make_parser(types: Mapping[str, type]) -> argparse.ArgumentParser:
     """`types`: of recipe sft's settings by name."""
     usage = "python -m train.finetune --data FILE --out FOLDER [options]; --help lists them"
     parser = argparse.ArgumentParser(
-        prog="python -m train.finetune", usage=usage, description=__doc__.split("\n\n")[0]
+        prog="python -m train.finetune",
+        usage=usage,
+        description="Trains a persona chatbot on dialogues, scores it, writes its card, and publishes it if asked.",
     )
     add_what(parser.add_argument_group("what"))
     add_afterwards(parser.add_argument_group("afterwards"))

@@ -4,6 +4,7 @@ Run: `python -m pytest tests/train/test_command.py`
 """
 
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -67,6 +68,23 @@ def test_a_number_that_counts_nothing(command, flag, number, tmp_path, monkeypat
     arguments = [f"{flag}={number}", "--out", "x.json"]
     said = told(command, arguments, monkeypatch, capsys)
     assert said.endswith(f"argument {flag}: must be a whole number from 1 on, not {number}")
+
+
+TEXTS = "README.md docs/*.md train/*.py train/*/*.py".split()
+
+
+def test_every_command_that_is_named_is_there_and_says_its_name(monkeypatch, capsys):
+    texts = [file.read_text(encoding="utf-8") for text in TEXTS for file in Path().glob(text)]
+    named = {
+        name for text in texts for name in re.findall(r"-m ((?:train|benchmarks)(?:\.\w+)+)", text)
+    }
+    assert {"train.examples", "train.publish", "benchmarks.training"} <= named
+    for name in sorted(named):
+        monkeypatch.setattr(sys, "argv", [f"{name.split('.')[-1]}.py", "--help"])
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(name).main()
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.startswith(f"usage: python -m {name} ")
 
 
 def test_a_file_that_is_there_stays_as_it_is(tmp_path):

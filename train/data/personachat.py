@@ -152,7 +152,8 @@ def _count(path: Path, split: str) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Fetch the public Persona-Chat file into a cache folder."
+        prog="python -m train.data.personachat",
+        description="Fetch the public Persona-Chat file into a cache folder.",
     )
     parser.add_argument("folder", nargs="?", default=None)
     with exit_on_error():
