@@ -36,7 +36,7 @@ def number(field: Field) -> gr.Number:
 
 
 with Page(title="Persona bot", fill_width=True, analytics_enabled=False) as demo:
-    start = Conversation(FIRST, id=names.UNOPENED)
+    start = Conversation(FIRST)
     chat = gr.State(start)
     kept = gr.Textbox(visible=False)  # what the browser brings when the page opens
     parcel = gr.Textbox(visible=False)  # what it takes to the clipboard or the disk

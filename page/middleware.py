@@ -27,7 +27,8 @@ MAX_BODY_BYTES = 1_000_000
 TOO_LARGE = f"A request may have at most {MAX_BODY_BYTES:,} bytes."
 TIDY_SECONDS = 20.0  # between two times that memory goes back to the system
 DRAIN_SECONDS = 8.0  # how long running replies may go on after SIGTERM
-LOST = "The server had to make room and let go of this chat; reload the page, and your browser brings it back."
+LOST = "The server has let go of this chat; reload the page, and your browser brings it back."
+OPENED = "x-chat-opened"  # the page says so with each call once a server has opened its chat
 UNKNOWN_NAME = "The page is not known under this name; who runs it adds the name with --public."
 
 draining = threading.Event()  # set by `close`: running replies go on, new ones are refused
@@ -113,7 +114,8 @@ class SecurityMiddleware:
             call = read_call(body, path, app.get_blocks())
         except Malformed as problem:
             raise Refused(problem.status, str(problem)) from None
-        if call.session in kept.lost:
+        anew = OPENED in Headers(scope=scope) and call.session not in kept.session_data
+        if anew or call.session in kept.lost:
             raise Refused(409, LOST)
         if draining.is_set() and call.function:
             raise Refused(503, "The server is restarting; try again in a minute.", 60)

@@ -25,7 +25,4 @@ EVENTS = {
     "nextLine": NEXT_LINE,
 }  # that the script triggers by itself; the others stand in the markup
 
-UNOPENED = (
-    "0" * 32
-)  # the id of a conversation that no visit has begun: of one whose server was started anew
 SETTINGS = (*SLIDERS, "seed")  # in the order in which the page shows them

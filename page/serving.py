@@ -40,7 +40,7 @@ def _texts(folder: str) -> str:
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
-NAMES = {"events": names.EVENTS, "settings": names.SETTINGS, "unopened": names.UNOPENED}
+NAMES = {"events": names.EVENTS, "settings": names.SETTINGS, "opened": middleware.OPENED}
 LIMITS = {
     "messageChars": MAX_MESSAGE_CHARS,
     "fileBytes": MAX_FILE_BYTES,

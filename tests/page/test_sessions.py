@@ -8,6 +8,7 @@ import pytest
 
 from page import backend, sessions
 from page.blocks import demo
+from page.middleware import OPENED
 from tests.models import batched_model
 from tests.page.visitor import call
 
@@ -52,6 +53,13 @@ def test_who_loses_a_chat_is_told_to_get_it_back_from_the_browser(kept, url):
     answer = call(httpx.Client(base_url=url), "used0")
     assert answer.status_code == 409 and "reload the page" in answer.json()["detail"]
     assert call(httpx.Client(base_url=url), "used7").status_code == 200
+
+
+def test_a_page_whose_chat_is_unknown_is_told_so_and_a_program_begins_one(kept, url):
+    page = httpx.Client(base_url=url, headers={OPENED: "yes"})
+    assert call(page, "stranger").status_code == 409
+    assert call(httpx.Client(base_url=url), "stranger").status_code == 200
+    assert call(page, "stranger").status_code == 200
 
 
 def test_one_that_waits_for_its_reply_goes_last(kept):

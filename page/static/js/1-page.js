@@ -8,6 +8,7 @@ window.personaPage = {
 	byHand: { text: null, name: null }, // what somebody typed last as the persona's text and as its name
 
 	clicks(element, trigger) {
+		trigger = personaStore.onceOpen(trigger);
 		element.addEventListener("click", (event) => {
 			const button = event.target.closest("button[data-event]");
 			if (!button) return;
@@ -136,7 +137,7 @@ window.personaPage = {
 	},
 
 	// The box clears and the message stands in the chat before the server has answered; what it would refuse stays in the box.
-	sent(message, ...others) {
+	async sent(message, _text, ...others) {
 		const letters = [...message].length; // as the server counts them
 		if (personaPage.sending === null && message.trim() && letters <= personaLimits.messageChars) {
 			personaPage.sending = message;
@@ -146,7 +147,8 @@ window.personaPage = {
 				document.getElementById("just-sent").append(personaPage.bubble(message.trim()));
 			}
 		}
-		return [message, ...others];
+		await personaStore.arrival; // of the chat that the message is for, and of its persona
+		return [message, document.querySelector("#persona-text textarea").value, ...others];
 	},
 
 	bubble(message) {

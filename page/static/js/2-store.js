@@ -50,6 +50,8 @@ window.personaStore = (() => {
 	let opened = null; // what was said in it when the page opened
 	let leaving = false; // nothing is kept any more
 	let arrived = false; // the server's answer to what the page opened with, the kept settings among it
+	let arrives;
+	const arrival = new Promise((done) => (arrives = done));
 	let settings = {}; // as this tab had them last
 
 	const list = (name) => (Array.isArray(all.get(name)) ? all.get(name) : []);
@@ -57,7 +59,6 @@ window.personaStore = (() => {
 	function take(text) {
 		if (!text || leaving) return;
 		const record = JSON.parse(text);
-		if (record.id === personaNames.unopened && arrived) return again(); // this server knows nothing of the chat
 		record.id = idOf(record);
 		if (record.exchanges.every((exchange) => exchange.replies.length)) tab.remove("growing");
 		const another = current && current.id !== record.id && JSON.stringify(current.persona) !== JSON.stringify(record.persona);
@@ -110,11 +111,20 @@ window.personaStore = (() => {
 		return record;
 	}
 
-	// The page opens once more and brings its chat, and the message that was being sent as a draft.
-	function again() {
-		leaving = true;
-		location.reload();
-	}
+	// A server that has let go of the chat, or was started anew, answers 409: the page opens once more and brings its chat, and
+	// the message that was being sent as a draft.
+	const ask = window.fetch;
+	window.fetch = async (address, options) => {
+		if (options?.method !== "POST") return ask(address, options);
+		const headers = new Headers(options.headers);
+		if (current) headers.set(personaNames.opened, "yes");
+		const answer = await ask(address, { ...options, headers });
+		if (answer.status === 409 && !leaving) {
+			leaving = true;
+			location.reload();
+		}
+		return answer;
+	};
 
 	function leave() {
 		leaving = true;
@@ -130,6 +140,10 @@ window.personaStore = (() => {
 	return {
 		all,
 		list,
+		arrival,
+
+		// What is pressed while the page still opens counts for the chat that it opens with.
+		onceOpen: (trigger) => (...event) => arrival.then(() => trigger(...event)),
 
 		// Whether this persona of one's own is the one that is spoken to.
 		isCurrent: (persona) => Boolean(current?.own) && JSON.stringify(current.persona) === JSON.stringify(persona),
@@ -151,6 +165,7 @@ window.personaStore = (() => {
 
 		arrived(...settings) {
 			arrived = true;
+			arrives();
 			personaStore.keepSettings(...settings);
 		},
 

@@ -22,6 +22,7 @@ Object.assign(personaStore, {
 	},
 
 	cards(element, trigger) {
+		trigger = personaStore.onceOpen(trigger);
 		const { element: make, face, list } = personaStore;
 		const draw = () => {
 			const before = [...element.querySelectorAll(".card")].indexOf(document.activeElement);
@@ -45,6 +46,7 @@ Object.assign(personaStore, {
 	},
 
 	earlier(element, trigger) {
+		trigger = personaStore.onceOpen(trigger);
 		const { element: make, face, list, all } = personaStore;
 		const panel = element.querySelector("[popover]");
 		const entries = panel.querySelector("ul");
