@@ -54,7 +54,12 @@ window.personaStore = (() => {
 	const arrival = new Promise((done) => (arrives = done));
 	let settings = {}; // as this tab had them last
 
-	const list = (name) => (Array.isArray(all.get(name)) ? all.get(name) : []);
+	// A damaged entry is left out; all the others go on.
+	const list = (name) => {
+		const whole = ({ title, persona } = {}) => typeof (title ?? persona?.name) === "string" && Array.isArray(persona?.sentences ?? []);
+		const kept = all.get(name);
+		return Array.isArray(kept) ? kept.filter((entry) => entry && whole(entry)) : [];
+	};
 
 	function take(text) {
 		if (!text || leaving) return;

@@ -32,7 +32,7 @@ window.personaShare = {
 
 	// Takes the conversation out of the address, so that a reload goes on with what was said since.
 	fromAddress() {
-		const found = location.hash.match(/^#chat=(.*)$/)?.[1];
+		const found = location.hash.match(/^#chat=([\w-]*)/)?.[1]; // not the full stop or the bracket of a text around it
 		if (found !== undefined) history.replaceState(null, "", location.pathname + location.search);
 		return found;
 	},
