@@ -97,7 +97,7 @@ def load_model(
         model, found = kind.from_pretrained(
             folder, gguf_file=gguf, quantization_config=dense, **options
         )
-        check_whole(folder, found)
+        check_whole(folder, missing_weights(model, found))
         model.name_or_path = model.config._name_or_path = (
             BASE_MODEL if BASE_WHEEL in str(folder) else folder.name
         )
@@ -112,15 +112,22 @@ def load_model(
     if double_heads and architecture in DOUBLE_HEADS:
         kind = getattr(transformers, architecture)
     model, found = kind.from_pretrained(folder, **options)
-    check_whole(folder, found)
+    check_whole(folder, missing_weights(model, found))
     return model
 
 
-def check_whole(folder: Path, found: Mapping) -> None:
-    """Refuses a model of which a tensor was not there: transformers draws it at random, and says so nowhere that is read."""
-    if missing := sorted(found["missing_keys"]):
+def missing_weights(model: "PreTrainedModel", found: Mapping) -> set[str]:
+    """What transformers drew at random because no file had it; buffers are computed."""
+    return set(found["missing_keys"]) & {
+        n for n, _ in model.named_parameters(remove_duplicate=False)
+    }
+
+
+def check_whole(folder: Path, missing: set[str]) -> None:
+    """Raises UserError where a checkpoint lacks tensors: it would load without a word, and babble."""
+    if missing:
         raise UserError(
-            f"{folder} has no tensor {missing[0]}; download or train the checkpoint again."
+            f"{folder} has no tensor {min(missing)}; download or train the checkpoint again."
         )
 
 
@@ -176,7 +183,7 @@ def load_tensors(folder: Path, dtype: torch.dtype) -> tuple[SimpleNamespace, Ten
     if config.rope_parameters["rope_type"] != "default":  # those read more of the configuration
         return None
     tensors = TensorFile(folder / "model.safetensors", dtype)
-    check_whole(folder, {"missing_keys": set(needed_tensors(config)) - set(tensors)})
+    check_whole(folder, set(needed_tensors(config)) - set(tensors))
     return config, tensors
 
 
