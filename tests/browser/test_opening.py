@@ -96,3 +96,14 @@ def test_a_card_that_is_pressed_while_the_page_opens_is_spoken_to(open_page, tin
     page.locator(".model b").wait_for()  # it is open
     page.get_by_role("heading", name="Say hello to Tom").wait_for()
     expect_messages(page, [])
+
+
+def test_where_opening_is_refused_a_message_is_sent_all_the_same(open_page, tiny):
+    page = open_page(tiny, ignore=("503",))
+    refuse = {"status": 503, "json": {"detail": "The server is restarting."}}
+    page.route("**/queue/join*", lambda route: route.fulfill(**refuse), times=1)
+    with page.expect_response(lambda answer: answer.status == 503):
+        page.reload()
+    ask(page, "hello")
+    wait_for_replies(page, 1)
+    expect_messages(page, ["hello"])

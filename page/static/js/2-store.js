@@ -124,6 +124,7 @@ window.personaStore = (() => {
 		const headers = new Headers(options.headers);
 		if (current) headers.set(personaNames.opened, "yes");
 		const answer = await ask(address, { ...options, headers });
+		if (!answer.ok) arrives(); // nothing will come of a refused opening: go on without
 		if (answer.status === 409 && !leaving) {
 			leaving = true;
 			location.reload();
