@@ -49,6 +49,7 @@ def utterances_of(spoken: Iterable[tuple[bool, str]]) -> list[dict]:
 
 
 def role_and_text(turn: object) -> tuple[str | None, str | None]:
+    """A turn's role in lower case and what was said, by any of their names; None for what is not there or no text."""
     if not isinstance(turn, dict):
         return None, None
     turn = {str(name).lower(): value for name, value in turn.items()}
